@@ -1,0 +1,31 @@
+"""The parts of the build that pyproject.toml cannot say: package locations and the C++ extension."""
+
+from __future__ import annotations
+
+import os
+import sys
+from glob import glob
+
+from pybind11.setup_helpers import Pybind11Extension
+from setuptools import find_packages, setup
+
+# Without a compiler the install still succeeds and the engine uses torch; continuous integration
+# sets this variable so that a broken extension cannot hide behind the fallback.
+extension_required = os.environ.get("DELTALENS_REQUIRE_EXTENSION") == "1"
+
+warnings_as_written = [] if sys.platform == "win32" else ["-Wall", "-Wextra", "-O3"]
+
+setup(
+    package_dir={"": "python", "deltalens.kernels": "triton_kernels"},
+    packages=[*find_packages("python"), "deltalens.kernels"],
+    ext_modules=[
+        Pybind11Extension(
+            "deltalens._cpu",
+            sorted(glob("csrc/*.cpp")),
+            depends=sorted(glob("csrc/*.h")),
+            cxx_std=17,
+            extra_compile_args=warnings_as_written,
+            optional=not extension_required,
+        )
+    ],
+)
