@@ -1,1 +1,9 @@
-"""."""
+"""SAE checkpoints on disk: decoder rows, whatever the format."""
+
+from __future__ import annotations
+
+from deltalens.sae.checkpoint import SAE
+from deltalens.sae.load import load_sae
+from deltalens.sae.save import save_saelens
+
+__all__ = ["SAE", "load_sae", "save_saelens"]

@@ -1,0 +1,43 @@
+"""A loaded SAE."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from deltalens.engine.decoder import Decoder
+from deltalens.sae.fingerprint import fingerprint
+from deltalens.sae.stored import TensorFile
+
+
+@dataclass(frozen=True)
+class SAE:
+    """A sparse autoencoder on disk: its decoder, and what its checkpoint says about itself."""
+
+    W_dec: Decoder
+    """Rows d_i [n_latents, d_model], whichever way the file stores them; read by slices."""
+    format: str
+    path: Path
+    """The directory or file it was loaded from."""
+    site: str | None
+    """Where it was trained, e.g. ``blocks.12.hook_resid_post``; None if not recorded."""
+    model_name: str | None
+    metadata: dict[str, Any]
+    """The checkpoint's own configuration, unchanged."""
+    weights: TensorFile = field(repr=False)
+
+    def tensor(self, name: str) -> Tensor:
+        """The tensor the checkpoint calls ``name``, as stored; do not write to it.
+
+        Raises :class:`~deltalens.errors.InputError` listing the names when there is none.
+        """
+        return self.weights.get(name).read()
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the weight file (see :func:`deltalens.sae.fingerprint.fingerprint`)."""
+        return fingerprint(self.weights.path)

@@ -1,0 +1,57 @@
+"""The container of torch.save, read without running anything that it may hold."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deltalens.errors import InputError
+from deltalens.sae.stored import StoredTensor, TensorFile
+
+
+def open_torch(path: Path) -> TensorFile:
+    """The tensors of a state dict written by torch.save, mapped; other values are passed over.
+
+    Raises :class:`InputError` for files that are truncated, foreign, from before torch 1.6, or
+    that hold pickled objects other than tensors and plain containers.
+    """
+    state = _load(path)
+    if not isinstance(state, dict):
+        raise InputError(f"{path}: holds a {type(state).__name__}, not a dict of tensors")
+    tensors = {str(name): _stored(path, value) for name, value in state.items() if _dense(value)}
+    return TensorFile(path, tensors)
+
+
+def _load(path: Path) -> Any:
+    if not zipfile.is_zipfile(path):
+        raise InputError(f"{path}: truncated, or not written by torch.save (1.6 or later)")
+    try:
+        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
+    except pickle.UnpicklingError as error:
+        found = re.search(r"GLOBAL (\S+)", str(error))
+        what = f" ({found.group(1)})" if found else ""
+        raise InputError(
+            f"{path}: refused: it pickles more than tensors{what}; save the state dict alone"
+        ) from None
+    except Exception as error:  # a damaged archive fails in many ways
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"{path}: not a readable torch file: {reason}") from None
+
+
+def _dense(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.layout == torch.strided
+
+
+def _stored(path: Path, value: Tensor) -> StoredTensor:
+    tensor = value.detach()
+    bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
+    try:
+        return StoredTensor(bits.numpy(), tensor.dtype)
+    except TypeError:
+        raise InputError(f"{path}: tensors of dtype {tensor.dtype} are not supported") from None

@@ -1,0 +1,56 @@
+"""SAELens: ``cfg.json`` and ``sae_weights.safetensors`` with W_dec [d_sae, d_in].
+
+Since SAELens 6 the site and the model are under ``metadata``; before, they were flat keys, the
+site first called ``hook_point``. A transcoder writes at ``hook_name_out``, with width ``d_out``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from deltalens.sae.checkpoint import SAE
+from deltalens.sae.files import open_tensors
+from deltalens.sae.formats.layout import read_config, require_files, weight_file
+from deltalens.sae.stored import decoder_from
+
+NAME = "saelens"
+WEIGHTS = "sae_weights.safetensors"
+CONFIG = "cfg.json"
+LAYOUT = f"a directory with {CONFIG} and {WEIGHTS}"
+
+
+def detect(path: Path) -> bool:
+    file = weight_file(path, WEIGHTS)
+    return file.name == WEIGHTS and file.is_file() and file.with_name(CONFIG).is_file()
+
+
+def load(path: Path) -> SAE:
+    file = weight_file(path, WEIGHTS)
+    config_file = file.with_name(CONFIG)
+    require_files(path, NAME, file, config_file)
+    config = read_config(config_file)
+    weights = open_tensors(file)
+    width = "d_out" if "d_out" in config else "d_in"
+    said = {"d_sae": config.get("d_sae"), width: config.get(width)}
+    return SAE(
+        W_dec=decoder_from(weights, "W_dec", said=said),
+        format=NAME,
+        path=path,
+        site=_site(config),
+        model_name=_recorded(config, "model_name"),
+        metadata=config,
+        weights=weights,
+    )
+
+
+def _recorded(config: dict[str, Any], *keys: str) -> str | None:
+    places = (config.get("metadata") or {}, config)
+    values = (place[key] for key in keys for place in places if place.get(key))
+    return next(values, None)
+
+
+def _site(config: dict[str, Any]) -> str | None:
+    name = _recorded(config, "hook_name_out", "hook_name", "hook_point")
+    layer = config.get("hook_point_layer", config.get("hook_layer"))
+    return name and name.replace("{layer}", str(layer))

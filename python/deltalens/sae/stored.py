@@ -1,0 +1,128 @@
+"""Tensors of a checkpoint that stay on disk until a slice of them is read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deltalens.engine.decoder import DECODER_DTYPES
+from deltalens.errors import InputError
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """An array mapped from its file; bfloat16, which NumPy lacks, is held as its bits in int16."""
+
+    array: np.ndarray[Any, Any]
+    dtype: torch.dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.array.shape
+
+    @property
+    def T(self) -> StoredTensor:
+        return StoredTensor(self.array.T, self.dtype)
+
+    def read(self) -> Tensor:
+        """The whole tensor, contiguous; do not write to it."""
+        return self._tensor(self.array)
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows ``start … stop - 1``, contiguous; do not write to them.
+
+        Where the file holds them contiguous and aligned this is a view of the mapping, otherwise a
+        copy of just these rows.
+        """
+        return self._tensor(self.array[start:stop])
+
+    def _tensor(self, part: np.ndarray[Any, Any]) -> Tensor:
+        tensor = torch.from_numpy(np.require(part, requirements=("C", "A", "W")))
+        return tensor.view(self.dtype) if self.dtype == torch.bfloat16 else tensor
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """The named tensors of one checkpoint file."""
+
+    path: Path
+    tensors: Mapping[str, StoredTensor]
+
+    def get(self, name: str) -> StoredTensor:
+        if name not in self.tensors:
+            raise InputError(f"{self.path} has no tensor {name!r}; it has {self.describe()}")
+        return self.tensors[name]
+
+    def describe(self) -> str:
+        """Names and shapes, for error messages: ``W_dec [1024, 64], b_dec [64]``."""
+        if not self.tensors:
+            return "no tensors"
+        listed = [f"{name} {list(stored.shape)}" for name, stored in self.tensors.items()]
+        return ", ".join(listed[:12]) + (
+            f" and {len(listed) - 12} more" if len(listed) > 12 else ""
+        )
+
+
+class StoredDecoder:
+    """A decoder read from disk a slice at a time; float64 rows are rounded to float32.
+
+    A file that stores the transpose [d_model, n_latents] is read through a transposed view, which
+    costs d_model short reads a slice.
+    """
+
+    def __init__(self, stored: StoredTensor) -> None:
+        self._stored = stored
+
+    @property
+    def n_latents(self) -> int:
+        return self._stored.shape[0]
+
+    @property
+    def d_model(self) -> int:
+        return self._stored.shape[1]
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return torch.float32 if self._stored.dtype == torch.float64 else self._stored.dtype
+
+    def rows(self, start: int, stop: int) -> Tensor:
+        """Rows ``start … stop - 1`` [stop - start, d_model]; do not write to them."""
+        return self._stored.rows(start, stop).to(self.dtype)
+
+
+def decoder_from(
+    file: TensorFile,
+    name: str,
+    *,
+    transposed: bool = False,
+    said: Mapping[str, Any] | None = None,
+) -> StoredDecoder:
+    """The decoder held by tensor ``name``: [n_latents, d_model], or the reverse if ``transposed``.
+
+    ``said`` is what the checkpoint's other parts say its sizes are, in the order (latents, width),
+    by the names they use; None stands for silence. Raises :class:`InputError` when they disagree
+    and when the tensor is no matrix of floating-point numbers.
+    """
+    stored = file.get(name)
+    shape, dtype = list(stored.shape), stored.dtype
+    if len(shape) != 2 or 0 in shape:
+        raise InputError(f"{file.path}: {name} has shape {shape}; a decoder is a non-empty matrix")
+    if dtype not in (*DECODER_DTYPES, torch.float64):
+        raise InputError(f"{file.path}: {name} is {dtype}; a decoder is of floating-point numbers")
+    decoder = StoredDecoder(stored.T if transposed else stored)
+    sizes = (decoder.n_latents, decoder.d_model)
+    pairs = zip((said or {}).items(), sizes, strict=False)
+    if any(value not in (None, size) for (_, value), size in pairs):
+        layout = "[width, latents]" if transposed else "[latents, width]"
+        claims = ", ".join(f"{key} = {value}" for key, value in (said or {}).items())
+        raise InputError(
+            f"{file.path}: {name} {layout} is {shape}, which contradicts {claims}; "
+            "the files are of different SAEs or of another format"
+        )
+    return decoder
