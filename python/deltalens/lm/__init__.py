@@ -1,1 +1,32 @@
-"""."""
+"""From text to rows: activations, gradients, edited losses and steered text of language models.
+
+Imports the engine at most, never ``deltalens.sae``.
+"""
+
+from deltalens.lm.activations import activations
+from deltalens.lm.capture import PairRows, capture
+from deltalens.lm.losses import completion_losses
+from deltalens.lm.pairs import Pair, pair_label
+from deltalens.lm.rows import RowBatch, TokenRow
+from deltalens.lm.sampling import sample
+from deltalens.lm.sites import Site, resolve_site
+from deltalens.lm.steering import steering
+from deltalens.lm.tokenise import EncodedPair, encode_pair, find_bos
+
+__all__ = [
+    "EncodedPair",
+    "Pair",
+    "PairRows",
+    "RowBatch",
+    "Site",
+    "TokenRow",
+    "activations",
+    "capture",
+    "completion_losses",
+    "encode_pair",
+    "find_bos",
+    "pair_label",
+    "resolve_site",
+    "sample",
+    "steering",
+]

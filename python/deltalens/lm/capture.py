@@ -1,0 +1,210 @@
+"""From pairs to rows: activations and both completions' gradients at the prompt's tokens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from deltalens.errors import InputError
+from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
+from deltalens.lm.forward import Loss, check_loss
+from deltalens.lm.gradients import Provider, integrated_gradients, plain_gradients
+from deltalens.lm.hooks import frozen
+from deltalens.lm.lrp import lrp_gradients
+from deltalens.lm.pairs import Pair, pair_label
+from deltalens.lm.progress import Progress
+from deltalens.lm.rows import PaddingSide, TokenRow, pad_rows
+from deltalens.lm.sites import Site, resolve_site
+from deltalens.lm.tokenise import EncodedPair, check_context, check_ids, encode_pair, find_bos
+
+Gradients = Literal["plain", "integrated", "lrp"]
+
+_WINDOW = 128  # pairs sorted by length together; bounds the rows held back to keep input order
+
+
+@dataclass(frozen=True)
+class PairRows:
+    """One pair's rows: float32 tensors [T, d_model] on the CPU, T the prompt's counted tokens.
+
+    ``acts`` are the site's activations; ``grad_positive`` and ``grad_negative`` the gradients of
+    the completions' log-losses ``loss_positive`` and ``loss_negative``.
+    """
+
+    acts: Tensor
+    grad_positive: Tensor
+    grad_negative: Tensor
+    pair: Pair
+    loss_positive: float
+    loss_negative: float
+
+
+@dataclass(frozen=True)
+class _Row:
+    acts: Tensor
+    grads: Tensor
+    loss: float
+
+
+def capture(
+    model: Any,
+    tokenizer: Any,
+    pairs: Iterable[Pair],
+    *,
+    site: int | str | Site,
+    loss: Loss = "sum",
+    tokens: Literal["prompt"] = "prompt",
+    gradients: Gradients = "plain",
+    baseline: Tensor | None = None,
+    steps: int = 16,
+    batch_tokens: int = BATCH_TOKENS,
+    padding_side: PaddingSide = "right",
+    progress: bool = False,
+) -> Iterator[PairRows]:
+    """Activations and gradients of every pair at ``site``, in the order of ``pairs``.
+
+    ``loss`` is the completion's log-loss summed ("sum") or averaged ("mean") over its tokens;
+    ``tokens="prompt"`` counts every prompt token but a leading BOS. ``gradients`` is "plain",
+    "integrated" (from ``baseline`` [d_model] in ``steps`` steps) or "lrp" (through the library
+    lxt). Both completions of a pair share a batch of at most ``batch_tokens`` padded tokens, with
+    one forward and one backward for all its rows; no graph exists below the site and no logits
+    away from completion tokens. The model is left as it was found.
+
+    All pairs are checked before the first is run. Raises :class:`InputError`, naming the pair, for
+    whatever cannot be tokenised or does not fit the context, for NaN or infinity in activations,
+    losses or gradients, and for gradients that are missing or all zero.
+    """
+    check_loss(loss)
+    if tokens != "prompt":
+        raise InputError(f"tokens must be 'prompt', got {tokens!r}")
+    if padding_side not in ("right", "left"):
+        raise InputError(f"padding_side must be 'right' or 'left', got {padding_side!r}")
+    where = resolve_site(model, site)
+    provider = _provider(gradients, baseline, steps, where)
+    encoded = _encode(model, tokenizer, pairs)
+    budget = TokenBudget(batch_tokens)
+    run = _Runner(model, where, provider, loss, padding_side)
+    return _stream(run, encoded, budget, progress)
+
+
+def _provider(gradients: str, baseline: Tensor | None, steps: int, site: Site) -> Provider:
+    if gradients == "plain":
+        return plain_gradients
+    if gradients == "lrp":
+        return lrp_gradients(site)
+    if gradients != "integrated":
+        raise InputError(f"gradients must be plain, integrated or lrp, got {gradients!r}")
+    if baseline is None:
+        raise InputError("integrated gradients start at the baseline; pass baseline [d_model]")
+    if baseline.shape != (site.d_model,):
+        raise InputError(
+            f"baseline must be [{site.d_model}], the width of {site.path}, "
+            f"got {list(baseline.shape)}"
+        )
+    return integrated_gradients(baseline, steps)
+
+
+def _encode(model: Any, tokenizer: Any, pairs: Iterable[Pair]) -> list[EncodedPair]:
+    bos = find_bos(model, tokenizer)
+    encoded = []
+    for number, pair in enumerate(pairs, start=1):
+        item = encode_pair(tokenizer, pair, bos_token_id=bos, number=number)
+        for side in ("positive", "negative"):
+            completion = getattr(item, f"{side}_ids")
+            label = f"{pair_label(pair, number)}: {side}"
+            check_ids(model, item.prompt_ids + completion, label)
+            lengths = f"prompt {len(item.prompt_ids)} + completion {len(completion)}"
+            check_context(model, len(item.prompt_ids) + len(completion), f"{label}: {lengths}")
+        encoded.append(item)
+    return encoded
+
+
+@dataclass(frozen=True)
+class _Runner:
+    model: Any
+    site: Site
+    provider: Provider
+    loss: Loss
+    padding_side: PaddingSide
+
+    def __call__(self, rows: Sequence[TokenRow], numbers: list[int]) -> list[_Row]:
+        batch = pad_rows([rows[number] for number in numbers], numbers, side=self.padding_side)
+        with frozen(self.model):
+            found = self.provider(self.model, self.site, batch, self.loss)
+        sizes = batch.counted.sum(dim=1).tolist()
+        parts = zip(found.acts.split(sizes), found.grads.split(sizes), found.losses, strict=True)
+        return [_Row(acts.clone(), grads.clone(), float(loss)) for acts, grads, loss in parts]
+
+
+def _stream(
+    run: _Runner, encoded: Sequence[EncodedPair], budget: TokenBudget, progress: bool
+) -> Iterator[PairRows]:
+    with Progress(progress, "pairs", len(encoded)) as bar:
+        for start in range(0, len(encoded), _WINDOW):
+            window = encoded[start : start + _WINDOW]
+            for rows in _window_rows(run, window, start + 1, budget):
+                bar.advance()
+                yield rows
+
+
+def _window_rows(
+    run: _Runner, window: Sequence[EncodedPair], first: int, budget: TokenBudget
+) -> Iterator[PairRows]:
+    """Row 2i is pair i's positive completion and row 2i + 1 its negative one."""
+    rows = [row for item in window for row in _both_rows(item)]
+    done: dict[int, _Row] = {}
+    batches = run_batches(
+        [(2 * index, 2 * index + 1) for index in range(len(window))],
+        [row.length for row in rows],
+        lambda numbers: run(rows, numbers),
+        budget,
+        lambda row: _row_label(window, first, row),
+    )
+    for number, result in batches:
+        _check_row(result, _row_label(window, first, number), run.site)
+        done[number] = result
+    for index, item in enumerate(window):
+        yield _pair_rows(item.pair, done.pop(2 * index), done.pop(2 * index + 1))
+
+
+def _both_rows(item: EncodedPair) -> tuple[TokenRow, TokenRow]:
+    return (
+        TokenRow(item.prompt_ids, item.positive_ids, item.counted),
+        TokenRow(item.prompt_ids, item.negative_ids, item.counted),
+    )
+
+
+def _pair_rows(pair: Pair, positive: _Row, negative: _Row) -> PairRows:
+    return PairRows(
+        acts=positive.acts,
+        grad_positive=positive.grads,
+        grad_negative=negative.grads,
+        pair=pair,
+        loss_positive=positive.loss,
+        loss_negative=negative.loss,
+    )
+
+
+def _row_label(window: Sequence[EncodedPair], first: int, row: int) -> str:
+    index, side = divmod(row, 2)
+    pair = window[index].pair
+    return f"{pair_label(pair, first + index)}: {('positive', 'negative')[side]}"
+
+
+def _check_row(row: _Row, label: str, site: Site) -> None:
+    values = {"activations": row.acts, "loss": torch.tensor(row.loss), "gradients": row.grads}
+    for name, value in values.items():
+        bad = int((~torch.isfinite(value)).sum())
+        if bad:
+            raise InputError(
+                f"{label}: {bad} of {value.numel()} values of the {name} at {site.path} are NaN "
+                "or infinite; check the model's weights, or load it in bfloat16 or float32"
+            )
+    if not row.grads.any():
+        raise InputError(
+            f"{label}: the gradient at {site.path} is zero everywhere; load the model on one "
+            "device and check that blocks above the site use its output"
+        )

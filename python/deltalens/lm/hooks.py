@@ -1,0 +1,53 @@
+"""Reading and replacing a decoder block's output, and running a model without side effects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deltalens.lm.sites import Site
+
+
+@contextmanager
+def replacing(site: Site, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Within the context the site's output [rows, seq, d_model] is ``replace(output)``."""
+
+    def hook(module: nn.Module, args: Any, output: Any) -> Any:
+        if isinstance(output, tuple):  # transformers 4 blocks return (hidden, …)
+            return (replace(output[0]), *output[1:])
+        return replace(output)
+
+    handle = site.module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+@contextmanager
+def frozen(model: nn.Module) -> Iterator[None]:
+    """Within the context the model is in eval mode, without gradients of its parameters.
+
+    Both are put back as they were, module by module and parameter by parameter.
+    """
+    trained = [module for module in model.modules() if module.training]
+    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    try:
+        model.eval()
+        for parameter in learned:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter in learned:
+            parameter.requires_grad_(True)
+        for module in trained:
+            module.training = True
+
+
+def input_device(model: Any) -> torch.device:
+    """Where token ids have to be: the device of the embeddings."""
+    return next(model.get_input_embeddings().parameters()).device

@@ -1,0 +1,74 @@
+"""A prompt with two completions, one of which shows the behaviour."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deltalens.errors import InputError
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two completions of the same prompt.
+
+    ``prompt`` is a string, a chat (a list of ``{"role": …, "content": …}``) or token ids with
+    the BOS, if any, already in front. ``positive`` shows the behaviour and ``negative`` does
+    not; each is a string or token ids, and is used exactly as given: no end-of-text token is
+    appended. Raises :class:`InputError` for other types.
+    """
+
+    prompt: str | list[dict[str, str]] | list[int]
+    positive: str | list[int]
+    negative: str | list[int]
+    id: str | None = None
+
+    def __post_init__(self) -> None:
+        label = pair_label(self, None)
+        if not (isinstance(self.prompt, str) or is_chat(self.prompt) or is_ids(self.prompt)):
+            raise InputError(
+                f"{label}: prompt must be a string, a list of role/content messages or a list of "
+                f"token ids, got {_shown(self.prompt)}"
+            )
+        for side in ("positive", "negative"):
+            completion = getattr(self, side)
+            if not (isinstance(completion, str) or is_ids(completion)):
+                raise InputError(
+                    f"{label}: {side} must be a string or a list of token ids, "
+                    f"got {_shown(completion)}"
+                )
+
+
+def pair_label(pair: Pair, number: int | None) -> str:
+    """How errors name a pair: by its id, else by its number counted from 1."""
+    if pair.id is not None:
+        return f"pair {pair.id!r}"
+    return "pair" if number is None else f"pair {number}"
+
+
+def is_ids(value: Any) -> bool:
+    """Whether ``value`` is a (possibly empty) list of token ids."""
+    return _is_list(value) and all(
+        isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in value
+    )
+
+
+def is_chat(value: Any) -> bool:
+    """Whether ``value`` is a non-empty list of messages with a role and a text."""
+    return _is_list(value) and len(value) > 0 and all(_is_message(item) for item in value)
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, dict) and all(
+        isinstance(value.get(field), str) for field in ("role", "content")
+    )
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "…"

@@ -1,0 +1,33 @@
+"""A progress bar that is there when asked for."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+
+class Progress:
+    """A tqdm bar over ``total`` units, or nothing at all."""
+
+    def __init__(self, shown: bool, title: str, total: int | None) -> None:
+        self._bar: Any = None
+        if shown:
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, desc=title)
+
+    def advance(self, units: int = 1) -> None:
+        if self._bar is not None:
+            self._bar.update(units)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()

@@ -1,0 +1,102 @@
+"""Prompts with completions as the padded rows of one batch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+PaddingSide = Literal["right", "left"]
+
+
+@dataclass(frozen=True)
+class TokenRow:
+    """One prompt with one completion; ``counted`` has a flag for each prompt token."""
+
+    prompt_ids: list[int]
+    completion_ids: list[int]
+    counted: list[bool]
+
+    @property
+    def length(self) -> int:
+        """Tokens the model reads: the last completion token is only ever predicted."""
+        return max(len(self.prompt_ids) + len(self.completion_ids) - 1, len(self.prompt_ids))
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """Rows padded to one length.
+
+    ``rows`` [b] are the original row numbers; ``input_ids``, ``attention_mask``, ``position_ids``
+    and ``counted`` are [b, seq], the last true on counted prompt tokens. The p-th completion
+    token, counted over the whole batch, is ``targets[p]``, the ``offsets[p]``-th of its row, and is
+    predicted at batch row ``target_rows[p]``, position ``target_positions[p]``.
+    """
+
+    rows: Tensor
+    input_ids: Tensor
+    attention_mask: Tensor
+    position_ids: Tensor
+    counted: Tensor
+    targets: Tensor
+    target_rows: Tensor
+    target_positions: Tensor
+    offsets: Tensor
+
+    def to(self, device: torch.device) -> RowBatch:
+        """The batch on ``device``; itself when it is there already."""
+        if self.input_ids.device == device:
+            return self
+        moved = {
+            field.name: getattr(self, field.name).to(device) for field in dataclasses.fields(self)
+        }
+        return RowBatch(**moved)
+
+    def model_inputs(self) -> dict[str, Tensor]:
+        """Keyword arguments of the model's forward."""
+        return {
+            "input_ids": self.input_ids,
+            "attention_mask": self.attention_mask,
+            "position_ids": self.position_ids,
+        }
+
+
+def pad_rows(
+    rows: Sequence[TokenRow], numbers: Sequence[int], *, side: PaddingSide = "right"
+) -> RowBatch:
+    """``rows``, whose original row numbers are ``numbers``, as one batch padded on ``side``."""
+    inputs = [(row.prompt_ids + row.completion_ids)[: row.length] for row in rows]
+    seq = max(map(len, inputs))
+    starts = [seq - len(ids) if side == "left" else 0 for ids in inputs]
+    attention_mask = _placed([[1] * len(ids) for ids in inputs], starts, seq)
+    lengths = _ids(len(row.completion_ids) for row in rows)
+    firsts = _ids(start + len(row.prompt_ids) - 1 for start, row in zip(starts, rows, strict=True))
+    offsets = torch.cat([torch.arange(length) for length in lengths.tolist()])
+    target_rows = torch.arange(len(rows)).repeat_interleave(lengths)
+    return RowBatch(
+        rows=_ids(numbers),
+        input_ids=_placed(inputs, starts, seq),
+        attention_mask=attention_mask,
+        position_ids=(attention_mask.cumsum(1) - 1).clamp_(min=0),
+        counted=_placed([list(map(int, row.counted)) for row in rows], starts, seq).bool(),
+        targets=_ids(token for row in rows for token in row.completion_ids),
+        target_rows=target_rows,
+        target_positions=firsts[target_rows] + offsets,
+        offsets=offsets,
+    )
+
+
+def _ids(values: Iterable[int]) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.int64)
+
+
+def _placed(values: Sequence[Sequence[int]], starts: Sequence[int], seq: int) -> Tensor:
+    """Each row's values from its start on, zeros elsewhere: [rows, seq] int64."""
+    placed = torch.zeros(len(values), seq, dtype=torch.int64)
+    for row, (start, items) in enumerate(zip(starts, values, strict=True)):
+        placed[row, start : start + len(items)] = torch.tensor(items)
+    return placed

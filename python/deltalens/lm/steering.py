@@ -1,0 +1,124 @@
+"""Adding directions to the residual stream while a model runs or generates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from deltalens.errors import InputError
+from deltalens.lm.hooks import replacing
+from deltalens.lm.sites import Site, decoder_blocks, resolve_site
+
+SteerTokens = Literal["all", "generated"]
+
+
+@contextmanager
+def steering(
+    model: Any,
+    site: int | str | Site,
+    directions: Tensor,
+    strengths: Tensor | float,
+    *,
+    tokens: SteerTokens = "all",
+) -> Iterator[None]:
+    """Within the context ``strengths[r] * directions[r]`` is added at ``site`` to batch row r.
+
+    ``directions`` is [rows, d_model] or one [d_model] for all rows; ``strengths`` is [rows] or one
+    number. With ``tokens="all"`` every position of every forward pass is steered: the prompt and
+    each decoded token. With "generated" the prompt, that is, what the first forward pass of a
+    generation sees, stays as it is and only positions after it are steered, with a KV cache or
+    without. Works with ``model.generate`` and with forward passes of one's own. Raises
+    :class:`InputError` for shapes that do not fit, and in the forward pass when the batch does
+    not have that many rows.
+    """
+    if tokens not in ("all", "generated"):
+        raise InputError(f"steering tokens must be 'all' or 'generated', got {tokens!r}")
+    where = resolve_site(model, site)
+    added = _added(where, directions, strengths)
+    if tokens == "all":
+        with replacing(where, lambda hidden: _steered(hidden, added, 0)):
+            yield
+        return
+    with (
+        _prompt_tracked(model) as steer_from,
+        replacing(where, lambda hidden: _steered(hidden, added, steer_from())),
+    ):
+        yield
+
+
+def _added(site: Site, directions: Tensor, strengths: Tensor | float) -> Tensor:
+    """What is added: [d_model], or [rows, d_model] in float32."""
+    if directions.ndim not in (1, 2) or directions.shape[-1] != site.d_model:
+        raise InputError(
+            f"directions must be [rows, {site.d_model}] or [{site.d_model}], the width of "
+            f"{site.path}, got {list(directions.shape)}"
+        )
+    scale = torch.as_tensor(strengths, dtype=torch.float32, device=directions.device)
+    if scale.ndim > 1 or (
+        scale.ndim == 1 and directions.ndim == 2 and len(scale) != len(directions)
+    ):
+        raise InputError(
+            f"strengths must be a number or one per row, got {list(scale.shape)} "
+            f"for directions {list(directions.shape)}"
+        )
+    added = scale[..., None] * directions.detach().float()
+    if not torch.isfinite(added).all():
+        raise InputError("directions and strengths must be finite; found NaN or infinity")
+    return added
+
+
+def _steered(hidden: Tensor, added: Tensor, start: int) -> Tensor:
+    """``hidden`` [rows, seq, d_model] with ``added`` from position ``start`` on."""
+    if added.ndim == 2 and len(added) != len(hidden):
+        raise InputError(f"steering has {len(added)} rows, the batch has {len(hidden)}")
+    if start >= hidden.shape[1]:
+        return hidden
+    rows = added.to(hidden.device, hidden.dtype).expand(len(hidden), -1).unsqueeze(1)
+    return torch.cat([hidden[:, :start], hidden[:, start:] + rows], dim=1)
+
+
+@contextmanager
+def _prompt_tracked(model: Any) -> Iterator[Callable[[], int]]:
+    """A function that says, in a forward pass, where in it the generated positions start."""
+    progress = _Generation()
+
+    def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        tokens = args[0] if args else kwargs.get("input_ids")
+        if tokens is None:
+            tokens = kwargs["inputs_embeds"]
+        cache = kwargs.get("past_key_values")
+        progress.see(tokens, 0 if cache is None else int(cache.get_seq_length()))
+
+    path, _ = decoder_blocks(model)
+    decoder = model.get_submodule(path.rpartition(".")[0])
+    handle = decoder.register_forward_pre_hook(before, with_kwargs=True)
+    try:
+        yield lambda: progress.start
+    finally:
+        handle.remove()
+
+
+class _Generation:
+    """Tells a generation's first pass, over the prompt, from those that follow."""
+
+    def __init__(self) -> None:
+        self.start = 0
+        self._prompt = 0
+        self._seen: Tensor | None = None
+
+    def see(self, tokens: Tensor, cached: int) -> None:
+        """Take note of a pass over ``tokens`` [rows, seq, …] after ``cached`` positions."""
+        if cached == 0 and not self._continues(tokens):
+            self._prompt = tokens.shape[1]
+        self._seen = tokens if cached == 0 else None
+        self.start = max(0, self._prompt - cached)
+
+    def _continues(self, tokens: Tensor) -> bool:
+        """Without a cache the next pass repeats the last one and one token more."""
+        if self._seen is None or tokens.shape[1] != self._seen.shape[1] + 1:
+            return False
+        return torch.equal(tokens[:, :-1], self._seen)
