@@ -1,1 +1,73 @@
-"""deltalens."""
+"""Which of a model's SAE latents caused that behaviour?
+
+The public names below are imported on first use, so that ``import deltalens`` needs no GPU, no
+Triton, no compiled extension and not even torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Attribution": "deltalens.study",
+    "Baseline": "deltalens.study",
+    "CrossMoment": "deltalens.engine",
+    "Decoder": "deltalens.engine",
+    "InputError": "deltalens.errors",
+    "Pair": "deltalens.lm",
+    "PairRows": "deltalens.lm",
+    "SAE": "deltalens.sae",
+    "TopLatents": "deltalens.engine",
+    "ablate": "deltalens.study",
+    "attribute": "deltalens.study",
+    "attribution": "deltalens.engine",
+    "attribution_topk": "deltalens.engine",
+    "capture": "deltalens.lm",
+    "lens": "deltalens.study",
+    "load_sae": "deltalens.sae",
+    "mean_activation": "deltalens.study",
+    "plan": "deltalens.engine",
+    "read_pairs": "deltalens.study",
+    "scan_moments": "deltalens.engine",
+    "steering": "deltalens.lm",
+}
+
+__all__ = sorted(_HOME)
+
+if TYPE_CHECKING:
+    from deltalens.engine import (
+        CrossMoment,
+        Decoder,
+        TopLatents,
+        attribution,
+        attribution_topk,
+        plan,
+        scan_moments,
+    )
+    from deltalens.errors import InputError
+    from deltalens.lm import Pair, PairRows, capture, steering
+    from deltalens.sae import SAE, load_sae
+    from deltalens.study import (
+        Attribution,
+        Baseline,
+        ablate,
+        attribute,
+        lens,
+        mean_activation,
+        read_pairs,
+    )
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'deltalens' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOME})

@@ -1,1 +1,1 @@
-"""."""
+"""Implementations of the two forms; none of them imports another."""

@@ -1,0 +1,77 @@
+"""Validation, done once by the public functions; everything below them trusts its input."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from deltalens.engine.decoder import Decoder
+from deltalens.errors import InputError
+
+
+def check_rows(name: str, value: Tensor) -> None:
+    """``value`` is a floating [tokens ≥ 1, d_model] tensor without NaN or infinity."""
+    if not isinstance(value, Tensor):
+        raise InputError(f"{name} must be a tensor [tokens, d_model], got {type(value).__name__}")
+    if value.ndim != 2:
+        raise InputError(f"{name} must be [tokens, d_model], got shape {tuple(value.shape)}")
+    if not value.is_floating_point():
+        raise InputError(f"{name} must be floating point, got {value.dtype}")
+    if value.shape[0] == 0:
+        raise InputError(f"{name} has no tokens: shape {tuple(value.shape)}")
+    check_finite(name, value)
+
+
+def check_finite(name: str, value: Tensor) -> None:
+    """Raise with the number and the first position of NaN or infinite elements."""
+    bad = ~torch.isfinite(value)
+    count = int(bad.sum())
+    if count:
+        first = tuple(bad.nonzero()[0].tolist())
+        raise InputError(f"{name} has {count} NaN or infinite elements, the first at {list(first)}")
+
+
+def check_token_rows(
+    acts: Tensor, grads: Tensor, baseline: Tensor | None, weights: Tensor | None
+) -> None:
+    """The four tensors of a call fit each other; see :func:`deltalens.attribution`."""
+    check_rows("acts", acts)
+    check_rows("grads", grads)
+    if acts.shape != grads.shape:
+        raise InputError(
+            "acts and grads must have the same shape [tokens, d_model], got "
+            f"{tuple(acts.shape)} and {tuple(grads.shape)}"
+        )
+    if acts.device != grads.device:
+        raise InputError(f"acts is on {acts.device} but grads is on {grads.device}")
+    if baseline is not None:
+        _check_vector("baseline", baseline, acts.shape[1], "d_model")
+    if weights is not None:
+        _check_vector("weights", weights, acts.shape[0], "tokens")
+
+
+def _check_vector(name: str, value: Tensor, length: int, meaning: str) -> None:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        found = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise InputError(f"{name} must be a floating-point tensor [{meaning}], got {found}")
+    if value.shape != (length,):
+        raise InputError(f"{name} must be [{meaning}] = [{length}], got shape {tuple(value.shape)}")
+    check_finite(name, value)
+
+
+def check_width(decoder: Decoder, d_model: int) -> None:
+    """The decoder reads the same residual stream as the rows."""
+    if decoder.d_model != d_model:
+        raise InputError(
+            f"W_dec has d_model {decoder.d_model} but acts and grads have d_model {d_model}"
+        )
+
+
+def check_k(k: int, n_latents: int) -> None:
+    """1 ≤ k ≤ n_latents."""
+    if isinstance(k, bool) or not isinstance(k, int):
+        raise InputError(f"k must be an integer, got {k!r}")
+    if k < 1:
+        raise InputError(f"k must be at least 1, got {k}")
+    if k > n_latents:
+        raise InputError(f"k is {k} but W_dec has only {n_latents} latents")

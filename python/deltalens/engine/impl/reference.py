@@ -1,0 +1,25 @@
+"""The definition, in fp64, with both products materialised: the truth every kernel is held to."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def token_scores(
+    acts: Tensor, grads: Tensor, W_dec: Tensor, baseline: Tensor, weights: Tensor
+) -> Tensor:
+    """−Σ_t weights[t] · (grads[t] · d_i) · ((acts[t] − baseline) · d_i), fp64 [n_latents].
+
+    acts, grads [tokens, d_model]; W_dec [n_latents, d_model]; baseline [d_model];
+    weights [tokens]. Uses two arrays [tokens, n_latents].
+    """
+    rows = W_dec.double()
+    x = grads.double() @ rows.T  # [tokens, n_latents]
+    y = (acts.double() - baseline.double()) @ rows.T  # [tokens, n_latents]
+    return -(weights.double()[:, None] * x * y).sum(0)
+
+
+def quadratic_scores(moment: Tensor, W_dec: Tensor) -> Tensor:
+    """d_iᵀ S d_i for S = ``moment`` [d_model, d_model], fp64 [n_latents]."""
+    rows = W_dec.double()
+    return ((rows @ moment.double()) * rows).sum(1)

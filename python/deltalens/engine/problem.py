@@ -1,0 +1,92 @@
+"""A decoder to scan and the scorers to scan it with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from deltalens.engine.checks import check_width
+from deltalens.engine.decoder import Decoder, as_decoder
+from deltalens.engine.exact import ExactMoments, ExactTokens
+from deltalens.engine.impl import torch as torch_impl
+from deltalens.engine.implementations import choose_impl
+from deltalens.engine.plan import tile_rows
+from deltalens.engine.tile import Scorer
+from deltalens.errors import InputError
+
+if TYPE_CHECKING:
+    from deltalens.engine.moment import CrossMoment
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One pass over ``decoder`` answering one or several queries on ``device``.
+
+    ``scorer`` runs over every row for all queries, ``exact[query]`` (fp64) over the candidates
+    that it leaves.
+    """
+
+    decoder: Decoder
+    device: torch.device
+    queries: int
+    tile_rows: int
+    scorer: Scorer
+    exact: Sequence[Scorer]
+    presence: Tensor | None = None  # fp64 [queries, d_model]
+
+
+def moment_problem(moments: Sequence[CrossMoment], W_dec: Tensor | Decoder, impl: str) -> Problem:
+    """The quadratic form of one or several moments over one decoder."""
+    decoder = as_decoder(W_dec)
+    device = _shared_device(moments)
+    for moment in moments:
+        check_width(decoder, moment.d_model)
+        if moment.tokens == 0:
+            raise InputError("the CrossMoment is empty: add rows before scanning a decoder")
+    matrices = torch.stack([moment.matrix for moment in moments])
+    rounding = torch.tensor(
+        [moment.rounding for moment in moments], dtype=torch.float64, device=device
+    )
+    reference = choose_impl(impl) == "reference"
+    return Problem(
+        decoder=decoder,
+        device=device,
+        queries=len(moments),
+        tile_rows=decoder.n_latents if reference else tile_rows(decoder.d_model),
+        scorer=ExactMoments(matrices, rounding)
+        if reference
+        else torch_impl.QuadraticScorer.prepare(matrices, rounding),
+        exact=[ExactMoments(matrices[i : i + 1], rounding[i : i + 1]) for i in range(len(moments))],
+        presence=torch.stack([moment.presence_direction for moment in moments]),
+    )
+
+
+def token_problem(
+    acts: Tensor, grads: Tensor, W_dec: Decoder, baseline: Tensor, weights: Tensor, impl: str
+) -> Problem:
+    """The token form of one set of rows over one decoder."""
+    exact = ExactTokens(acts, grads, baseline, weights)
+    reference = choose_impl(impl) == "reference"
+    return Problem(
+        decoder=W_dec,
+        device=acts.device,
+        queries=1,
+        tile_rows=W_dec.n_latents if reference else tile_rows(W_dec.d_model),
+        scorer=exact
+        if reference
+        else torch_impl.TokenScorer.prepare(acts, grads, baseline, weights),
+        exact=[exact],
+    )
+
+
+def _shared_device(moments: Sequence[CrossMoment]) -> torch.device:
+    if not moments:
+        raise InputError("no moments given")
+    devices = {moment.device for moment in moments}
+    if len(devices) > 1:
+        raise InputError(f"the moments are on different devices: {sorted(map(str, devices))}")
+    return devices.pop()

@@ -1,0 +1,174 @@
+"""One pass over a decoder: every score, or the exact top-k by candidates and rescoring."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deltalens.engine.checks import check_k
+from deltalens.engine.decoder import Decoder, tiles
+from deltalens.engine.precision import SMALLEST_NORMAL, exact_matmul, gamma
+from deltalens.engine.problem import Problem
+from deltalens.engine.ranking import Candidates, Ranking, TopLatents, select
+from deltalens.engine.tile import Scorer, TileScores
+from deltalens.engine.topk import StreamingTopK
+
+_RESCORE_ROWS = 512
+
+
+@dataclass(frozen=True)
+class _Tile:
+    start: int
+    rows: Tensor  # [n, d_model] on the problem's device
+    norms: Tensor  # fp64 [n]
+    finite: Tensor  # bool [n]
+
+
+def full_scores(problem: Problem, *, normalize: bool) -> Tensor:
+    """Every score, float32 [queries, n_latents]; non-finite rows give NaN and one warning."""
+    scores = torch.empty(problem.queries, problem.decoder.n_latents, device=problem.device)
+    nonfinite: list[Tensor] = []
+    with exact_matmul():
+        for tile in _tiles(problem):
+            values = problem.scorer.scores(tile.rows)
+            if normalize:
+                values = values * _inverse_square(tile.norms)
+            values[:, ~tile.finite] = torch.nan
+            scores[:, tile.start : tile.start + tile.rows.shape[0]] = values.float()
+            nonfinite.append(tile.start + (~tile.finite).nonzero()[:, 0])
+    _warn_nonfinite(torch.cat(nonfinite))
+    return scores
+
+
+def top_latents(problem: Problem, k: int, ranking: Ranking, *, normalize: bool) -> list[TopLatents]:
+    """The exact top-k of each query.
+
+    A latent stays a candidate while the upper end of its interval reaches the k-th largest lower
+    end; candidates are rescored in fp64 and ranked by that. At most a few thousand candidates are
+    kept; when more would be needed, the result says ``certified=False``.
+    """
+    check_k(k, problem.decoder.n_latents)
+    bands = [_Band(k) for _ in range(problem.queries)]
+    nonfinite: list[Tensor] = []
+    with exact_matmul():
+        for tile in _tiles(problem):
+            scored = _score(problem.scorer, tile.rows, tile.norms, normalize)
+            lower, upper = _intervals(scored, ranking)
+            if ranking.present_only:
+                _limit_to_present(problem, tile, lower, upper)
+            upper[:, ~tile.finite] = torch.nan
+            lower[:, ~tile.finite] = torch.nan
+            for query, band in enumerate(bands):
+                band.push(lower[query], upper[query], tile.start)
+            nonfinite.append(tile.start + (~tile.finite).nonzero()[:, 0])
+        bad = torch.cat(nonfinite)
+        _warn_nonfinite(bad)
+        return [
+            select(_rescore(problem, query, band, ranking, normalize), k, ranking, bad)
+            for query, band in enumerate(bands)
+        ]
+
+
+class _Band:
+    """Streams the k largest lower ends, and the largest upper ends that may still matter."""
+
+    def __init__(self, k: int) -> None:
+        self._room = 4 * k + 4096
+        self._lower = StreamingTopK(k)
+        self._upper = StreamingTopK(self._room)
+        self._seen = 0
+
+    def push(self, lower: Tensor, upper: Tensor, start: int) -> None:
+        self._lower.push(lower, start)
+        self._upper.push(upper, start)
+        self._seen += lower.shape[0]
+
+    def candidates(self) -> tuple[Tensor, bool]:
+        """Latents [c] ascending, and whether none that may matter was dropped."""
+        upper, latents = self._upper.result()
+        inside = upper >= self._lower.threshold
+        complete = self._seen <= self._room or not bool(inside.all())
+        return latents[inside].sort().values, complete
+
+
+def _tiles(problem: Problem) -> Iterator[_Tile]:
+    for start, rows in tiles(problem.decoder, problem.tile_rows):
+        rows = rows.to(problem.device)
+        norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+        yield _Tile(start, rows, norms, norms.isfinite())
+
+
+def _score(scorer: Scorer, rows: Tensor, norms: Tensor, normalize: bool) -> TileScores:
+    scores, error = scorer.scores_and_error(rows, norms)
+    if normalize:
+        inverse = _inverse_square(norms)
+        scores, error = scores * inverse, error * inverse
+        error = error + gamma(rows.shape[1] + 8, torch.float64) * scores.abs()
+    return TileScores(scores, error)
+
+
+def _inverse_square(norms: Tensor) -> Tensor:
+    """1 / ‖d‖², and 0 for a zero row: a dead latent scores 0."""
+    return torch.where(norms > 0, norms.square().reciprocal(), torch.zeros_like(norms))
+
+
+def _intervals(scored: TileScores, ranking: Ranking) -> tuple[Tensor, Tensor]:
+    keys = ranking.key(scored.scores)
+    lower, upper = keys - scored.error, keys + scored.error
+    # A finite row whose fp32 score overflowed is always rescored.
+    unknown = ~(lower.isfinite() & upper.isfinite())
+    return lower.masked_fill(unknown, -torch.inf), upper.masked_fill(unknown, torch.inf)
+
+
+def _limit_to_present(problem: Problem, tile: _Tile, lower: Tensor, upper: Tensor) -> None:
+    """Drop absent latents; those within rounding of zero presence wait for fp64."""
+    assert problem.presence is not None
+    directions = problem.presence.float()
+    presence = (directions @ tile.rows.float().T).double()  # [queries, n]
+    slack = gamma(tile.rows.shape[1] + 2, torch.float32) * tile.norms + tile.rows.shape[
+        1
+    ] * SMALLEST_NORMAL[torch.float32] * (1 + tile.norms)
+    bound = problem.presence.norm(dim=1)[:, None] * slack + slack
+    upper[presence < -bound] = torch.nan
+    lower[presence < -bound] = torch.nan
+    lower[presence.abs() <= bound] = -torch.inf
+
+
+def _rescore(
+    problem: Problem, query: int, band: _Band, ranking: Ranking, normalize: bool
+) -> Candidates:
+    latents, complete = band.candidates()
+    scores: list[Tensor] = []
+    errors: list[Tensor] = []
+    kept: list[Tensor] = []
+    for chunk in latents.split(_RESCORE_ROWS):
+        rows = gather_rows(problem.decoder, chunk).to(problem.device)
+        if ranking.present_only:
+            assert problem.presence is not None
+            present = (rows.double() @ problem.presence[query]) > 0
+            rows, chunk = rows[present], chunk.to(problem.device)[present]
+        norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+        scored = _score(problem.exact[query], rows, norms, normalize)
+        scores.append(scored.scores[0])
+        errors.append(scored.error[0])
+        kept.append(chunk.to(problem.device))
+    return Candidates(torch.cat(kept), torch.cat(scores), torch.cat(errors), complete)
+
+
+def gather_rows(decoder: Decoder, latents: Tensor) -> Tensor:
+    """Rows [c, d_model] of the given latents, read one by one."""
+    return torch.cat([decoder.rows(0, 0), *(decoder.rows(i, i + 1) for i in latents.tolist())])
+
+
+def _warn_nonfinite(latents: Tensor) -> None:
+    if latents.shape[0]:
+        first = ", ".join(str(i) for i in latents[:5].tolist())
+        warnings.warn(
+            f"W_dec has {latents.shape[0]} rows with NaN or infinity, left out of the ranking "
+            f"(first: {first})",
+            stacklevel=4,
+        )

@@ -1,0 +1,26 @@
+"""What the scan asks of an implementation."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+
+class TileScores(NamedTuple):
+    """Scores of a tile and a bound on |score − exact|, both fp64 [queries, rows of the tile]."""
+
+    scores: Tensor
+    error: Tensor
+
+
+class Scorer(Protocol):
+    """Scores a tile of decoder rows for one or several queries; holds whatever it prepared."""
+
+    def scores(self, rows: Tensor) -> Tensor:
+        """fp64 [queries, n] for rows [n, d_model]."""
+        ...
+
+    def scores_and_error(self, rows: Tensor, norms: Tensor) -> TileScores:
+        """The same with bounds; norms are the fp64 Euclidean norms [n] of the rows."""
+        ...
