@@ -72,7 +72,7 @@ def pad_rows(
     inputs = [(row.prompt_ids + row.completion_ids)[: row.length] for row in rows]
     seq = max(map(len, inputs))
     starts = [seq - len(ids) if side == "left" else 0 for ids in inputs]
-    attention_mask = _placed([[1] * len(ids) for ids in inputs], starts, seq)
+    attention_mask = _attention_mask(list(map(len, inputs)), seq, side)
     lengths = _ids(len(row.completion_ids) for row in rows)
     firsts = _ids(start + len(row.prompt_ids) - 1 for start, row in zip(starts, rows, strict=True))
     offsets = torch.cat([torch.arange(length) for length in lengths.tolist()])
@@ -88,6 +88,17 @@ def pad_rows(
         target_positions=firsts[target_rows] + offsets,
         offsets=offsets,
     )
+
+
+def _attention_mask(lengths: Sequence[int], seq: int, side: PaddingSide) -> Tensor:
+    """Zeros on padding at the left; on the right causality alone hides it from every real token.
+
+    Masked there, padding past a sliding window would have nothing left to attend to, which some
+    attention kernels answer with NaN.
+    """
+    if side == "right":
+        return torch.ones(len(lengths), seq, dtype=torch.int64)
+    return _placed([[1] * length for length in lengths], [seq - n for n in lengths], seq)
 
 
 def _ids(values: Iterable[int]) -> Tensor:
