@@ -1,1 +1,27 @@
-"""."""
+"""Studies: pairs in, ranked latents out, each with its evidence."""
+
+from deltalens.study.ablate import AblationCheck, ablate, compare_ablation
+from deltalens.study.attribute import attribute
+from deltalens.study.attribution import Attribution
+from deltalens.study.baseline import Baseline
+from deltalens.study.lens import LatentLens, LensToken, lens
+from deltalens.study.mean_activation import mean_activation
+from deltalens.study.read_pairs import read_pairs, write_pairs
+from deltalens.study.texts import Texts, read_texts
+
+__all__ = [
+    "AblationCheck",
+    "Attribution",
+    "Baseline",
+    "LatentLens",
+    "LensToken",
+    "Texts",
+    "ablate",
+    "attribute",
+    "compare_ablation",
+    "lens",
+    "mean_activation",
+    "read_pairs",
+    "read_texts",
+    "write_pairs",
+]

@@ -1,0 +1,150 @@
+"""Exact mean ablation by intervention: the truth that the first-order scores approximate."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deltalens.engine.decoder import Decoder
+from deltalens.errors import InputError
+from deltalens.lm import Pair, RowBatch, Site, TokenRow, completion_losses, resolve_site
+from deltalens.lm.batching import BATCH_TOKENS
+from deltalens.lm.forward import Loss
+from deltalens.lm.losses import Edit
+from deltalens.study.baseline import Baseline, as_baseline, check_baseline
+from deltalens.study.encode import encode_pairs
+from deltalens.study.latents import check_d_model, decoder_of, latent_rows, unit
+
+
+def ablate(
+    model: nn.Module,
+    tokenizer: Any,
+    pairs: Sequence[Pair],
+    decoder: Tensor | Decoder | Any,
+    latents: Tensor | Sequence[int],
+    *,
+    site: int | str | Site,
+    baseline: Baseline | Tensor,
+    loss: Loss = "sum",
+    batch_tokens: int = BATCH_TOKENS,
+    progress: bool = False,
+) -> Tensor:
+    """(ΔL(C) − ΔL(C′)) / T of every pair and latent, float64 [pairs, latents].
+
+    ΔL is the change of the loss L = −log p(completion | prompt) when, at all T counted prompt
+    tokens at once, the residual's projection on the unit direction u of the latent is replaced
+    by the baseline's: a ← a − ((a − ā)·u) u. Positive: ablating lowers log p(C) more than
+    log p(C′). The per-pair values of :func:`~deltalens.attribute` (``normalize=True``) are its
+    first-order approximation; the scale of both is that of one token.
+
+    Each latent costs two rows per pair, beside two without ablation; rows of all pairs and
+    latents share batches. Raises :class:`InputError` for everything that does not fit.
+    """
+    place = resolve_site(model, site)
+    baseline = as_baseline(baseline)
+    check_baseline(baseline, place.d_model, place.path)
+    decoder = decoder_of(decoder)
+    check_d_model(decoder, place.d_model, place.path)
+    units = unit(latent_rows(decoder, latents))
+    encoded = encode_pairs(model, tokenizer, pairs)
+    conditions = 1 + units.shape[0]
+    rows = [
+        TokenRow(pair.prompt_ids, completion, pair.counted)
+        for pair in encoded
+        for completion in (pair.positive_ids, pair.negative_ids)
+        for _ in range(conditions)
+    ]
+    losses = completion_losses(
+        model,
+        rows,
+        site=place,
+        edit=mean_ablation(units, baseline.mean),
+        loss=loss,
+        batch_tokens=batch_tokens,
+        progress=progress,
+    )
+    table = losses.reshape(len(encoded), 2, conditions)
+    change = table[:, :, 1:] - table[:, :, :1]
+    counted = torch.tensor([sum(pair.counted) for pair in encoded], dtype=torch.float64)
+    return (change[:, 0] - change[:, 1]) / counted[:, None]
+
+
+def mean_ablation(units: Tensor, mean: Tensor) -> Edit:
+    """An edit under which row r ablates ``units[r % (k + 1) - 1]``, and none where r % (k + 1) = 0.
+
+    Computed in fp32, or in the model's own dtype where that is wider.
+    """
+    directions = torch.cat([torch.zeros_like(units[:1]), units])
+
+    def edit(hidden: Tensor, batch: RowBatch) -> Tensor:
+        wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
+        chosen = directions[batch.rows.cpu() % len(directions)].to(wide)
+        centred = wide - mean.to(wide)
+        projection = torch.einsum("btd,bd->bt", centred, chosen) * batch.counted.to(wide)
+        return (wide - projection[:, :, None] * chosen[:, None, :]).to(hidden.dtype)
+
+    return edit
+
+
+@dataclass(frozen=True)
+class AblationCheck:
+    """First-order scores held against exact ablation.
+
+    ``correlation`` (Pearson) and ``sign_agreement`` are over the latents' means over pairs,
+    ``correlation_entries`` over every pair and latent; ``slope`` is the least-squares line
+    through the origin, exact ≈ slope · first order (1 is ideal), over the means. A number that
+    does not exist is NaN and ``undefined`` says why.
+    """
+
+    correlation: float
+    correlation_entries: float
+    sign_agreement: float
+    slope: float
+    pairs: int
+    latents: int
+    undefined: str | None = None
+
+
+def compare_ablation(first_order: Tensor, exact: Tensor) -> AblationCheck:
+    """Compare ``attribute(...).per_pair`` with :func:`ablate`'s result, both [pairs, latents]."""
+    if first_order.shape != exact.shape or exact.ndim != 2 or 0 in exact.shape:
+        raise InputError(
+            "first_order and exact must both be [pairs, latents], got "
+            f"{list(first_order.shape)} and {list(exact.shape)}"
+        )
+    x, y = (tensor.detach().cpu().double().numpy() for tensor in (first_order, exact))
+    means = x.mean(0), y.mean(0)
+    decided = (means[0] != 0) & (means[1] != 0)
+    agree = np.sign(means[0][decided]) == np.sign(means[1][decided])
+    return AblationCheck(
+        correlation=_correlation(*means),
+        correlation_entries=_correlation(x.ravel(), y.ravel()),
+        sign_agreement=float(agree.mean()) if decided.any() else float("nan"),
+        slope=_slope(*means),
+        pairs=x.shape[0],
+        latents=x.shape[1],
+        undefined=_undefined(*means),
+    )
+
+
+def _correlation(x: np.ndarray, y: np.ndarray) -> float:
+    return float("nan") if _undefined(x, y) else float(np.corrcoef(x, y)[0, 1])
+
+
+def _slope(x: np.ndarray, y: np.ndarray) -> float:
+    return float(x @ y / (x @ x)) if np.isfinite(x @ y) and x.any() else float("nan")
+
+
+def _undefined(x: np.ndarray, y: np.ndarray) -> str | None:
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return "some values are NaN or infinite"
+    if x.size < 2:
+        return "a correlation needs at least two values"
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return "a correlation needs values that differ"
+    return None

@@ -1,0 +1,224 @@
+"""A whole study: from pairs to the ranked latents, as one resumable call."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deltalens.engine import CrossMoment, Decoder, TopLatents
+from deltalens.engine.checks import check_k
+from deltalens.errors import InputError
+from deltalens.lm import Pair, Site, capture, resolve_site
+from deltalens.lm.batching import BATCH_TOKENS
+from deltalens.lm.capture import Gradients
+from deltalens.lm.forward import Loss
+from deltalens.lm.progress import Progress
+from deltalens.study.attribution import Attribution
+from deltalens.study.baseline import Baseline, as_baseline, check_baseline
+from deltalens.study.effects import pair_effects, study_moment
+from deltalens.study.encode import encode_pairs
+from deltalens.study.latents import check_d_model, decoder_of, latent_rows, nonfinite_message, unit
+from deltalens.study.lens import lens
+from deltalens.study.options import Options, Ranking
+from deltalens.study.record import describe, run_settings
+from deltalens.study.row_store import RowStore
+from deltalens.study.run import is_complete, work_directory
+
+
+def attribute(
+    model: nn.Module,
+    tokenizer: Any,
+    pairs: Sequence[Pair],
+    decoder: Tensor | Decoder | Any,
+    *,
+    site: int | str | Site,
+    baseline: Baseline | Tensor,
+    k: int = 100,
+    normalize: bool = True,
+    ranking: Ranking = "top",
+    present_only: bool = False,
+    loss: Loss = "sum",
+    gradients: Gradients = "plain",
+    steps: int = 16,
+    save_scores: bool = False,
+    run_dir: str | Path | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+    impl: str = "auto",
+    progress: bool = False,
+    metadata: Mapping[str, Any] | None = None,
+) -> Attribution:
+    """The k latents with the largest mean over pairs of δ(C) − δ(C′).
+
+    δ_i = −mean_t (g_t·d_i)((a_t − ā)·d_i) over the prompt's counted tokens: the first-order effect
+    of mean-ablating latent i on a completion's log-loss ("Debugging misaligned completions with
+    sparse-autoencoder latent attribution", OpenAI, December 2025).
+
+    decoder: a tensor [n_latents, d_model], a :class:`Decoder` or an SAE (``.W_dec``); baseline:
+    ā, :meth:`Baseline.zero` for none; normalize: unit rows; ranking: "top" (largest scores),
+    "bottom" (most negative) or "abs"; present_only: only latents with positive presence, fewer
+    than k if need be; loss, gradients, steps, batch_tokens as in :func:`~deltalens.lm.capture`;
+    save_scores: keep every latent's score; metadata: entries to record beside the run's own.
+
+    With ``run_dir`` the result is also written there. The same call continues a run that was
+    cut, from the last finished shard of pairs and to the same bits, and returns a complete one;
+    any other content of ``run_dir`` is refused. Rows wait on disk, so memory is one shard of
+    pairs, d_model² and one decoder tile.
+
+    Raises :class:`InputError`, before anything is written, for everything that does not fit;
+    later, for NaN or infinity in activations, gradients or decoder rows, leaving nothing behind.
+    """
+    started = time.perf_counter()
+    options = Options(
+        k, normalize, ranking, present_only, loss, gradients, steps, save_scores, impl
+    )
+    study = _prepare(model, tokenizer, list(pairs), decoder, site, as_baseline(baseline), options)
+    directory = None if run_dir is None else Path(run_dir)
+    if directory is not None and is_complete(directory, study.settings):
+        return Attribution.load(directory)
+    with work_directory(directory, study.settings) as work:
+        store = RowStore(work, study.pairs)
+        _capture_missing(study, store, batch_tokens, progress)
+        captured = time.perf_counter()
+        result = _rank(study, store)
+        timings = {"capture_s": captured - started, "scan_s": time.perf_counter() - captured}
+        result.metadata.update({**(metadata or {}), **result.metadata, "timings": timings})
+        if directory is not None:
+            result.save(directory)
+    return result
+
+
+@dataclass(frozen=True)
+class _Study:
+    """Everything that was given, checked."""
+
+    model: Any
+    tokenizer: Any
+    pairs: list[Pair]
+    source: Any
+    decoder: Decoder
+    site: Site
+    baseline: Baseline
+    options: Options
+    settings: dict[str, Any]
+
+
+def _prepare(
+    model: Any,
+    tokenizer: Any,
+    pairs: list[Pair],
+    source: Any,
+    site: int | str | Site,
+    baseline: Baseline,
+    options: Options,
+) -> _Study:
+    place = resolve_site(model, site)
+    check_baseline(baseline, place.d_model, place.path)
+    decoder = decoder_of(source)
+    check_d_model(decoder, place.d_model, place.path)
+    check_k(options.k, decoder.n_latents)
+    encoded = encode_pairs(model, tokenizer, pairs)
+    settings = run_settings(model, encoded, source, decoder, place, baseline, options)
+    return _Study(model, tokenizer, pairs, source, decoder, place, baseline, options, settings)
+
+
+def _capture_missing(study: _Study, store: RowStore, batch_tokens: int, progress: bool) -> None:
+    missing = store.missing
+    done = len(study.pairs) - sum(map(len, missing))
+    with Progress(progress, "pairs", len(study.pairs)) as bar:
+        bar.advance(done)
+        for shard in missing:
+            rows = capture(
+                study.model,
+                study.tokenizer,
+                [study.pairs[pair] for pair in shard],
+                site=study.site,
+                loss=study.options.loss,
+                gradients=study.options.gradients,
+                baseline=study.baseline.mean,
+                steps=study.options.steps,
+                batch_tokens=batch_tokens,
+            )
+            store.put(shard, list(rows))
+            bar.advance(len(shard))
+
+
+def _rank(study: _Study, store: RowStore) -> Attribution:
+    mean, options = study.baseline.mean, study.options
+    moment = study_moment(store, len(study.pairs), mean, _scan_device(study.site))
+    top = _scan(moment, study.decoder, options)
+    directions = latent_rows(study.decoder, top.latents)
+    directions = unit(directions) if options.normalize else directions
+    effects = pair_effects(store, directions, mean)
+    return Attribution(
+        latents=top.latents.cpu(),
+        scores=top.scores.cpu(),
+        push=directions @ moment.push_direction.cpu(),
+        presence=directions @ moment.presence_direction.cpu(),
+        positive=effects.positive.mean(0),
+        negative=effects.negative.mean(0),
+        stderr=effects.stderr,
+        error_bound=top.error_bound.cpu(),
+        per_pair=effects.difference,
+        pairs=study.pairs,
+        baseline=study.baseline,
+        metadata=_metadata(study, store, top.certified),
+        lens=lens(study.model, study.tokenizer, study.decoder, top.latents),
+        all_scores=_all_scores(moment, study.decoder, options),
+    )
+
+
+def _scan(moment: CrossMoment, decoder: Decoder, options: Options) -> TopLatents:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # non-finite rows, an error here
+        top = moment.topk(
+            decoder,
+            options.k,
+            largest=options.ranking != "bottom",
+            absolute=options.ranking == "abs",
+            present_only=options.present_only,
+            normalize=options.normalize,
+            impl=options.impl,
+        )
+    if len(top.nonfinite):
+        raise InputError(nonfinite_message(top.nonfinite.tolist()))
+    if not len(top):
+        raise InputError("no latent is present above the baseline; rank without present_only")
+    return top
+
+
+def _all_scores(moment: CrossMoment, decoder: Decoder, options: Options) -> Tensor | None:
+    if not options.save_scores:
+        return None
+    return moment.scores(decoder, normalize=options.normalize, impl=options.impl).cpu()
+
+
+def _scan_device(site: Site) -> torch.device:
+    """The accelerator the site is on, where it has fp64; otherwise the CPU."""
+    device = next(site.module.parameters()).device
+    return device if device.type == "cuda" else torch.device("cpu")
+
+
+def _metadata(study: _Study, store: RowStore, certified: bool) -> dict[str, Any]:
+    losses = [(row.loss_positive, row.loss_negative, row.acts.shape[0]) for row in store]
+    positive, negative, tokens = (sum(column) for column in zip(*losses, strict=True))
+    return {
+        **describe(study.model, study.source, study.decoder, study.site, study.baseline),
+        **study.settings,
+        "counts": {
+            "pairs": len(study.pairs),
+            "prompt_tokens": tokens,
+            "latents": study.decoder.n_latents,
+        },
+        "mean_losses": {
+            "positive": positive / len(study.pairs),
+            "negative": negative / len(study.pairs),
+        },
+        "certified": certified,
+    }

@@ -1,0 +1,171 @@
+"""The result of a study, in memory and as a run directory."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deltalens.errors import InputError
+from deltalens.lm import Pair
+from deltalens.study.atomic import write_tensors, write_text
+from deltalens.study.baseline import Baseline
+from deltalens.study.lens import LatentLens, LensToken
+from deltalens.study.read_pairs import PAIRS_FILE, read_pairs, write_pairs
+
+METADATA_FILE = "metadata.json"
+TABLE_FILE = "attribution.csv"
+PER_PAIR_FILE = "per_pair.safetensors"
+BASELINE_FILE = "baseline.safetensors"
+LATENTS_FILE = "latents.jsonl"
+SCORES_FILE = "scores.safetensors"
+
+COLUMNS = {
+    "scores": ("score", torch.float32),
+    "stderr": ("stderr", torch.float64),
+    "push": ("push", torch.float64),
+    "presence": ("presence", torch.float64),
+    "positive": ("positive", torch.float64),
+    "negative": ("negative", torch.float64),
+    "error_bound": ("error_bound", torch.float64),
+}
+
+
+@dataclass(frozen=True)
+class Attribution:
+    """The ranked latents of a study.
+
+    latents: int64 [k], best first; scores: float32 [k], mean over pairs of δ(C) − δ(C′).
+    push [k] (> 0: adding d_i raises log p(C) over log p(C′)) and presence [k] (> 0: the direction
+    is there above the baseline), means over tokens and pairs; positive, negative [k]: means over
+    pairs of δ(C) and of δ(C′); stderr [k]: sample standard deviation of the per-pair values over
+    √pairs, NaN for a single pair; error_bound [k]: |score − exact| never exceeds it; per_pair
+    [pairs, k]: each pair's δ(C) − δ(C′). All float64. lens: nearest unembedding tokens;
+    all_scores: float32 [n_latents] when asked for.
+    """
+
+    latents: Tensor
+    scores: Tensor
+    push: Tensor
+    presence: Tensor
+    positive: Tensor
+    negative: Tensor
+    stderr: Tensor
+    error_bound: Tensor
+    per_pair: Tensor
+    pairs: list[Pair]
+    baseline: Baseline
+    metadata: dict[str, Any]
+    lens: list[LatentLens]
+    all_scores: Tensor | None = None
+
+    def save(self, directory: str | Path) -> None:
+        """Write a run directory; ``metadata.json`` comes last and marks it as complete.
+
+        Raises :class:`InputError` when the directory already holds a complete run.
+        """
+        directory = Path(directory)
+        if (directory / METADATA_FILE).exists():
+            raise InputError(f"{directory} already holds a run; choose another directory")
+        write_text(directory / TABLE_FILE, self._table())
+        write_pairs(directory / PAIRS_FILE, self.pairs)
+        write_tensors(directory / PER_PAIR_FILE, {"per_pair": self.per_pair})
+        self.baseline.save(directory / BASELINE_FILE)
+        write_text(directory / LATENTS_FILE, "".join(map(_lens_line, self.lens)))
+        if self.all_scores is not None:
+            write_tensors(directory / SCORES_FILE, {"scores": self.all_scores})
+        text = json.dumps(self.metadata, indent=2, ensure_ascii=False, default=str)
+        write_text(directory / METADATA_FILE, text + "\n")
+
+    @classmethod
+    def load(cls, directory: str | Path) -> Attribution:
+        """Read what :meth:`save` wrote, exactly; :class:`InputError` for anything else."""
+        directory = Path(directory)
+        metadata = read_metadata(directory)
+        try:
+            return cls(
+                **_read_table(directory / TABLE_FILE),
+                per_pair=_read_tensor(directory / PER_PAIR_FILE, "per_pair"),
+                pairs=read_pairs(directory),
+                baseline=Baseline.load(directory / BASELINE_FILE),
+                metadata=metadata,
+                lens=list(_read_lens(directory / LATENTS_FILE)),
+                all_scores=_read_scores(directory / SCORES_FILE),
+            )
+        except (OSError, KeyError, ValueError) as error:
+            raise InputError(f"the run in {directory} is damaged: {error}; run it again") from error
+
+    def _table(self) -> str:
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(["rank", "latent", *(column for column, _ in COLUMNS.values())])
+        columns = [getattr(self, name).numpy() for name in COLUMNS]
+        for rank, latent in enumerate(self.latents.tolist()):
+            # str() of a numpy float is the shortest text that reads back as the same float.
+            writer.writerow([rank + 1, latent, *(str(column[rank]) for column in columns)])
+        return text.getvalue()
+
+
+def read_metadata(directory: Path) -> dict[str, Any]:
+    """The metadata of a complete run; :class:`InputError` when there is none."""
+    path = directory / METADATA_FILE
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{directory} is no complete run: cannot read {METADATA_FILE}") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); the run is damaged") from error
+    if not isinstance(metadata, dict) or not {"options", "fingerprints"} <= metadata.keys():
+        raise InputError(f"{path} was not written by deltalens; choose another directory")
+    return metadata
+
+
+def _read_table(path: Path) -> dict[str, Tensor]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    table = {"latents": torch.tensor([int(row["latent"]) for row in rows], dtype=torch.int64)}
+    for name, (column, dtype) in COLUMNS.items():
+        number = np.float32 if dtype == torch.float32 else np.float64
+        table[name] = torch.tensor([number(row[column]) for row in rows], dtype=dtype)
+    return table
+
+
+def _read_tensor(path: Path, name: str) -> Tensor:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)[name]
+    except SafetensorError as error:
+        raise ValueError(f"{path.name}: {error}") from error
+
+
+def _read_scores(path: Path) -> Tensor | None:
+    return _read_tensor(path, "scores") if path.exists() else None
+
+
+def _lens_line(entry: LatentLens) -> str:
+    row = {
+        "latent": entry.latent,
+        "promotes": entry.promotes,
+        "suppresses": entry.suppresses,
+    }
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def _read_lens(path: Path) -> Iterator[LatentLens]:
+    for line in path.read_text(encoding="utf-8").split("\n"):
+        if line:
+            row = json.loads(line)
+            promotes, suppresses = (
+                [LensToken(*token) for token in row[end]] for end in ("promotes", "suppresses")
+            )
+            yield LatentLens(row["latent"], promotes, suppresses)

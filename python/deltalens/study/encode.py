@@ -1,0 +1,33 @@
+"""Token ids of whole studies, checked against the model before anything runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from deltalens.errors import InputError
+from deltalens.lm import EncodedPair, Pair, encode_pair, find_bos, pair_label
+from deltalens.lm.tokenise import check_context, check_ids
+from deltalens.study.pair_row import Prompt
+
+
+def encode_pairs(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> list[EncodedPair]:
+    """Every pair's token ids; :class:`InputError` naming the first pair that does not fit."""
+    if not pairs:
+        raise InputError("no pairs given; a study needs at least one")
+    bos = find_bos(model, tokenizer)
+    encoded = []
+    for number, pair in enumerate(pairs, start=1):
+        item = encode_pair(tokenizer, pair, bos_token_id=bos, number=number)
+        for completion in (item.positive_ids, item.negative_ids):
+            ids = item.prompt_ids + completion
+            check_ids(model, ids, pair_label(pair, number))
+            check_context(model, len(ids), f"{pair_label(pair, number)}: prompt + completion")
+        encoded.append(item)
+    return encoded
+
+
+def encode_prompt(tokenizer: Any, prompt: Prompt, *, bos: int | None, name: str) -> list[int]:
+    """Token ids of a prompt, exactly as a pair's prompt is encoded."""
+    stand_in = Pair(prompt=prompt, positive=[0], negative=[1], id=name)
+    return encode_pair(tokenizer, stand_in, bos_token_id=bos).prompt_ids

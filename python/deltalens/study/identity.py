@@ -1,0 +1,79 @@
+"""What a run was made of, as short hashes, so that a continued run is the same run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deltalens.engine.decoder import Decoder
+from deltalens.lm import EncodedPair
+
+SAMPLE = 4096  # elements of a parameter, rows of a decoder, that enter a fingerprint
+_PLACE_AND_VERSION = ("_name_or_path", "transformers_version", "_commit_hash")
+
+
+def model_name(model: Any) -> str:
+    """The name or path the model was loaded from, else its class."""
+    return getattr(model, "name_or_path", "") or type(model).__name__
+
+
+def model_fingerprint(model: Any) -> str:
+    """Hash of the configuration and of evenly spaced elements of every parameter.
+
+    Where the model was loaded from does not enter: the same weights elsewhere are the same model.
+    """
+    config = model.config.to_dict()
+    kept = {key: value for key, value in config.items() if key not in _PLACE_AND_VERSION}
+    parts = [json.dumps(kept, sort_keys=True, default=str).encode()]
+    for name, parameter in model.named_parameters():
+        parts.append(f"{name} {list(parameter.shape)} {parameter.dtype}".encode())
+        parts.append(_bytes(_sample(parameter.detach().reshape(-1))))
+    return _digest(parts)
+
+
+def decoder_fingerprint(source: Any, decoder: Decoder) -> str:
+    """The SAE's own hash where it has one, else a hash of evenly spaced rows."""
+    known = getattr(source, "fingerprint", None)
+    if isinstance(known, str):
+        return known
+    step = max(1, decoder.n_latents // SAMPLE)
+    rows = (decoder.rows(start, start + 1) for start in range(0, decoder.n_latents, step))
+    shape = f"{decoder.n_latents} {decoder.d_model} {decoder.dtype}".encode()
+    return _digest([shape, *map(_bytes, rows)])
+
+
+def pairs_fingerprint(encoded: Sequence[EncodedPair]) -> str:
+    """Hash of the token ids that run through the model, and of the pairs' ids."""
+    return _digest(
+        json.dumps(
+            [item.pair.id, item.prompt_ids, item.positive_ids, item.negative_ids, item.counted]
+        ).encode()
+        for item in encoded
+    )
+
+
+def vector_fingerprint(vector: Tensor) -> str:
+    """Hash of every element."""
+    return _digest([_bytes(vector)])
+
+
+def _sample(flat: Tensor) -> Tensor:
+    return flat[:: max(1, flat.numel() // SAMPLE)]
+
+
+def _bytes(values: Tensor) -> bytes:
+    if values.is_meta or not values.numel():
+        return b""
+    return values.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return digest.hexdigest()[:32]

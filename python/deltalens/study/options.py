@@ -1,0 +1,38 @@
+"""The choices of a study that its publication leaves open, and their defaults' names."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+from deltalens.errors import InputError
+from deltalens.lm.capture import Gradients
+from deltalens.lm.forward import Loss
+
+Ranking = Literal["top", "bottom", "abs"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """See :func:`deltalens.attribute`."""
+
+    k: int
+    normalize: bool
+    ranking: Ranking
+    present_only: bool
+    loss: Loss
+    gradients: Gradients
+    steps: int
+    save_scores: bool
+    impl: str
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("ranking", Ranking), ("loss", Loss), ("gradients", Gradients)):
+            value = getattr(self, name)
+            if value not in get_args(allowed):
+                raise InputError(
+                    f"{name} must be one of {', '.join(get_args(allowed))}, got {value!r}"
+                )
+
+    def as_dict(self) -> dict[str, Any]:
+        return {**asdict(self), "tokens": "prompt"}

@@ -1,0 +1,80 @@
+"""What a run records about itself: settings that make it this run, and a description to read."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from importlib.metadata import version
+from typing import Any
+
+from deltalens.engine import Decoder
+from deltalens.lm import EncodedPair, Site
+from deltalens.study.baseline import Baseline
+from deltalens.study.identity import (
+    decoder_fingerprint,
+    model_fingerprint,
+    model_name,
+    pairs_fingerprint,
+    vector_fingerprint,
+)
+from deltalens.study.options import Options
+
+
+def run_settings(
+    model: Any,
+    encoded: Sequence[EncodedPair],
+    source: Any,
+    decoder: Decoder,
+    site: Site,
+    baseline: Baseline,
+    options: Options,
+) -> dict[str, Any]:
+    """What must be equal for a run to be the same run; plain JSON values."""
+    return {
+        "options": {"site": site.path, **options.as_dict()},
+        "fingerprints": {
+            "model": model_fingerprint(model),
+            "sae": decoder_fingerprint(source, decoder),
+            "baseline": vector_fingerprint(baseline.mean),
+            "pairs": pairs_fingerprint(encoded),
+        },
+    }
+
+
+def describe(
+    model: Any, source: Any, decoder: Decoder, site: Site, baseline: Baseline
+) -> dict[str, Any]:
+    """Model, SAE, site, baseline, versions, command line and time, as JSON values."""
+    return {
+        "model": {
+            "name": model_name(model),
+            "revision": getattr(model.config, "_commit_hash", None),
+            "class": type(model).__name__,
+            "dtype": str(next(model.parameters()).dtype),
+        },
+        "sae": _sae(source, decoder),
+        "site": {"path": site.path, "layer": site.layer, "d_model": site.d_model},
+        "baseline": {
+            "tokens": baseline.tokens,
+            "site": baseline.site,
+            "provenance": baseline.provenance,
+        },
+        "versions": {
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("deltalens", "torch", "transformers")},
+        },
+        "command": sys.argv,
+        "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def _sae(source: Any, decoder: Decoder) -> dict[str, Any]:
+    said = {name: getattr(source, name, None) for name in ("path", "format", "site", "model_name")}
+    return {
+        **{name: str(value) for name, value in said.items() if value is not None},
+        "n_latents": decoder.n_latents,
+        "d_model": decoder.d_model,
+        "dtype": str(decoder.dtype),
+    }

@@ -1,0 +1,94 @@
+"""A run directory while it is being made: refused, continued, or already complete."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from deltalens.errors import InputError
+from deltalens.study.atomic import write_text
+from deltalens.study.attribution import METADATA_FILE, read_metadata
+
+WORK_DIRECTORY = ".rows"
+SETTINGS_FILE = "settings.json"
+
+Settings = Mapping[str, Any]
+
+
+def is_complete(directory: Path, settings: Settings) -> bool:
+    """Whether ``directory`` already holds this very run.
+
+    Raises :class:`InputError` when it holds anything but this run, complete or not.
+    """
+    if not directory.exists():
+        return False
+    if not directory.is_dir():
+        raise InputError(f"{directory} is a file; choose another run directory")
+    if (directory / METADATA_FILE).exists():
+        _check_same(directory, read_metadata(directory), settings)
+        return True
+    started = directory / WORK_DIRECTORY / SETTINGS_FILE
+    if started.exists():
+        _check_same(directory, json.loads(started.read_text(encoding="utf-8")), settings)
+    elif any(directory.iterdir()):
+        raise InputError(
+            f"{directory} holds files but no deltalens run; choose another run directory"
+        )
+    return False
+
+
+@contextmanager
+def work_directory(directory: Path | None, settings: Settings) -> Iterator[Path]:
+    """Where rows are kept until the run is complete, inside ``directory`` or a temporary one.
+
+    Afterwards it is removed, except when something interrupted the run that the same call may
+    not meet again: then finished shards stay for it to continue from.
+    """
+    if directory is None:
+        with tempfile.TemporaryDirectory(prefix="deltalens-") as temporary:
+            yield Path(temporary)
+        return
+    work = directory / WORK_DIRECTORY
+    try:
+        write_text(work / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
+        yield work
+    except InputError:
+        _discard(directory, work)
+        raise
+    except BaseException:
+        if not any(work.glob("*.safetensors")):
+            _discard(directory, work)
+        raise
+    shutil.rmtree(work)
+
+
+def _discard(directory: Path, work: Path) -> None:
+    shutil.rmtree(work, ignore_errors=True)
+    if directory.exists() and not any(directory.iterdir()):
+        directory.rmdir()
+
+
+def _check_same(directory: Path, there: Settings, here: Settings) -> None:
+    found, wanted = (
+        {**settings["options"], **settings["fingerprints"]} for settings in (there, here)
+    )
+    differing = [
+        f"{name} ({_short(found.get(name))} there, {_short(wanted.get(name))} here)"
+        for name in sorted({*found, *wanted})
+        if found.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise InputError(
+            f"{directory} holds a run with other settings: {', '.join(differing)}; "
+            "choose another run directory or delete it"
+        )
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 24 else text[:12] + "…"
