@@ -59,7 +59,7 @@ def _members(path: Path) -> list[zipfile.ZipInfo]:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
         raise InputError(f"{path}: not an .npz file, or truncated: {error}") from None
     return [member for member in members if member.filename.endswith(".npy")]
 
@@ -67,7 +67,7 @@ def _members(path: Path) -> list[zipfile.ZipInfo]:
 def _member(path: Path, memory: mmap.mmap, member: zipfile.ZipInfo) -> StoredTensor:
     if member.compress_type != zipfile.ZIP_STORED:
         raise InputError(
-            f"{path}: {member.filename} is compressed, so no part of it can be read alone; "
+            f"{path}: {member.filename!r} is compressed, so no part of it can be read alone; "
             "save it again with numpy.savez"
         )
     local = member.header_offset
@@ -76,7 +76,7 @@ def _member(path: Path, memory: mmap.mmap, member: zipfile.ZipInfo) -> StoredTen
     try:
         return _array_at(memory, local + ZIP_LOCAL_HEADER + name + extra)
     except InputError as error:
-        raise InputError(f"{path}: {member.filename}: {error}") from None
+        raise InputError(f"{path}: {member.filename!r}: {error}") from None
 
 
 def _array_at(memory: mmap.mmap, offset: int) -> StoredTensor:
@@ -84,8 +84,9 @@ def _array_at(memory: mmap.mmap, offset: int) -> StoredTensor:
     try:
         read_header = HEADER_READERS[np.lib.format.read_magic(stream)]
         shape, fortran, dtype = read_header(stream)
-    except (ValueError, KeyError) as error:
-        raise InputError(f"not an array in NumPy's format, or truncated ({error})") from None
+    except Exception as error:  # NumPy tries several parsers, each with errors of its own
+        reason = str(error).partition("\n")[0]
+        raise InputError(f"not an array in NumPy's format, or truncated ({reason})") from None
     if dtype.str not in DTYPES:
         raise InputError(f"an array of dtype {dtype}, which is not supported")
     array = mapped_array(

@@ -73,6 +73,6 @@ def _tensor(memory: mmap.mmap, data_start: int, entry: dict[str, Any]) -> Stored
         shape=tuple(entry["shape"]),
         dtype=np.dtype(numpy_name),
     )
-    if array.nbytes != end - begin:
+    if begin < 0 or array.nbytes != end - begin:
         raise InputError(f"shape {entry['shape']} does not fill data_offsets {begin} … {end}")
     return StoredTensor(array, dtype)

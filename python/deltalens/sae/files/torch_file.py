@@ -29,7 +29,7 @@ def open_torch(path: Path) -> TensorFile:
 
 
 def _load(path: Path) -> Any:
-    if not zipfile.is_zipfile(path):
+    if not _is_zip(path):
         raise InputError(f"{path}: truncated, or not written by torch.save (1.6 or later)")
     try:
         return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
@@ -42,6 +42,13 @@ def _load(path: Path) -> Any:
     except Exception as error:  # a damaged archive fails in many ways
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path}: not a readable torch file: {reason}") from None
+
+
+def _is_zip(path: Path) -> bool:
+    try:
+        return zipfile.is_zipfile(path)
+    except zipfile.BadZipFile:
+        return False
 
 
 def _dense(value: Any) -> bool:
