@@ -51,13 +51,14 @@ def steering(
 
 
 def _added(site: Site, directions: Tensor, strengths: Tensor | float) -> Tensor:
-    """What is added: [d_model], or [rows, d_model] in float32."""
+    """What is added: [d_model] or [rows, d_model], in float32 or wider."""
     if directions.ndim not in (1, 2) or directions.shape[-1] != site.d_model:
         raise InputError(
             f"directions must be [rows, {site.d_model}] or [{site.d_model}], the width of "
             f"{site.path}, got {list(directions.shape)}"
         )
-    scale = torch.as_tensor(strengths, dtype=torch.float32, device=directions.device)
+    wide = torch.promote_types(directions.dtype, torch.float32)
+    scale = torch.as_tensor(strengths, dtype=wide, device=directions.device)
     if scale.ndim > 1 or (
         scale.ndim == 1 and directions.ndim == 2 and len(scale) != len(directions)
     ):
@@ -65,7 +66,7 @@ def _added(site: Site, directions: Tensor, strengths: Tensor | float) -> Tensor:
             f"strengths must be a number or one per row, got {list(scale.shape)} "
             f"for directions {list(directions.shape)}"
         )
-    added = scale[..., None] * directions.detach().float()
+    added = scale[..., None] * directions.detach().to(wide)
     if not torch.isfinite(added).all():
         raise InputError("directions and strengths must be finite; found NaN or infinity")
     return added
