@@ -9,17 +9,31 @@ from pathlib import Path
 
 from torch import Tensor
 
+from deltalens.errors import InputError
+
 
 @contextmanager
 def complete_file(path: Path) -> Iterator[Path]:
-    """A temporary path in ``path``'s directory that becomes ``path`` when the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """A temporary path in ``path``'s directory that becomes ``path`` when the block succeeds.
+
+    The directory is made if need be; :class:`InputError` when nothing can be written there.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(path.parent, error.strerror) from error
+    if not os.access(path.parent, os.W_OK):
+        raise _unwritable(path.parent, "no permission")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _unwritable(directory: Path, reason: str | None) -> InputError:
+    return InputError(f"cannot write into {directory}: {reason}; choose another place")
 
 
 def write_text(path: Path, text: str) -> None:

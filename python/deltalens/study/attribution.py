@@ -91,7 +91,7 @@ class Attribution:
         directory = Path(directory)
         metadata = read_metadata(directory)
         try:
-            return cls(
+            loaded = cls(
                 **_read_table(directory / TABLE_FILE),
                 per_pair=_read_tensor(directory / PER_PAIR_FILE, "per_pair"),
                 pairs=read_pairs(directory),
@@ -100,8 +100,18 @@ class Attribution:
                 lens=list(_read_lens(directory / LATENTS_FILE)),
                 all_scores=_read_scores(directory / SCORES_FILE),
             )
+            loaded._check_sizes()
         except (OSError, KeyError, ValueError) as error:
             raise InputError(f"the run in {directory} is damaged: {error}; run it again") from error
+        return loaded
+
+    def _check_sizes(self) -> None:
+        shape = [len(self.pairs), len(self.latents)]
+        if list(self.per_pair.shape) != shape or len(self.lens) != shape[1]:
+            raise ValueError(
+                f"{PER_PAIR_FILE} is {list(self.per_pair.shape)} and {LATENTS_FILE} has "
+                f"{len(self.lens)} rows, for {shape[0]} pairs and {shape[1]} latents"
+            )
 
     def _table(self) -> str:
         text = io.StringIO()
