@@ -3,7 +3,7 @@
 from deltalens.engine.api import attribution, attribution_topk
 from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.engine.moment import CrossMoment, scan_moments
-from deltalens.engine.plan import Plan, plan
+from deltalens.engine.planner import Plan, plan
 from deltalens.engine.ranking import TopLatents
 
 __all__ = [

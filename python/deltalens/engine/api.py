@@ -8,7 +8,7 @@ from torch import Tensor
 from deltalens.engine.checks import check_k, check_token_rows, check_width
 from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.engine.moment import CrossMoment
-from deltalens.engine.plan import plan
+from deltalens.engine.planner import plan
 from deltalens.engine.problem import Problem, moment_problem, token_problem
 from deltalens.engine.ranking import Ranking, TopLatents
 from deltalens.engine.scan import full_scores, top_latents

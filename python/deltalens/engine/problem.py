@@ -14,7 +14,7 @@ from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.engine.exact import ExactMoments, ExactTokens
 from deltalens.engine.impl import torch as torch_impl
 from deltalens.engine.implementations import choose_impl
-from deltalens.engine.plan import tile_rows
+from deltalens.engine.planner import tile_rows
 from deltalens.engine.tile import Scorer
 from deltalens.errors import InputError
 

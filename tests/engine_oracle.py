@@ -1,0 +1,81 @@
+"""An fp64 truth for engine tests that shares no code with the library."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+FORMS = ("token", "quadratic")
+IMPLS = ("reference", "torch")
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs of one call and their exact scores."""
+
+    acts: Tensor
+    grads: Tensor
+    W_dec: Tensor
+    baseline: Tensor
+    weights: Tensor
+
+    def arguments(self) -> dict[str, Tensor]:
+        return {"baseline": self.baseline, "weights": self.weights}
+
+    def exact(self) -> np.ndarray:
+        """Scores in extended precision, [n_latents]."""
+        return self._terms().sum(1).astype(np.float64)
+
+    def magnitude(self) -> np.ndarray:
+        """Σ_t |w x y| [n_latents]: what errors are judged by, since scores cancel."""
+        return np.abs(self._terms()).sum(1).astype(np.float64)
+
+    def _terms(self) -> np.ndarray:
+        def wide(t: Tensor) -> np.ndarray:
+            return t.double().numpy().astype(np.longdouble)
+
+        rows = wide(self.W_dec)
+        centred = wide(self.acts) - wide(self.baseline)
+        # einsum without BLAS: longdouble products, one latent's terms per row.
+        x = np.einsum("nd,td->nt", rows, wide(self.grads))
+        y = np.einsum("nd,td->nt", rows, centred)
+        return -(wide(self.weights) * x * y)
+
+    def norm_product(self) -> np.ndarray:
+        """Σ_t |w_t| ‖γ_t‖ ‖a_t − ā‖ · ‖d_i‖², [n_latents]."""
+        norms = self.weights.double().abs() * self.grads.double().norm(dim=1)
+        total = float(norms @ (self.acts.double() - self.baseline.double()).norm(dim=1))
+        return total * self.W_dec.double().norm(dim=1).numpy() ** 2
+
+    def plain_fp32(self) -> np.ndarray:
+        """Scores by the obvious fp32 code, [n_latents]."""
+        rows = self.W_dec.float()
+        x = self.grads.float() @ rows.T
+        y = (self.acts.float() - self.baseline.float()) @ rows.T
+        return -(self.weights.float()[:, None] * x * y).sum(0).double().numpy()
+
+
+def random_case(
+    tokens: int, d_model: int, n_latents: int, *, dtype: torch.dtype = torch.float32, seed: int = 0
+) -> Case:
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    return Case(
+        acts=normal(tokens, d_model) + 3.0,
+        grads=normal(tokens, d_model),
+        W_dec=(normal(n_latents, d_model) / d_model**0.5).to(dtype),
+        baseline=normal(d_model) + 3.0,
+        weights=normal(tokens) / tokens,
+    )
+
+
+def brute_force_topk(exact: np.ndarray, k: int, *, largest: bool = True) -> np.ndarray:
+    """Latents by score, then by index."""
+    keys = -exact if largest else exact
+    return np.lexsort((np.arange(len(exact)), keys))[:k]

@@ -1,0 +1,234 @@
+"""The returned top-k is the exact one, its bounds hold, and it says when that is not proven."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+import deltalens
+from deltalens.engine.planner import tile_rows
+from deltalens.engine.scan import _Band
+from engine_oracle import FORMS, IMPLS, Case, brute_force_topk, random_case
+from test_engine_contract import SlicedDecoder
+
+implementations = pytest.mark.parametrize("impl", IMPLS)
+forms = pytest.mark.parametrize("form", FORMS)
+
+
+def topk(case: Case, k: int, **options: object) -> deltalens.TopLatents:
+    return deltalens.attribution_topk(
+        case.acts, case.grads, case.W_dec, k, **case.arguments(), **options
+    )
+
+
+@implementations
+@forms
+@pytest.mark.parametrize("k", [1, 5, 100, 507])
+@pytest.mark.parametrize("largest", [True, False])
+def test_equals_brute_force_on_exact_scores(impl, form, k, largest):
+    case = random_case(130, 70, 507)
+    top = topk(case, k, form=form, impl=impl, largest=largest)
+    exact = case.exact()
+    assert top.latents.tolist() == brute_force_topk(exact, k, largest=largest).tolist()
+    assert top.certified
+    assert top.scores.dtype == torch.float32
+    assert top.latents.dtype == torch.int64
+    scores, latents = top
+    assert np.all(np.abs(scores.double().numpy() - exact[latents]) <= top.error_bound.numpy())
+
+
+@forms
+def test_winners_in_first_last_and_tile_boundary_rows(form):
+    rows = tile_rows(16)
+    n_latents = 2 * rows + 5
+    planted = [0, rows - 1, rows, 2 * rows - 1, 2 * rows, n_latents - 1]
+    case = random_case(3, 16, n_latents)
+    direction = torch.nn.functional.normalize(case.acts[0] - case.baseline, dim=0)
+    case.weights[:] = 1.0
+    case.grads[:] = -direction
+    case.acts[:] = case.acts[0]
+    for strength, latent in enumerate(planted, start=1):
+        case.W_dec[latent] = 5 * strength * direction
+    top = topk(case, 6, form=form)
+    assert top.latents.tolist() == planted[::-1]
+
+
+@implementations
+@forms
+def test_equal_scores_go_to_the_smaller_index(impl, form):
+    case = random_case(20, 30, 400)
+    best = int(brute_force_topk(case.exact(), 1)[0])
+    copies = [5, 17, 200, 399]
+    case.W_dec[copies] = case.W_dec[best].clone()
+    expected = sorted({best, *copies})
+    top = topk(case, len(expected), form=form, impl=impl)
+    assert top.latents.tolist() == expected
+    assert top.scores.unique().numel() == 1
+    cut = topk(case, 3, form=form, impl=impl)
+    assert cut.latents.tolist() == expected[:3]
+    assert not cut.certified, "a tie across the k-th place proves nothing"
+
+
+@implementations
+@forms
+def test_nonfinite_rows_never_rank(impl, form):
+    case = random_case(10, 16, 100)
+    winner = int(brute_force_topk(case.exact(), 1)[0])
+    case.W_dec[winner, 3] = torch.inf
+    case.W_dec[50] = torch.nan
+    with pytest.warns(UserWarning, match="NaN or infinity"):
+        top = topk(case, 98, form=form, impl=impl)
+    assert top.nonfinite.tolist() == sorted([winner, 50])
+    assert not set(top.latents.tolist()) & {winner, 50}
+    assert len(top) == 98
+
+
+def cancelling_case(seed: int) -> Case:
+    """Scores a millionth of their terms: every row comes with a nearly opposite twin."""
+    case = random_case(400, 90, 3000, seed=seed)
+    grads = torch.cat([case.grads, -case.grads * (1 + 1e-6)])
+    return Case(
+        acts=torch.cat([case.acts, case.acts]),
+        grads=grads,
+        W_dec=case.W_dec,
+        baseline=case.baseline,
+        weights=torch.cat([case.weights, case.weights]),
+    )
+
+
+def scaled_case(seed: int) -> Case:
+    """Gradients near the smallest fp32 numbers, activations near the largest, rows of all sizes."""
+    case = random_case(50, 90, 3000, seed=seed)
+    sizes = torch.logspace(-12, 6, 3000)[torch.randperm(3000)]
+    return Case(
+        acts=case.acts * 1e30,
+        grads=case.grads * 1e-38,
+        W_dec=case.W_dec * sizes[:, None],
+        baseline=case.baseline * 1e30,
+        weights=case.weights,
+    )
+
+
+def near_tie_case(seed: int) -> Case:
+    """Hundreds of rows whose scores differ in the last bits of fp32 around the k-th place."""
+    case = random_case(60, 90, 3000, seed=seed)
+    best = case.W_dec[int(brute_force_topk(case.exact(), 1)[0])].clone()
+    nudges = 1 + 2.0**-22 * torch.arange(300)
+    case.W_dec[torch.randperm(3000)[:300]] = best * nudges[:, None]
+    return case
+
+
+@forms
+@pytest.mark.parametrize("make", [cancelling_case, scaled_case, near_tie_case])
+@pytest.mark.parametrize("seed", range(3))
+def test_bounds_hold_and_the_set_is_exact_on_hostile_input(form, make, seed):
+    case = make(seed)
+    exact = case.exact()
+    top = topk(case, 100, form=form, impl="torch")
+    assert np.all(
+        np.abs(top.scores.double().numpy() - exact[top.latents]) <= top.error_bound.numpy()
+    )
+    if top.certified:
+        assert set(top.latents.tolist()) == set(brute_force_topk(exact, 100).tolist())
+    # Whatever was left out is no better than the worst that was taken, within fp64.
+    worst = exact[top.latents].min()
+    left_out = np.delete(exact, top.latents.numpy())
+    slack = 1e-12 * np.abs(case.norm_product()).max()
+    assert left_out.max() <= worst + slack
+
+
+@forms
+def test_error_intervals_of_the_scan_contain_the_exact_scores(form):
+    """The bound that candidates are chosen by, for every latent and not only the winners."""
+    from deltalens.engine.impl import torch as torch_impl
+
+    case = cancelling_case(0)
+    if form == "token":
+        scorer = torch_impl.TokenScorer.prepare(case.acts, case.grads, case.baseline, case.weights)
+    else:
+        moment = deltalens.CrossMoment(90)
+        moment.add(case.acts, case.grads, **case.arguments())
+        scorer = torch_impl.QuadraticScorer.prepare(
+            moment.matrix[None], torch.tensor([moment.rounding])
+        )
+    scored = scorer.scores_and_error(case.W_dec, case.W_dec.double().norm(dim=1))
+    off = np.abs(scored.scores[0].numpy() - case.exact())
+    assert np.all(off <= scored.error[0].numpy())
+    assert np.median(scored.error[0].numpy() / off) < 1e5, "a bound this loose selects nothing"
+
+
+def test_candidates_beyond_the_room_are_reported():
+    band = _Band(2)
+    n = 6000
+    lower, upper = torch.full((n,), -1.0), torch.full((n,), 1.0)
+    band.push(lower, upper, 0)
+    candidates, complete = band.candidates()
+    assert not complete
+    assert len(candidates) == 4 * 2 + 4096
+    roomy = _Band(2)
+    roomy.push(lower[:4000], upper[:4000], 0)
+    assert roomy.candidates()[1]
+
+
+@forms
+def test_many_equal_rows_are_not_certified_but_ranked_by_index(form):
+    case = random_case(4, 8, 9000)
+    case.W_dec[:] = case.W_dec[0].clone()
+    top = topk(case, 10, form=form)
+    assert top.latents.tolist() == list(range(10))
+    assert not top.certified
+
+
+@forms
+def test_decoder_objects_rank_as_their_tensor(form):
+    case = random_case(9, 64, 40_000)
+    decoder = SlicedDecoder(case.W_dec)
+    from_object = deltalens.attribution_topk(case.acts, case.grads, decoder, 50, form=form)
+    from_tensor = topk(
+        Case(case.acts, case.grads, case.W_dec, 0 * case.baseline, torch.full((9,), 1 / 9)),
+        50,
+        form=form,
+    )
+    assert torch.equal(from_object.latents, from_tensor.latents)
+    assert decoder.largest_slice <= tile_rows(64)
+
+
+@forms
+def test_repeated_runs_are_bitwise_equal(form):
+    case = random_case(50, 100, 2000)
+    runs = [topk(case, 30, form=form) for _ in range(20)]
+    assert all(torch.equal(run.scores, runs[0].scores) for run in runs)
+    assert all(torch.equal(run.latents, runs[0].latents) for run in runs)
+
+
+@pytest.mark.parametrize("k", [0, -1, 101, 2.0, True])
+def test_k_outside_the_decoder_is_refused(k):
+    case = random_case(5, 8, 100)
+    with pytest.raises(ValueError, match=r"k (is|must be)"):
+        topk(case, k)
+
+
+PEAK_MEMORY = """
+import resource, sys, torch, deltalens
+torch.manual_seed(0)
+tokens, d_model, n_latents = 8192, 64, 40_000
+acts, grads = torch.randn(tokens, d_model), torch.randn(tokens, d_model)
+W_dec = torch.randn(n_latents, d_model)
+deltalens.attribution_topk(acts[:64], grads[:64], W_dec[:4096], 10, form=sys.argv[1])
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+deltalens.attribution_topk(acts, grads, W_dec, 100, form=sys.argv[1])
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@forms
+def test_peak_memory_is_a_tile_and_not_tokens_by_latents(form):
+    """tokens × latents in fp32 would be 1250 MiB."""
+    run = subprocess.run(
+        [sys.executable, "-c", PEAK_MEMORY, form], capture_output=True, text=True, check=True
+    )
+    assert int(run.stdout) < 160
