@@ -286,6 +286,7 @@ def test_planted_latent_ranks_first_in_both_forms(planted, planted_decoder, form
         ({"impl": "fast"}, "impl must be auto or one of"),
         ({"batch_tokens": 0}, "batch_tokens must be at least 1"),
         ({"pairs": []}, "no pairs given"),
+        ({"pairs": make_pairs(2) + make_pairs(1)}, "2 pairs have the id 'p0'"),
         ({"pairs": [Pair([6], [7], [7], "x")]}, "pair 'x': .*same completion"),
         ({"pairs": [Pair([6], [7], [])]}, "pair 1: negative completion is empty"),
         ({"pairs": [Pair([6] * 64, [7], [8])]}, "pair 1: prompt . completion = 65 tokens.* 64"),

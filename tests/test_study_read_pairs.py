@@ -86,9 +86,10 @@ def test_named_fields(write):
     assert pairs == [Pair("how?", "x", "y")]
 
 
-def test_extra_message_keys_are_dropped(write):
-    row = {"messages": [USER | {"name": None}], "positive": "a", "negative": "b"}
-    assert read_pairs(write(row)) == [Pair([USER], "a", "b")]
+def test_null_message_keys_are_dropped_and_prefills_kept(write):
+    messages = [USER | {"name": "n", "tool_calls": None}, said("I will")]
+    row = {"messages": messages, "positive": "a", "negative": "b"}
+    assert read_pairs(write(row)) == [Pair([USER | {"name": "n"}, said("I will")], "a", "b")]
 
 
 def test_blank_lines_byte_order_mark_and_line_separators(write):
@@ -124,8 +125,7 @@ CONVERSATIONS = {"positive": [USER, said("a")], "negative": [USER, said("b")]}
         (GOOD | {"prompt": [True]}, "'prompt' must be text"),
         (GOOD | {"prompt": [-1]}, "'prompt' must be text"),
         (GOOD | {"prompt": [{"role": "user"}]}, "without a string 'content'"),
-        (GOOD | {"prompt": [USER, said("x")]}, "ends with an assistant message"),
-        (GOOD | {"positive": " \n"}, "'positive' is an empty completion"),
+        (GOOD | {"positive": ""}, "'positive' is an empty completion"),
         (GOOD | {"negative": []}, "'negative' is an empty completion"),
         (GOOD | {"negative": [said("")]}, "'negative' is an empty completion"),
         (GOOD | {"negative": " badly"}, "identical"),
@@ -172,6 +172,7 @@ def test_written_pairs_read_back_from_file_and_run_directory(tmp_path):
         Pair("é\u2028?", " x", " y", "1"),
         Pair([USER], "a\nb", "c"),
         Pair([1, 2], [3], [4], "ü"),
+        Pair([USER, said("so")], " ", "\n"),
     ]
     write_pairs(tmp_path / "pairs.jsonl", pairs)
     assert read_pairs(tmp_path / "pairs.jsonl") == pairs

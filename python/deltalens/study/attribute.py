@@ -22,7 +22,7 @@ from deltalens.lm.forward import Loss
 from deltalens.lm.progress import Progress
 from deltalens.study.attribution import Attribution
 from deltalens.study.baseline import Baseline, as_baseline, check_baseline
-from deltalens.study.effects import pair_effects, study_moment
+from deltalens.study.effects import PairEffects, pair_effects, study_moment
 from deltalens.study.encode import encode_pairs
 from deltalens.study.latents import check_d_model, decoder_of, latent_rows, nonfinite_message, unit
 from deltalens.study.lens import lens
@@ -168,7 +168,7 @@ def _rank(study: _Study, store: RowStore) -> Attribution:
         per_pair=effects.difference,
         pairs=study.pairs,
         baseline=study.baseline,
-        metadata=_metadata(study, store, top.certified),
+        metadata=_metadata(study, effects, top.certified),
         lens=lens(study.model, study.tokenizer, study.decoder, top.latents),
         all_scores=_all_scores(moment, study.decoder, options),
     )
@@ -205,20 +205,16 @@ def _scan_device(site: Site) -> torch.device:
     return device if device.type == "cuda" else torch.device("cpu")
 
 
-def _metadata(study: _Study, store: RowStore, certified: bool) -> dict[str, Any]:
-    losses = [(row.loss_positive, row.loss_negative, row.acts.shape[0]) for row in store]
-    positive, negative, tokens = (sum(column) for column in zip(*losses, strict=True))
+def _metadata(study: _Study, effects: PairEffects, certified: bool) -> dict[str, Any]:
+    positive, negative = effects.losses.mean(0).tolist()
     return {
         **describe(study.model, study.source, study.decoder, study.site, study.baseline),
         **study.settings,
         "counts": {
             "pairs": len(study.pairs),
-            "prompt_tokens": tokens,
+            "prompt_tokens": effects.tokens,
             "latents": study.decoder.n_latents,
         },
-        "mean_losses": {
-            "positive": positive / len(study.pairs),
-            "negative": negative / len(study.pairs),
-        },
+        "mean_losses": {"positive": positive, "negative": negative},
         "certified": certified,
     }

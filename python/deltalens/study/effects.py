@@ -14,10 +14,15 @@ from deltalens.lm import PairRows
 
 @dataclass(frozen=True)
 class PairEffects:
-    """δ_i(C) and δ_i(C′) of every pair, fp64 [pairs, k] each."""
+    """δ_i(C) and δ_i(C′) of every pair, fp64 [pairs, k] each.
+
+    ``losses`` [pairs, 2] are the completions' log-losses, ``tokens`` the counted tokens in all.
+    """
 
     positive: Tensor
     negative: Tensor
+    losses: Tensor
+    tokens: int
 
     @property
     def difference(self) -> Tensor:
@@ -51,9 +56,17 @@ def study_moment(
 
 def pair_effects(rows: Iterable[PairRows], directions: Tensor, mean: Tensor) -> PairEffects:
     """−mean_t (g_t·d_i)((a_t − ā)·d_i) of both completions, for directions fp64 [k, d_model]."""
-    positive, negative = [], []
+    positive, negative, losses = [], [], []
+    tokens = 0
     for row in rows:
         present = (row.acts.double() - mean) @ directions.T  # [tokens, k]
         positive.append(-((row.grad_positive.double() @ directions.T) * present).mean(0))
         negative.append(-((row.grad_negative.double() @ directions.T) * present).mean(0))
-    return PairEffects(torch.stack(positive), torch.stack(negative))
+        losses.append([row.loss_positive, row.loss_negative])
+        tokens += row.acts.shape[0]
+    return PairEffects(
+        torch.stack(positive),
+        torch.stack(negative),
+        torch.tensor(losses, dtype=torch.float64),
+        tokens,
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,7 @@ def encode_pairs(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> list[Enco
     """Every pair's token ids; :class:`InputError` naming the first pair that does not fit."""
     if not pairs:
         raise InputError("no pairs given; a study needs at least one")
+    _check_ids_differ(pairs)
     bos = find_bos(model, tokenizer)
     encoded = []
     for number, pair in enumerate(pairs, start=1):
@@ -25,6 +27,13 @@ def encode_pairs(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> list[Enco
             check_context(model, len(ids), f"{pair_label(pair, number)}: prompt + completion")
         encoded.append(item)
     return encoded
+
+
+def _check_ids_differ(pairs: Sequence[Pair]) -> None:
+    ids = [pair.id for pair in pairs if pair.id is not None]
+    for name, count in Counter(ids).items():
+        if count > 1:
+            raise InputError(f"{count} pairs have the id {name!r}; ids must be unique")
 
 
 def encode_prompt(tokenizer: Any, prompt: Prompt, *, bos: int | None, name: str) -> list[int]:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import numpy as np
 import torch
-import transformers
 from torch import nn
 
 from deltalens.errors import InputError
@@ -75,7 +75,7 @@ def mean_activation(
         "max_tokens": max_tokens,
         "context": stream.context,
         "model": model_name(model),
-        "transformers": transformers.__version__,
+        "transformers": version("transformers"),
     }
     return Baseline(total / stream.counted, stream.counted, place.path, provenance)
 

@@ -56,7 +56,7 @@ def parse_pair(row: Row, fields: PairFields) -> Pair:
 
 
 def parse_prompt(row: Row, field: str | None) -> Prompt:
-    """The prompt in ``row``: text, messages that end before the answer, or token ids."""
+    """The prompt in ``row``: text, messages (a last one by the assistant is continued), or ids."""
     if field is None:
         field = "prompt" if "prompt" in row else "messages"
         if "prompt" in row and "messages" in row:
@@ -73,18 +73,11 @@ def parse_prompt(row: Row, field: str | None) -> Prompt:
     return _token_ids(value, field)
 
 
-def parse_messages(value: Any, field: str, *, complete: bool = False) -> Messages:
-    """Chat messages with string roles and contents.
-
-    A prompt (not ``complete``) must not end with the assistant's message, since the model's
-    template opens the assistant's turn itself.
-    """
+def parse_messages(value: Any, field: str) -> Messages:
+    """Chat messages with string roles and contents; keys that are null are dropped."""
     if not _is_messages(value):
         raise InputError(f"{field!r} must be a list of role/content messages")
-    messages = [_message(message, field) for message in value]
-    if not complete and messages[-1]["role"] == "assistant":
-        raise InputError(f"{field!r} ends with an assistant message; end it before the answer")
-    return messages
+    return [_message(message, field) for message in value]
 
 
 def _required(row: Row, name: str) -> Any:
@@ -111,7 +104,8 @@ def _message(message: dict[str, Any], field: str) -> dict[str, str]:
     for key in ("role", "content"):
         if not isinstance(message.get(key), str):
             raise InputError(f"{field!r} has a message without a string {key!r}")
-    return {"role": _text(message["role"], field), "content": _text(message["content"], field)}
+    _text(message["role"] + message["content"], field)
+    return {key: part for key, part in message.items() if part is not None}
 
 
 def _split_conversations(
@@ -156,7 +150,7 @@ def _completion(value: Any, field: str) -> str | list[int]:
         if len(value) != 1 or value[0].get("role") != "assistant":
             raise InputError(f"{field!r} must be one assistant message, found {_roles(value)}")
         value = _message(value[0], field)["content"]
-    if not (value.strip() if isinstance(value, str) else value):
+    if value in ("", []):
         raise InputError(f"{field!r} is an empty completion; remove the pair or fill it in")
     return _text(value, field) if isinstance(value, str) else _token_ids(value, field)
 

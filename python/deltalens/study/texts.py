@@ -57,7 +57,7 @@ def _parse_text(row: Row) -> Prompt:
     if isinstance(row.get("text"), str):
         return row["text"]
     if "messages" in row and "prompt" not in row:
-        return parse_messages(row["messages"], "messages", complete=True)
+        return parse_messages(row["messages"], "messages")
     if "prompt" in row:
         return parse_prompt(row, "prompt")
     raise InputError(
