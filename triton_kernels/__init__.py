@@ -1,1 +1,1 @@
-"""GPU kernels in Triton."""
+"""GPU kernels in Triton, installed as ``deltalens.kernels``."""

@@ -1,0 +1,56 @@
+# Every target makes the environment it needs; nothing is installed outside this directory.
+PYTHON ?= python3
+VENV := .venv
+VENV4 := .venv-transformers4
+NATIVE := $(wildcard csrc/*.cpp csrc/*.h)
+BUILD := pyproject.toml setup.py constraints.txt $(NATIVE)
+
+.PHONY: help demo test lint format bench test-transformers4 clean
+
+help:
+	@echo "make demo                run the whole method on the model in the package"
+	@echo "make test                run the tests"
+	@echo "make lint                ruff and mypy"
+	@echo "make format              let ruff rewrite what it can"
+	@echo "make bench               run the benchmarks and rewrite README's table"
+	@echo "make test-transformers4  run the tests on transformers 4.57"
+	@echo "make clean               remove environments and build products"
+
+demo: $(VENV)/installed
+	$(VENV)/bin/deltalens demo
+
+test: $(VENV)/installed
+	$(VENV)/bin/python -m pytest
+
+lint: $(VENV)/installed
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+format: $(VENV)/installed
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+bench: $(VENV)/installed
+	$(VENV)/bin/python -m pytest bench --benchmark-enable
+	$(VENV)/bin/python bench/readme_table.py
+
+test-transformers4: $(VENV4)/installed
+	$(VENV4)/bin/python -m pytest
+
+# The extension is removed first: a build that fails must not leave an older one in place.
+$(VENV)/installed: $(BUILD)
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	rm -f python/deltalens/_cpu*.so
+	$(VENV)/bin/python -m pip install -q -c constraints.txt -e ".[dev]"
+	touch $@
+
+$(VENV4)/installed: $(BUILD)
+	test -x $(VENV4)/bin/python || $(PYTHON) -m venv $(VENV4)
+	grep -vE '^(transformers|huggingface-hub|tokenizers)=' constraints.txt > $(VENV4)/constraints.txt
+	rm -f python/deltalens/_cpu*.so
+	$(VENV4)/bin/python -m pip install -q -c $(VENV4)/constraints.txt -e ".[dev]" "transformers>=4.57,<4.58"
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(VENV4) build dist python/*.egg-info python/deltalens/_cpu*.so

@@ -1,0 +1,73 @@
+"""Arguments that several commands share."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def add_command(commands: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
+    """A subcommand whose --help ends with ``example``."""
+    return commands.add_parser(
+        name,
+        help=summary,
+        description=summary[0].upper() + summary[1:] + ".",
+        epilog=f"example:\n  {example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+
+
+def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """--model and how it is loaded."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model", required=required, help="directory or hub id of a causal language model"
+    )
+    group.add_argument("--revision", help="branch, tag or commit of a hub model")
+    group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 …; default: auto")
+    group.add_argument(
+        "--dtype", choices=DTYPES, default="auto", help="default: as the checkpoint was saved"
+    )
+    group.add_argument(
+        "--batch-tokens", type=positive_int, help="padded tokens per batch; halved when memory ends"
+    )
+
+
+def add_sae(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """--sae and how it is read."""
+    group = parser.add_argument_group("SAE")
+    group.add_argument("--sae", required=required, help="SAE directory or file with the decoder")
+    group.add_argument("--sae-format", help="saelens, gemma_scope, dictionary_learning or bare")
+    group.add_argument("--sae-tensor", help="name of the decoder tensor in a bare file")
+
+
+def add_site(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
+    """--site; without it the SAE's own record decides."""
+    parser.add_argument(
+        "--site",
+        type=site,
+        required=required,
+        help="layer number, or a name such as blocks.12.hook_resid_post"
+        + ("" if required else "; default: where the SAE says it was trained"),
+    )
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """--json and --quiet."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars")
+
+
+def site(text: str) -> int | str:
+    """A layer number where it is one."""
+    return int(text) if text.lstrip("-").isdigit() else text
+
+
+def positive_int(text: str) -> int:
+    """An integer of at least 1; argparse reports anything else."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value

@@ -1,0 +1,31 @@
+"""The ranked latents as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deltalens.cli.output import number, print_line, print_table, tokens
+
+COLUMNS = ("rank", "latent", "score", "± s.e.", "push", "presence", "promotes", "suppresses")
+
+
+def print_attribution(result: Any, rows: int) -> None:
+    """The first ``rows`` latents of an :class:`~deltalens.Attribution`."""
+    shown = min(rows, len(result.latents))
+    table = [_row(result, rank) for rank in range(shown)]
+    print_table(f"Top {shown} latents by Δ-attribution", COLUMNS, table, left=COLUMNS[-2:])
+    if not result.metadata.get("certified", True):
+        print_line("not certified: the score at the last place is tied with one that was left out")
+
+
+def _row(result: Any, rank: int) -> list[str]:
+    return [
+        str(rank + 1),
+        str(int(result.latents[rank])),
+        number(float(result.scores[rank])),
+        f"{float(result.stderr[rank]):.1e}",
+        number(float(result.push[rank])),
+        number(float(result.presence[rank])),
+        tokens(result.lens[rank].promotes),
+        tokens(result.lens[rank].suppresses),
+    ]

@@ -1,0 +1,79 @@
+"""``deltalens ablate``: hold a run's first-order scores against exact ablation."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from deltalens.cli.arguments import add_command, add_model, add_output, add_sae, positive_int
+from deltalens.errors import InputError
+
+
+def configure(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = add_command(
+        commands,
+        "ablate",
+        "ablate a run's top latents for real and compare with their first-order scores",
+        "deltalens ablate runs/first --top 20",
+    )
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="run directory of `attribute`")
+    parser.add_argument("--top", type=positive_int, default=20, help="latents; default: 20")
+    add_model(parser, required=False)
+    add_sae(parser, required=False)
+    add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Ablate, compare, write ``ablation.csv`` into the run, print."""
+    from deltalens.cli.loading import batch_options, load_model, load_sae
+    from deltalens.study import Attribution, ablate, compare_ablation
+    from deltalens.study.ablation_table import first_order, write_ablation
+
+    attribution = Attribution.load(args.run_dir)
+    _fill_from_run(args, attribution.metadata)
+    sae = load_sae(args)
+    model, tokenizer = load_model(args)
+    latents = attribution.latents[: args.top]
+    estimates = first_order(attribution, sae, len(latents))
+    exact = ablate(
+        model,
+        tokenizer,
+        attribution.pairs,
+        sae,
+        latents,
+        site=attribution.metadata["site"]["path"],
+        baseline=attribution.baseline,
+        loss=attribution.metadata["options"]["loss"],
+        progress=not args.quiet,
+        **batch_options(args),
+    )
+    write_ablation(args.run_dir, latents, estimates, exact)
+    _show(args, latents, estimates, exact, compare_ablation(estimates, exact))
+
+
+def _fill_from_run(args: argparse.Namespace, metadata: dict[str, Any]) -> None:
+    """The run's own model and SAE, unless others were named."""
+    recorded = metadata["model"]
+    if args.model is None:
+        args.model, args.revision = recorded["name"], args.revision or recorded["revision"]
+    if args.sae is None:
+        if "path" not in metadata["sae"]:
+            raise InputError(f"{args.run_dir} does not say which SAE was used; give --sae")
+        args.sae = metadata["sae"]["path"]
+        args.sae_format = args.sae_format or metadata["sae"].get("format")
+
+
+def _show(args: argparse.Namespace, latents: Any, estimates: Any, exact: Any, check: Any) -> None:
+    from deltalens.cli.ablation_table import print_ablation
+    from deltalens.cli.output import print_json
+
+    if not args.json:
+        print_ablation(latents, estimates, exact, check)
+        return
+    means = zip(latents.tolist(), estimates.mean(0).tolist(), exact.mean(0).tolist(), strict=True)
+    rows = [{"latent": i, "first_order": first, "exact": true} for i, first, true in means]
+    print_json({"run": str(args.run_dir), **asdict(check), "latents": rows})

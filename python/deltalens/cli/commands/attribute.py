@@ -1,0 +1,145 @@
+"""``deltalens attribute``: rank the latents behind the difference of two sets of completions."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from deltalens.cli.arguments import (
+    add_command,
+    add_model,
+    add_output,
+    add_sae,
+    add_site,
+    positive_int,
+)
+
+DEFAULT_K = 100
+
+
+def configure(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = add_command(
+        commands,
+        "attribute",
+        "rank SAE latents by their effect on positive over negative completions",
+        "deltalens attribute --model google/gemma-2-2b --sae gemma-scope/layer_12/width_16k "
+        "--pairs pairs.jsonl --baseline baseline.safetensors --out runs/first",
+    )
+    add_model(parser)
+    add_sae(parser)
+    add_site(parser)
+    _add_pairs(parser)
+    _add_method(parser)
+    parser.add_argument("--out", type=Path, required=True, help="run directory to write")
+    parser.add_argument("--show", type=int, default=20, help="rows of the table; default: 20")
+    add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_pairs(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("pairs")
+    group.add_argument("--pairs", type=Path, required=True, help="JSONL file or run directory")
+    group.add_argument("--prompt-field", help="default: prompt or messages")
+    group.add_argument("--positive", default="positive", help="field with the behaviour")
+    group.add_argument("--negative", default="negative", help="field without it")
+
+
+def _add_method(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("method")
+    group.add_argument(
+        "--baseline",
+        required=True,
+        help="a saved baseline (.safetensors), texts to average over now, or zero",
+    )
+    group.add_argument("-k", type=positive_int, help="latents to keep; default: 100, or all")
+    group.add_argument("--ranking", choices=("top", "bottom", "abs"), default="top")
+    group.add_argument(
+        "--present-only", action="store_true", help="only latents present above the baseline"
+    )
+    group.add_argument(
+        "--no-normalize", action="store_true", help="score decoder rows as stored, not unit rows"
+    )
+    group.add_argument("--loss", choices=("sum", "mean"), default="sum")
+    group.add_argument("--gradients", choices=("plain", "integrated", "lrp"), default="plain")
+    group.add_argument("--steps", type=positive_int, default=16, help="for integrated gradients")
+    group.add_argument("--save-scores", action="store_true", help="write every latent's score")
+    group.add_argument("--impl", default="auto", help="auto, torch or reference")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Attribute, write the run directory, show the top."""
+    from deltalens.cli.loading import (
+        batch_options,
+        choose_site,
+        load_baseline,
+        load_model,
+        load_sae,
+    )
+    from deltalens.study import attribute, read_pairs
+
+    pairs = read_pairs(
+        args.pairs,
+        prompt_field=args.prompt_field,
+        positive=args.positive,
+        negative=args.negative,
+    )
+    sae = load_sae(args)
+    site = choose_site(args, sae)
+    model, tokenizer = load_model(args)
+    result = attribute(
+        model,
+        tokenizer,
+        pairs,
+        sae,
+        site=site,
+        baseline=load_baseline(args.baseline, model, tokenizer, site, args.quiet),
+        k=args.k or min(DEFAULT_K, sae.W_dec.n_latents),
+        normalize=not args.no_normalize,
+        ranking=args.ranking,
+        present_only=args.present_only,
+        loss=args.loss,
+        gradients=args.gradients,
+        steps=args.steps,
+        save_scores=args.save_scores,
+        run_dir=args.out,
+        impl=args.impl,
+        progress=not args.quiet,
+        **batch_options(args),
+    )
+    _show(args, result)
+
+
+def _show(args: argparse.Namespace, result: Any) -> None:
+    from deltalens.cli.attribution_table import print_attribution
+    from deltalens.cli.output import print_json, print_line
+
+    if args.json:
+        print_json({"run": str(args.out), **summary(result)})
+        return
+    print_attribution(result, args.show)
+    print_line(f"{len(result.pairs)} pairs; the run is in {args.out}")
+
+
+def summary(result: Any) -> dict[str, Any]:
+    """The ranked latents as plain values."""
+    columns = ("scores", "stderr", "push", "presence", "positive", "negative", "error_bound")
+    values = {
+        name.removesuffix("s") if name == "scores" else name: getattr(result, name).tolist()
+        for name in columns
+    }
+    return {
+        "pairs": len(result.pairs),
+        "certified": result.metadata.get("certified"),
+        "latents": [
+            {
+                "rank": rank + 1,
+                "latent": latent,
+                **{name: column[rank] for name, column in values.items()},
+                "promotes": [token.text for token in result.lens[rank].promotes],
+                "suppresses": [token.text for token in result.lens[rank].suppresses],
+            }
+            for rank, latent in enumerate(result.latents.tolist())
+        ],
+    }

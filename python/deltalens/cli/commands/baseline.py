@@ -1,0 +1,70 @@
+"""``deltalens baseline``: the mean activation ā over a body of text."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from deltalens.cli.arguments import add_command, add_model, add_output, add_site, positive_int
+from deltalens.errors import InputError
+
+
+def configure(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = add_command(
+        commands,
+        "baseline",
+        "average a site's activations over text, for use as the ablation baseline",
+        "deltalens baseline --model google/gemma-2-2b --site 12 --texts web.txt "
+        "--out baseline.safetensors",
+    )
+    add_model(parser)
+    add_site(parser, required=True)
+    parser.add_argument(
+        "--texts", type=Path, required=True, help="text file, JSONL file or run directory"
+    )
+    parser.add_argument("--out", type=Path, required=True, help="baseline.safetensors to write")
+    parser.add_argument("--max-tokens", type=positive_int, help="stop after this many tokens")
+    parser.add_argument("--include-bos", action="store_true", help="average BOS positions too")
+    add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Compute and save."""
+    from deltalens.cli.loading import batch_options, load_model
+    from deltalens.cli.output import print_json, print_line
+    from deltalens.study import mean_activation, read_texts
+
+    if args.out.suffix != ".safetensors":
+        raise InputError(f"--out {args.out} must end in .safetensors")
+    texts = read_texts(args.texts)
+    model, tokenizer = load_model(args)
+    baseline = mean_activation(
+        model,
+        tokenizer,
+        texts,
+        site=args.site,
+        include_bos=args.include_bos,
+        max_tokens=args.max_tokens,
+        progress=not args.quiet,
+        **batch_options(args),
+    )
+    baseline.save(args.out)
+    if args.json:
+        print_json(
+            {
+                "out": str(args.out),
+                "tokens": baseline.tokens,
+                "site": baseline.site,
+                "d_model": baseline.d_model,
+                "norm": float(baseline.mean.norm()),
+                "provenance": baseline.provenance,
+            }
+        )
+        return
+    print_line(
+        f"ā over {baseline.tokens} tokens at {baseline.site}: "
+        f"norm {float(baseline.mean.norm()):.4g}, written to {args.out}"
+    )

@@ -1,0 +1,35 @@
+"""``deltalens demo``: the whole method on the model that ships with the package."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from deltalens.cli.arguments import add_command
+
+
+def configure(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = add_command(
+        commands,
+        "demo",
+        "run the whole method on a small model with a bad persona, here and now",
+        "deltalens demo --out demo-run",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("demo-run"), help="run directory; default: demo-run"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="default: 0")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of tables")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run the demo and print what was measured."""
+    from deltalens.cli.demo import run_demo
+    from deltalens.cli.output import print_json
+
+    measured = run_demo(args.out, seed=args.seed, tables=not args.json)
+    if args.json:
+        print_json(measured)

@@ -1,0 +1,99 @@
+"""``deltalens plan``: what a scan would do and cost."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from typing import Any
+
+from deltalens.cli.arguments import add_command, add_sae, positive_int
+from deltalens.errors import InputError
+
+
+def configure(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = add_command(
+        commands,
+        "plan",
+        "print which form and implementation a scan would use, and its estimated cost",
+        "deltalens plan --tokens 60000 --n-latents 2097152 --d-model 4096",
+    )
+    parser.add_argument("--tokens", type=positive_int, required=True, help="prompt tokens in all")
+    parser.add_argument("--n-latents", type=positive_int, help="or give --sae")
+    parser.add_argument("--d-model", type=positive_int, help="or give --sae")
+    parser.add_argument("-k", type=positive_int, default=100)
+    parser.add_argument(
+        "--decoder-dtype", choices=("float32", "bfloat16", "float16"), help="default: float32"
+    )
+    parser.add_argument("--form", choices=("auto", "token", "quadratic"), default="auto")
+    parser.add_argument("--impl", default="auto", help="auto, torch or reference")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda …")
+    parser.add_argument("--measure", action="store_true", help="measure the device's rates first")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    add_sae(parser, required=False)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Plan and print."""
+    from deltalens.cli.loading import choose_device
+    from deltalens.engine import plan
+    from deltalens.engine.roofs import assumed_roofs, measured_roofs
+
+    n_latents, d_model, dtype = _decoder_shape(args)
+    device = choose_device(args.device)
+    chosen = plan(
+        args.tokens,
+        n_latents,
+        d_model,
+        k=args.k,
+        dtype=dtype,
+        device=device,
+        form=args.form,
+        impl=args.impl,
+        roofs=(measured_roofs if args.measure else assumed_roofs)(device),
+    )
+    _show(args, chosen)
+
+
+def _decoder_shape(args: argparse.Namespace) -> tuple[int, int, Any]:
+    import torch
+
+    from deltalens.cli.loading import load_sae
+
+    if args.sae is not None:
+        decoder = load_sae(args).W_dec
+        return decoder.n_latents, decoder.d_model, decoder.dtype
+    if args.n_latents is None or args.d_model is None:
+        raise InputError("give --n-latents and --d-model, or --sae to read them from")
+    return args.n_latents, args.d_model, getattr(torch, args.decoder_dtype or "float32")
+
+
+def _show(args: argparse.Namespace, chosen: Any) -> None:
+    from deltalens.cli.output import print_json, print_line, print_table
+
+    if args.json:
+        print_json(asdict(chosen))
+        return
+    rows = [
+        [
+            form + (" ←" if form == chosen.form else ""),
+            f"{cost.flop / 1e9:,.1f}",
+            f"{cost.bytes / 1e9:,.2f}",
+            f"{cost.seconds:,.2f}",
+            f"{cost.memory / 2**20:,.0f}",
+        ]
+        for form, cost in chosen.costs.items()
+    ]
+    roofs = chosen.roofs
+    print_table(
+        f"impl {chosen.impl}, tiles of {chosen.tile_rows} latents",
+        ("form", "GFLOP", "GB moved", "seconds", "MiB beyond the inputs"),
+        rows,
+        left=("form",),
+    )
+    print_line(
+        f"{roofs.device}, {'measured' if roofs.measured else 'assumed'}: "
+        f"{roofs.fp32 / 1e9:,.0f} GFLOP/s fp32, {roofs.fp64 / 1e9:,.0f} fp64, "
+        f"{roofs.bandwidth / 1e9:,.0f} GB/s"
+    )

@@ -1,0 +1,82 @@
+"""From arguments to a model, an SAE, a site and a baseline."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from deltalens.errors import InputError
+
+
+def load_model(args: argparse.Namespace) -> tuple[Any, Any]:
+    """The causal language model and its tokenizer, in eval mode on the chosen device.
+
+    Raises :class:`InputError` when either cannot be loaded.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    options = {} if args.revision is None else {"revision": args.revision}
+    dtype = args.dtype if args.dtype == "auto" else getattr(torch, args.dtype)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(args.model, **options)
+        model = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype, **options)
+    except Exception as error:  # transformers raises whatever the loading met
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"cannot load the model {args.model!r}: {reason}; "
+            "give a directory or hub id of a transformers causal language model"
+        ) from error
+    return model.to(choose_device(args.device)).eval(), tokenizer
+
+
+def choose_device(name: str) -> Any:
+    """A torch device; "auto" is CUDA where there is one."""
+    import torch
+
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"--device {name!r} is no device; use cpu, cuda or cuda:N") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices")
+    return device
+
+
+def load_sae(args: argparse.Namespace) -> Any:
+    """The SAE of --sae."""
+    from deltalens.sae import load_sae
+
+    return load_sae(args.sae, format=args.sae_format, tensor=args.sae_tensor)
+
+
+def choose_site(args: argparse.Namespace, sae: Any) -> int | str:
+    """--site, else the SAE's record; :class:`InputError` when neither says."""
+    if args.site is not None:
+        return args.site
+    if sae.site is None:
+        raise InputError(f"{sae.path} does not say where it was trained; give --site LAYER")
+    return sae.site
+
+
+def load_baseline(text: str, model: Any, tokenizer: Any, site: Any, quiet: bool) -> Any:
+    """--baseline: the word zero, a saved baseline, or texts to average over now."""
+    from deltalens.lm import resolve_site
+    from deltalens.study import Baseline, mean_activation, read_texts
+
+    if text == "zero":
+        return Baseline.zero(resolve_site(model, site).d_model)
+    if Path(text).suffix == ".safetensors":
+        return Baseline.load(text)
+    return mean_activation(model, tokenizer, read_texts(text), site=site, progress=not quiet)
+
+
+def batch_options(args: argparse.Namespace) -> dict[str, Any]:
+    """--batch-tokens where it was given."""
+    return {} if args.batch_tokens is None else {"batch_tokens": args.batch_tokens}

@@ -1,0 +1,80 @@
+"""``deltalens``: parse, run one command, and turn what a user can correct into one line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from typing import TextIO
+
+from deltalens import __version__
+from deltalens.cli.commands import COMMANDS
+from deltalens.errors import InputError
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+EPILOG = """\
+examples:
+  deltalens demo
+  deltalens baseline --model MODEL --site 12 --texts web.txt --out baseline.safetensors
+  deltalens attribute --model MODEL --sae SAE --pairs pairs.jsonl \\
+      --baseline baseline.safetensors --out runs/first
+  deltalens ablate runs/first --top 20
+
+`deltalens COMMAND --help` shows a command's options and an example.
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; each sets ``run`` to its function."""
+    parser = argparse.ArgumentParser(
+        prog="deltalens",
+        description="Which of a model's SAE latents caused that behaviour?",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"deltalens {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for module in COMMANDS:
+        module.configure(commands)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; returns the process's exit code."""
+    args = build_parser().parse_args(argv)
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    warnings.showwarning = _show_on_one_line
+    try:
+        args.run(args)
+    except InputError as error:
+        return _fail(args.command, str(error))
+    except OSError as error:
+        return _fail(args.command, f"{error.filename or 'input/output'}: {error.strerror or error}")
+    except KeyboardInterrupt:
+        print(f"deltalens {args.command}: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    return 0
+
+
+def _fail(command: str, message: str) -> int:
+    print(f"deltalens {command}: error: {' '.join(message.split())}", file=sys.stderr)
+    return BAD_INPUT
+
+
+def _show_on_one_line(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""Tables for people and JSON for machines."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on standard output; NaN, which JSON lacks, as null."""
+    print(json.dumps(_plain(document), indent=2, ensure_ascii=False))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def print_table(
+    title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[str] = ()
+) -> None:
+    """A table on standard output; columns are right-aligned but those named in ``left``."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for column in columns:
+        aligned_left = column in left
+        table.add_column(
+            column, justify="left" if aligned_left else "right", no_wrap=not aligned_left
+        )
+    for row in rows:
+        table.add_row(*map(escape, row))
+    Console().print(table)
+
+
+def print_line(text: str) -> None:
+    """A line of plain text on standard output."""
+    from rich.console import Console
+
+    Console(highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+def number(value: float) -> str:
+    """Four significant digits with a sign."""
+    return "–" if math.isnan(value) else f"{value:+.3e}"
+
+
+def tokens(items: Sequence[Any], count: int = 5) -> str:
+    """The first few tokens of a logit lens, quoted where spaces matter."""
+    return " ".join(repr(item.text)[1:-1] or "''" for item in items[:count])

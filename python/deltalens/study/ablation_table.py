@@ -1,0 +1,36 @@
+"""The ablation check of a run, on disk."""
+
+from __future__ import annotations
+
+import csv
+import io
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from deltalens.study.atomic import write_text
+from deltalens.study.attribution import Attribution
+from deltalens.study.latents import decoder_of, latent_rows
+
+ABLATION_FILE = "ablation.csv"
+
+
+def first_order(attribution: Attribution, source: Any, count: int) -> Tensor:
+    """The run's per-pair values [pairs, count] for unit directions, which is what is ablated."""
+    values = attribution.per_pair[:, :count]
+    if attribution.metadata["options"]["normalize"]:
+        return values
+    rows = latent_rows(decoder_of(source), attribution.latents[:count])
+    return values / rows.square().sum(1)
+
+
+def write_ablation(directory: Path, latents: Tensor, estimates: Tensor, exact: Tensor) -> None:
+    """``ablation.csv``: means over pairs of both [pairs, latents] tensors, by rank."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["rank", "latent", "first_order", "exact"])
+    means = zip(latents.tolist(), estimates.mean(0).tolist(), exact.mean(0).tolist(), strict=True)
+    for rank, (latent, estimate, true) in enumerate(means, start=1):
+        writer.writerow([rank, latent, repr(estimate), repr(true)])
+    write_text(directory / ABLATION_FILE, text.getvalue())
