@@ -1,4 +1,4 @@
-"""The parts of the build that pyproject.toml cannot say: package locations and the C++ extension."""
+"""What pyproject.toml cannot say of the build: package locations and the C++ extension."""
 
 from __future__ import annotations
 

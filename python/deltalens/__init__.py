@@ -35,7 +35,29 @@ _HOME = {
     "steering": "deltalens.lm",
 }
 
-__all__ = sorted(_HOME)
+__all__ = [
+    "SAE",
+    "Attribution",
+    "Baseline",
+    "CrossMoment",
+    "Decoder",
+    "InputError",
+    "Pair",
+    "PairRows",
+    "TopLatents",
+    "ablate",
+    "attribute",
+    "attribution",
+    "attribution_topk",
+    "capture",
+    "lens",
+    "load_sae",
+    "mean_activation",
+    "plan",
+    "read_pairs",
+    "scan_moments",
+    "steering",
+]
 
 if TYPE_CHECKING:
     from deltalens.engine import (

@@ -47,9 +47,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the process's exit code."""
     args = build_parser().parse_args(argv)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    warnings.showwarning = _show_on_one_line
     try:
-        args.run(args)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_on_one_line
+            args.run(args)
     except InputError as error:
         return _fail(args.command, str(error))
     except OSError as error:

@@ -53,7 +53,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="a saved baseline (.safetensors), texts to average over now, or zero",
     )
-    group.add_argument("-k", type=positive_int, help="latents to keep; default: 100, or all")
+    group.add_argument("-k", "--k", type=positive_int, help="latents to keep; default: 100, or all")
     group.add_argument("--ranking", choices=("top", "bottom", "abs"), default="top")
     group.add_argument(
         "--present-only", action="store_true", help="only latents present above the baseline"

@@ -21,7 +21,7 @@ def configure(commands: Any) -> None:
     parser.add_argument("--tokens", type=positive_int, required=True, help="prompt tokens in all")
     parser.add_argument("--n-latents", type=positive_int, help="or give --sae")
     parser.add_argument("--d-model", type=positive_int, help="or give --sae")
-    parser.add_argument("-k", type=positive_int, default=100)
+    parser.add_argument("-k", "--k", type=positive_int, default=100)
     parser.add_argument(
         "--decoder-dtype", choices=("float32", "bfloat16", "float16"), help="default: float32"
     )
