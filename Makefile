@@ -33,7 +33,7 @@ format: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(VENV)/bin/python -m pytest bench --benchmark-enable
-	$(VENV)/bin/python bench/readme_table.py
+	$(VENV)/bin/python bench/readme_tables.py
 
 test-transformers4: $(VENV4)/installed
 	$(VENV4)/bin/python -m pytest

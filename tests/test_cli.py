@@ -324,6 +324,16 @@ def test_a_model_without_attribution_site_on_record_needs_one(inputs, tmp_path, 
     assert main([*argv, "--site", str(SITE)]) == 0
 
 
+@pytest.mark.filterwarnings("default:the SAE says")
+def test_a_site_other_than_the_saes_own_is_warned_about(inputs, tmp_path, capsys):
+    assert main(attribute_args(inputs, tmp_path / "same", site=f"layers.{SITE}")) == 0
+    assert "warning" not in capsys.readouterr().err
+    assert main(attribute_args(inputs, tmp_path / "other", site=SITE + 1)) == 0
+    assert f"warning: the SAE says it was trained at blocks.{SITE}.hook_resid_post" in (
+        capsys.readouterr().err
+    )
+
+
 def test_the_installed_command_exits_with_its_code(tmp_path):
     command = [sys.executable, "-m", "deltalens.cli.main", "ablate", str(tmp_path)]
     run = subprocess.run(command, capture_output=True, text=True)

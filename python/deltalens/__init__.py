@@ -31,6 +31,7 @@ _HOME = {
     "mean_activation": "deltalens.study",
     "plan": "deltalens.engine",
     "read_pairs": "deltalens.study",
+    "read_texts": "deltalens.study",
     "scan_moments": "deltalens.engine",
     "steering": "deltalens.lm",
 }
@@ -55,6 +56,7 @@ __all__ = [
     "mean_activation",
     "plan",
     "read_pairs",
+    "read_texts",
     "scan_moments",
     "steering",
 ]
@@ -80,6 +82,7 @@ if TYPE_CHECKING:
         lens,
         mean_activation,
         read_pairs,
+        read_texts,
     )
 
 

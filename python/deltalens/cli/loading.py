@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,23 @@ def choose_site(args: argparse.Namespace, sae: Any) -> int | str:
     if sae.site is None:
         raise InputError(f"{sae.path} does not say where it was trained; give --site LAYER")
     return sae.site
+
+
+def warn_of_other_site(model: Any, site: int | str, sae: Any) -> None:
+    """One warning when the SAE says that it was trained elsewhere than at ``site``."""
+    from deltalens.lm import resolve_site
+
+    if sae.site is None:
+        return
+    used = resolve_site(model, site)
+    try:
+        trained = resolve_site(model, sae.site).layer
+    except InputError:
+        trained = None
+    if trained != used.layer:
+        warnings.warn(
+            f"the SAE says it was trained at {sae.site}, but the site is {used.path}", stacklevel=2
+        )
 
 
 def load_baseline(text: str, model: Any, tokenizer: Any, site: Any, quiet: bool) -> Any:

@@ -76,6 +76,7 @@ def run(args: argparse.Namespace) -> None:
         load_baseline,
         load_model,
         load_sae,
+        warn_of_other_site,
     )
     from deltalens.study import attribute, read_pairs
 
@@ -88,6 +89,7 @@ def run(args: argparse.Namespace) -> None:
     sae = load_sae(args)
     site = choose_site(args, sae)
     model, tokenizer = load_model(args)
+    warn_of_other_site(model, site, sae)
     result = attribute(
         model,
         tokenizer,

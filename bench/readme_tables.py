@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
-START, END = "<!-- performance: made by bench/readme_table.py -->", "<!-- end of performance -->"
+START, END = "<!-- performance: made by bench/readme_tables.py -->", "<!-- end of performance -->"
 HEADER = (
     "| tokens | latents | form | impl | naive PyTorch | ours | speed-up | "
     "peak memory, naive → ours |\n|--:|--:|---|---|--:|--:|--:|--:|"
