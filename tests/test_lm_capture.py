@@ -22,6 +22,7 @@ from lm_families import (
     WIDTH,
     assert_rows_close,
     build,
+    exact,
     example,
     token_ids,
 )
@@ -46,6 +47,7 @@ def rounding(model: Any) -> float:
 
 def assert_matches(model: Any, pairs: list[Pair], layer: int, loss: str = "sum", **options: Any):
     captured = list(capture(model, None, pairs, site=layer, loss=loss, **options))
+    double = exact(model)
     assert [rows.pair for rows in captured] == pairs
     for rows in captured:
         first = int(rows.pair.prompt[0] == 1)  # BOS is not counted
@@ -54,8 +56,9 @@ def assert_matches(model: Any, pairs: list[Pair], layer: int, loss: str = "sum",
             (rows.pair.negative, rows.grad_negative, rows.loss_negative),
         ):
             acts, grads, expected = example(model, rows.pair.prompt, completion, layer, loss)
-            assert_rows_close(rows.acts, acts[first:])
-            assert_rows_close(grad, grads[first:])
+            truth = example(double, rows.pair.prompt, completion, layer, loss)
+            assert_rows_close(rows.acts, acts[first:], truth[0][first:])
+            assert_rows_close(grad, grads[first:], truth[1][first:])
             assert value == pytest.approx(expected, rel=rounding(model))
 
 
@@ -91,24 +94,18 @@ def test_last_block_is_the_residual_before_the_final_norm() -> None:
 def test_float32_with_the_default_kernels(family: str) -> None:
     torch.manual_seed(0)
     model = FAMILIES[family]().eval()
-    captured = list(capture(model, None, made_pairs(), site=1))
-    for rows in captured:
-        acts, grads, _ = example(model, rows.pair.prompt, rows.pair.positive, 1)
-        assert_rows_close(rows.acts, acts[1:])
-        assert_rows_close(rows.grad_positive, grads[1:])
+    assert_matches(model, made_pairs(), 1)
 
 
 def test_bfloat16_gives_float32_rows_as_exact_as_unbatched_bfloat16() -> None:
-    model, exact = build("llama", torch.bfloat16), build("llama", torch.bfloat16).double()
+    model = build("llama", torch.bfloat16)
+    double = exact(model)
     for rows in capture(model, None, made_pairs(), site=1):
         assert rows.acts.dtype == rows.grad_positive.dtype == torch.float32
-        for name, found in (("acts", rows.acts), ("grads", rows.grad_positive)):
-            index = ("acts", "grads").index(name)
-            truth = example(exact, rows.pair.prompt, rows.pair.positive, 1)[index][1:]
-            alone = example(model, rows.pair.prompt, rows.pair.positive, 1)[index][1:].double()
-            allowed = 2 * (alone - truth).norm() + 2**-8 * truth.norm()
-            assert (found.double() - truth).norm() <= allowed
-            assert 0 < allowed < 0.3 * truth.norm()
+        alone = example(model, rows.pair.prompt, rows.pair.positive, 1)
+        truth = example(double, rows.pair.prompt, rows.pair.positive, 1)
+        assert_rows_close(rows.acts, alone[0][1:], truth[0][1:])
+        assert_rows_close(rows.grad_positive, alone[1][1:], truth[1][1:])
 
 
 @pytest.mark.parametrize("batch_tokens", [1, 20, 40, 10_000])
@@ -121,6 +118,12 @@ def test_batches_change_nothing(batch_tokens: int) -> None:
         assert_close(rows.grad_positive, expected.grad_positive, rtol=1e-6, atol=1e-9)
         assert_close(rows.grad_negative, expected.grad_negative, rtol=1e-6, atol=1e-9)
         assert rows.loss_negative == pytest.approx(expected.loss_negative, rel=1e-12)
+
+
+def test_rows_hold_no_more_memory_than_their_own() -> None:
+    for rows in capture(build("llama"), None, made_pairs(), site=1):
+        for values in (rows.acts, rows.grad_positive, rows.grad_negative):
+            assert values.untyped_storage().nbytes() == 4 * values.numel()
 
 
 def test_order_is_kept_across_windows(monkeypatch: pytest.MonkeyPatch) -> None:

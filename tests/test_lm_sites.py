@@ -116,3 +116,9 @@ def test_as_many_experts_as_blocks_do_not_confuse() -> None:
     )
     model.model.rotary_emb.more = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(LAYERS))
     assert resolve_site(model, 1).path == "model.layers.1"
+
+
+def test_only_the_text_model_is_searched() -> None:
+    model = build("gemma3-nested")
+    model.towers = torch.nn.ModuleList(torch.nn.Linear(2, 2) for _ in range(LAYERS))
+    assert resolve_site(model, 1).path == "model.language_model.layers.1"
