@@ -54,6 +54,8 @@ def test_rows_do_not_depend_on_their_batch(family: str) -> None:
     assert sample(model, None, prompts(), max_new_tokens=8, seed=5, batch_rows=1) == whole
     assert sample(model, None, prompts(), max_new_tokens=8, seed=5, batch_rows=2) == whole
     assert sample(model, None, prompts()[:3], max_new_tokens=8, seed=5) == whole[:3]
+    later = sample(model, None, prompts()[2:], max_new_tokens=8, seed=5, first_row=2)
+    assert later == whole[2:]
     shorter = sample(model, None, prompts(), max_new_tokens=4, seed=5)
     assert shorter == [row[:4] for row in whole]
 

@@ -48,6 +48,7 @@ def sample(
     max_new_tokens: int,
     temperature: float = 1.0,
     seed: int = 0,
+    first_row: int = 0,
     site: int | str | Site | None = None,
     directions: Tensor | None = None,
     strengths: Tensor | float | None = None,
@@ -57,12 +58,13 @@ def sample(
 ) -> list[list[int]]:
     """One completion of each prompt: its new token ids, up to and without an end-of-text token.
 
-    Row r draws from a stream fixed by (``seed``, r), so beyond the rounding of the logits its
-    completion does not depend on the rows it is batched with; ``temperature=0`` takes the most
-    probable token. End-of-text ids are the generation configuration's and the tokenizer's (which
-    may be None). With ``site``, ``directions`` and ``strengths``, one row of each per prompt or
-    one for all, the model is steered as by :func:`steering`. Raises :class:`InputError` for
-    prompts that, with ``max_new_tokens``, do not fit the model, and for logits with NaN.
+    Row r draws from a stream fixed by (``seed``, ``first_row`` + r), so beyond the rounding of the
+    logits its completion does not depend on the rows it is batched with; ``temperature=0`` takes
+    the most probable token. End-of-text ids are the generation configuration's and the
+    tokenizer's (which may be None). With ``site``, ``directions`` and ``strengths``, one row of
+    each per prompt or one for all, the model is steered as by :func:`steering`. Raises
+    :class:`InputError` for prompts that, with ``max_new_tokens``, do not fit the model, and for
+    logits with NaN.
     """
     _check_options(max_new_tokens, temperature, seed, batch_rows)
     _check_prompts(model, prompts, max_new_tokens)
@@ -70,7 +72,8 @@ def sample(
     stops = _stop_ids(model, tokenizer)
 
     def run(numbers: list[int]) -> list[list[int]]:
-        draws = torch.stack([_draws(seed, number, max_new_tokens) for number in numbers])
+        streams = [first_row + number for number in numbers]
+        draws = torch.stack([_draws(seed, stream, max_new_tokens) for stream in streams])
         steered = nullcontext() if steer is None else steer.on(model, numbers)
         with frozen(model), torch.no_grad(), steered:
             tokens = _generate(model, [prompts[n] for n in numbers], draws, temperature, stops)

@@ -7,12 +7,15 @@ from deltalens.study.baseline import Baseline
 from deltalens.study.lens import LatentLens, LensToken, lens
 from deltalens.study.mean_activation import mean_activation
 from deltalens.study.read_pairs import read_pairs, write_pairs
+from deltalens.study.steer import Completion, Condition, steer
 from deltalens.study.texts import Texts, read_texts
 
 __all__ = [
     "AblationCheck",
     "Attribution",
     "Baseline",
+    "Completion",
+    "Condition",
     "LatentLens",
     "LensToken",
     "Texts",
@@ -23,5 +26,6 @@ __all__ = [
     "mean_activation",
     "read_pairs",
     "read_texts",
+    "steer",
     "write_pairs",
 ]

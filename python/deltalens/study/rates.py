@@ -1,0 +1,70 @@
+"""Shares of graded completions, with intervals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from deltalens.errors import InputError
+
+Z_95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Rate:
+    """``count`` of ``n`` completions, with Wilson's 95 % interval."""
+
+    count: int
+    n: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.count <= self.n:
+            raise InputError(f"a rate needs 0 ≤ count ≤ n, got {self.count} of {self.n}")
+
+    @property
+    def value(self) -> float:
+        """count / n; NaN when there is nothing to divide by."""
+        return self.count / self.n if self.n else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Wilson's score interval at 95 % (Wilson 1927, JASA 22, p. 209); (0, 1) for n = 0."""
+        if not self.n:
+            return 0.0, 1.0
+        p, z2 = self.value, Z_95**2
+        centre = (p + z2 / (2 * self.n)) / (1 + z2 / self.n)
+        half = Z_95 * math.sqrt(p * (1 - p) / self.n + z2 / (4 * self.n**2)) / (1 + z2 / self.n)
+        return max(0.0, centre - half), min(1.0, centre + half)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{self.value:.1%} [{low:.1%}, {high:.1%}] of {self.n}"
+
+
+@dataclass(frozen=True)
+class Grades:
+    """How many completions of a condition were graded what."""
+
+    good: int
+    bad: int
+    incoherent: int
+
+    @classmethod
+    def count(cls, grades: Iterable[str]) -> Grades:
+        """Tally the grades "good", "bad" and "incoherent"."""
+        listed = list(grades)
+        unknown = set(listed) - {"good", "bad", "incoherent"}
+        if unknown:
+            raise InputError(f"grades are good, bad or incoherent, got {sorted(unknown)}")
+        return cls(*(listed.count(name) for name in ("good", "bad", "incoherent")))
+
+    @property
+    def behaviour(self) -> Rate:
+        """Bad among the coherent; incoherent answers leave the denominator."""
+        return Rate(self.bad, self.good + self.bad)
+
+    @property
+    def incoherence(self) -> Rate:
+        """Incoherent among all."""
+        return Rate(self.incoherent, self.good + self.bad + self.incoherent)
