@@ -13,7 +13,7 @@ from setuptools import find_packages, setup
 # sets this variable so that a broken extension cannot hide behind the fallback.
 extension_required = os.environ.get("DELTALENS_REQUIRE_EXTENSION") == "1"
 
-warnings_as_written = [] if sys.platform == "win32" else ["-Wall", "-Wextra", "-O3"]
+unix = sys.platform != "win32"
 
 setup(
     package_dir={"": "python", "deltalens.kernels": "triton_kernels"},
@@ -24,7 +24,8 @@ setup(
             sorted(glob("csrc/*.cpp")),
             depends=sorted(glob("csrc/*.h")),
             cxx_std=17,
-            extra_compile_args=warnings_as_written,
+            extra_compile_args=["-Wall", "-Wextra", "-O3", "-pthread"] if unix else [],
+            extra_link_args=["-pthread"] if unix else [],
             optional=not extension_required,
         )
     ],

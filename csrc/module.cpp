@@ -8,6 +8,10 @@
 
 namespace py = pybind11;
 
+namespace deltalens {
+void bind_forms(py::module_& m);
+}
+
 namespace {
 
 using deltalens::StreamingTopK;
@@ -64,4 +68,5 @@ PYBIND11_MODULE(_cpu, m) {
                                "Score of the k-th best, -inf while there are fewer than k.")
         .def_property_readonly("nan_count", &StreamingTopK::nan_count,
                                "How many NaN scores were pushed.");
+    deltalens::bind_forms(m);
 }

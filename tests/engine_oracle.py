@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deltalens.engine.extension import cpu_extension
+
 FORMS = ("token", "quadratic")
-IMPLS = ("reference", "torch")
+IMPLS = ("reference", "torch", *(["cpp"] if cpu_extension() else []))
 
 
 @dataclass(frozen=True)

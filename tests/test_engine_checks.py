@@ -67,10 +67,9 @@ def test_bad_input_is_named(name, function):
     assert "\n" not in str(raised.value)
 
 
-@pytest.mark.parametrize("impl", ["cpp", "triton"])
-def test_a_kernel_that_is_not_there_is_refused_with_what_is(impl):
-    with pytest.raises(deltalens.InputError, match="use one of reference, torch or auto"):
-        deltalens.attribution(**inputs(impl=impl))
+def test_a_kernel_that_is_not_there_is_refused_with_what_is():
+    with pytest.raises(deltalens.InputError, match="use one of reference, torch, cpp or auto"):
+        deltalens.attribution(**inputs(impl="triton"))
 
 
 def interrupt():

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import deltalens
-from engine_oracle import random_case
+from engine_oracle import IMPLS, random_case
 from test_engine_contract import SlicedDecoder
 
 
@@ -61,7 +61,7 @@ def test_scores_equal_the_token_form():
     torch.testing.assert_close(filled(case).scores(case.W_dec), token, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("impl", ["reference", "torch"])
+@pytest.mark.parametrize("impl", IMPLS)
 def test_several_moments_share_one_pass_over_the_decoder(impl):
     cases = [random_case(50, 24, 700, seed=seed) for seed in range(3)]
     moments = [filled(case) for case in cases]
@@ -83,7 +83,7 @@ class CountingDecoder(SlicedDecoder):
         return super().rows(start, stop)
 
 
-@pytest.mark.parametrize("impl", ["reference", "torch"])
+@pytest.mark.parametrize("impl", IMPLS)
 def test_ranking_by_magnitude_and_among_present_latents(impl):
     case = random_case(60, 24, 900)
     moment = filled(case)

@@ -8,22 +8,28 @@ import torch
 import deltalens
 from deltalens.engine.planner import tile_rows
 from deltalens.engine.roofs import Roofs, assumed_roofs, measured_roofs
+from engine_oracle import IMPLS
 
 # Balanced so that only FLOP decides.
 ROOFS = Roofs("test", fp32=1e12, fp64=1e12, bandwidth=1e15, measured=False)
 
 
-def test_cost_is_the_flop_of_the_formulas():
-    plan = deltalens.plan(1000, 50_000, 512, roofs=ROOFS)
+@pytest.mark.parametrize("impl", IMPLS)
+def test_cost_is_the_flop_of_the_formulas(impl):
+    plan = deltalens.plan(1000, 50_000, 512, roofs=ROOFS, impl=impl)
+    scan = (1 if impl == "cpp" else 2) * 50_000 * 512**2
     assert plan.costs["token"].flop == 4 * 50_000 * 1000 * 512
-    assert plan.costs["quadratic"].flop == 2 * 1000 * 512**2 + 2 * 50_000 * 512**2
+    assert plan.costs["quadratic"].flop == 2 * 1000 * 512**2 + scan
     assert plan.costs["token"].seconds == pytest.approx(plan.costs["token"].flop / 1e12)
 
 
-def test_forms_break_even_at_half_the_width():
+@pytest.mark.parametrize("impl", IMPLS)
+def test_forms_break_even_at_half_the_width_and_a_quarter_with_symmetry(impl):
     n_latents, d_model = 10_000_000, 1024
-    assert deltalens.plan(d_model // 2 - 20, n_latents, d_model, roofs=ROOFS).form == "token"
-    assert deltalens.plan(d_model // 2 + 20, n_latents, d_model, roofs=ROOFS).form == "quadratic"
+    tokens = d_model // 4 if impl == "cpp" else d_model // 2
+    options = {"impl": impl, "roofs": ROOFS}
+    assert deltalens.plan(tokens - 20, n_latents, d_model, **options).form == "token"
+    assert deltalens.plan(tokens + 20, n_latents, d_model, **options).form == "quadratic"
 
 
 def test_bandwidth_bounds_a_thin_scan():

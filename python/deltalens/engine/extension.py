@@ -8,6 +8,8 @@ import os
 import warnings
 from types import ModuleType
 
+from deltalens.errors import InputError
+
 
 def cpu_extension() -> ModuleType | None:
     """``deltalens._cpu``, or None when it was not built or DELTALENS_DISABLE_EXTENSION=1 is set."""
@@ -30,3 +32,21 @@ def _load() -> ModuleType | None:
             stacklevel=3,
         )
         return None
+
+
+def cpu_level() -> str | None:
+    """The level of vector instructions the extension will use, None without the extension.
+
+    The best this machine has, or the one named by the environment variable DELTALENS_CPU_LEVEL:
+    avx512_bf16, avx512, avx2 or portable. Raises :class:`InputError` when the machine lacks that.
+    """
+    extension = cpu_extension()
+    if extension is None:
+        return None
+    available = extension.levels()
+    level = os.environ.get("DELTALENS_CPU_LEVEL") or available[0]
+    if level not in available:
+        raise InputError(
+            f"DELTALENS_CPU_LEVEL is {level!r} but this machine has {', '.join(available)}"
+        )
+    return level

@@ -64,7 +64,8 @@ def plan(
 
     tokens: rows of acts and grads in all; dtype: the decoder's. ``roofs`` defaults to rates
     typical of the device (:func:`assumed_roofs`). The token form costs 4·N·R·d FLOP, the quadratic
-    form 2·R·d² (fp64) for the moment and 2·N·d² for the scan, so they break even near R = d/2.
+    form 2·R·d² (fp64) for the moment and 2·N·d² for the scan, so they break even near R = d/2; the
+    compiled kernels use S's symmetry, which halves the scan and moves that to R = d/4.
 
     Raises :class:`InputError` for sizes below 1, an unknown form, or an unavailable impl.
     """
@@ -76,11 +77,13 @@ def plan(
         raise InputError(f"form must be auto, token or quadratic, got {form!r}")
     if dtype not in DECODER_DTYPES:
         raise InputError(f"dtype must be float32, bfloat16 or float16, got {dtype}")
-    chosen_impl = choose_impl(impl)
+    chosen_impl = choose_impl(impl, device)
     roofs = roofs or assumed_roofs(device)
     costs = {
         "token": _token_cost(tokens, n_latents, d_model, k, dtype, roofs),
-        "quadratic": _quadratic_cost(tokens, n_latents, d_model, k, dtype, roofs),
+        "quadratic": _quadratic_cost(
+            tokens, n_latents, d_model, k, dtype, roofs, symmetric=chosen_impl == "cpp"
+        ),
     }
     best = min(FORMS, key=lambda name: costs[name].seconds)
     return Plan(best if form == "auto" else form, chosen_impl, tile_rows(d_model), costs, roofs)
@@ -99,9 +102,17 @@ def _token_cost(
 
 
 def _quadratic_cost(
-    tokens: int, n_latents: int, d_model: int, k: int, dtype: torch.dtype, roofs: Roofs
+    tokens: int,
+    n_latents: int,
+    d_model: int,
+    k: int,
+    dtype: torch.dtype,
+    roofs: Roofs,
+    *,
+    symmetric: bool,
 ) -> Cost:
-    accumulate, scan = 2.0 * tokens * d_model**2, 2.0 * n_latents * d_model**2
+    accumulate = 2.0 * tokens * d_model**2
+    scan = (1.0 if symmetric else 2.0) * n_latents * d_model**2
     n_tiles = -(-n_latents // tile_rows(d_model))
     rows_read = 8.0 * tokens * d_model
     moved = dtype.itemsize * float(n_latents) * d_model + n_tiles * 4.0 * d_model**2

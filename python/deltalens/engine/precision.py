@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,13 @@ def gamma(operations: int, dtype: torch.dtype) -> float:
     """
     nu = operations * UNIT_ROUNDOFF[dtype]
     return nu / (1.0 - nu)
+
+
+def power_of_two_scale(largest: float) -> float:
+    """A power of two that brings the magnitude ``largest`` near 1 (exact to apply)."""
+    if largest == 0.0:
+        return 1.0
+    return 2.0 ** -max(min(math.floor(math.log2(largest)), 1000), -1000)
 
 
 @contextmanager

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor
 from deltalens.engine.checks import check_width
 from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.engine.exact import ExactMoments, ExactTokens
+from deltalens.engine.impl import cpp as cpp_impl
 from deltalens.engine.impl import torch as torch_impl
 from deltalens.engine.implementations import choose_impl
 from deltalens.engine.planner import tile_rows
@@ -26,16 +28,18 @@ if TYPE_CHECKING:
 class Problem:
     """One pass over ``decoder`` answering one or several queries on ``device``.
 
-    ``scorer`` runs over every row for all queries, ``exact[query]`` (fp64) over the candidates
-    that it leaves.
+    ``scorer()`` prepares what runs over every row for all queries; ``exact[query]`` (fp64) runs
+    over the candidates that it leaves. Where there is a ``screen()``, faster and with wider bounds,
+    a top-k tries that first.
     """
 
     decoder: Decoder
     device: torch.device
     queries: int
     tile_rows: int
-    scorer: Scorer
+    scorer: Callable[[], Scorer]
     exact: Sequence[Scorer]
+    screen: Callable[[], Scorer] | None = None
     presence: Tensor | None = None  # fp64 [queries, d_model]
 
 
@@ -51,16 +55,23 @@ def moment_problem(moments: Sequence[CrossMoment], W_dec: Tensor | Decoder, impl
     rounding = torch.tensor(
         [moment.rounding for moment in moments], dtype=torch.float64, device=device
     )
-    reference = choose_impl(impl) == "reference"
+    impl = choose_impl(impl, device)
+    screen = None
+    scorer: Callable[[], Scorer] = partial(ExactMoments, matrices, rounding)
+    if impl == "torch":
+        scorer = partial(torch_impl.QuadraticScorer.prepare, matrices, rounding)
+    elif impl == "cpp":
+        scorer = partial(cpp_impl.QuadraticScorer.prepare, matrices, rounding)
+        if cpp_impl.quadratic_screen_pays(decoder):
+            screen = partial(scorer, screen=True)
     return Problem(
         decoder=decoder,
         device=device,
         queries=len(moments),
-        tile_rows=decoder.n_latents if reference else tile_rows(decoder.d_model),
-        scorer=ExactMoments(matrices, rounding)
-        if reference
-        else torch_impl.QuadraticScorer.prepare(matrices, rounding),
+        tile_rows=decoder.n_latents if impl == "reference" else tile_rows(decoder.d_model),
+        scorer=scorer,
         exact=[ExactMoments(matrices[i : i + 1], rounding[i : i + 1]) for i in range(len(moments))],
+        screen=screen,
         presence=torch.stack([moment.presence_direction for moment in moments]),
     )
 
@@ -70,16 +81,23 @@ def token_problem(
 ) -> Problem:
     """The token form of one set of rows over one decoder."""
     exact = ExactTokens(acts, grads, baseline, weights)
-    reference = choose_impl(impl) == "reference"
+    impl = choose_impl(impl, acts.device)
+    screen = None
+    scorer: Callable[[], Scorer] = partial(ExactTokens, acts, grads, baseline, weights)
+    if impl == "torch":
+        scorer = partial(torch_impl.TokenScorer.prepare, acts, grads, baseline, weights)
+    elif impl == "cpp":
+        scorer = partial(cpp_impl.TokenScorer.prepare, acts, grads, baseline, weights)
+        if cpp_impl.token_screen_pays(W_dec, tokens=acts.shape[0]):
+            screen = partial(scorer, screen=True)
     return Problem(
         decoder=W_dec,
         device=acts.device,
         queries=1,
-        tile_rows=W_dec.n_latents if reference else tile_rows(W_dec.d_model),
-        scorer=exact
-        if reference
-        else torch_impl.TokenScorer.prepare(acts, grads, baseline, weights),
+        tile_rows=W_dec.n_latents if impl == "reference" else tile_rows(W_dec.d_model),
+        scorer=scorer,
         exact=[exact],
+        screen=screen,
     )
 
 

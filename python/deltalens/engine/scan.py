@@ -33,8 +33,9 @@ def full_scores(problem: Problem, *, normalize: bool) -> Tensor:
     scores = torch.empty(problem.queries, problem.decoder.n_latents, device=problem.device)
     nonfinite: list[Tensor] = []
     with exact_matmul():
+        scorer = problem.scorer()
         for tile in _tiles(problem):
-            values = problem.scorer.scores(tile.rows)
+            values = scorer.scores(tile.rows)
             if normalize:
                 values = values * _inverse_square(tile.norms)
             values[:, ~tile.finite] = torch.nan
@@ -49,28 +50,39 @@ def top_latents(problem: Problem, k: int, ranking: Ranking, *, normalize: bool) 
 
     A latent stays a candidate while the upper end of its interval reaches the k-th largest lower
     end; candidates are rescored in fp64 and ranked by that. At most a few thousand candidates are
-    kept; when more would be needed, the result says ``certified=False``.
+    kept; when a screen leaves more, the scorer goes over the decoder again, and when that does too,
+    the result says ``certified=False``.
     """
     check_k(k, problem.decoder.n_latents)
-    bands = [_Band(k) for _ in range(problem.queries)]
-    nonfinite: list[Tensor] = []
     with exact_matmul():
-        for tile in _tiles(problem):
-            scored = _score(problem.scorer, tile.rows, tile.norms, normalize)
-            lower, upper = _intervals(scored, ranking)
-            if ranking.present_only:
-                _limit_to_present(problem, tile, lower, upper)
-            upper[:, ~tile.finite] = torch.nan
-            lower[:, ~tile.finite] = torch.nan
-            for query, band in enumerate(bands):
-                band.push(lower[query], upper[query], tile.start)
-            nonfinite.append(tile.start + (~tile.finite).nonzero()[:, 0])
-        bad = torch.cat(nonfinite)
+        prepare = problem.screen or problem.scorer
+        bands, bad = _scan(problem, prepare(), k, ranking, normalize)
+        if problem.screen and not all(band.candidates()[1] for band in bands):
+            bands, bad = _scan(problem, problem.scorer(), k, ranking, normalize)
         _warn_nonfinite(bad)
         return [
             select(_rescore(problem, query, band, ranking, normalize), k, ranking, bad)
             for query, band in enumerate(bands)
         ]
+
+
+def _scan(
+    problem: Problem, scorer: Scorer, k: int, ranking: Ranking, normalize: bool
+) -> tuple[list[_Band], Tensor]:
+    """The band of each query, and the latents of non-finite rows."""
+    bands = [_Band(k) for _ in range(problem.queries)]
+    nonfinite: list[Tensor] = []
+    for tile in _tiles(problem):
+        scored = _score(scorer, tile.rows, tile.norms, normalize)
+        lower, upper = _intervals(scored, ranking)
+        if ranking.present_only:
+            _limit_to_present(problem, tile, lower, upper)
+        upper[:, ~tile.finite] = torch.nan
+        lower[:, ~tile.finite] = torch.nan
+        for query, band in enumerate(bands):
+            band.push(lower[query], upper[query], tile.start)
+        nonfinite.append(tile.start + (~tile.finite).nonzero()[:, 0])
+    return bands, torch.cat(nonfinite)
 
 
 class _Band:

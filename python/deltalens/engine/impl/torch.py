@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deltalens.engine.precision import SMALLEST_NORMAL, UNIT_ROUNDOFF, gamma
+from deltalens.engine.precision import SMALLEST_NORMAL, UNIT_ROUNDOFF, gamma, power_of_two_scale
 from deltalens.engine.tile import TileScores
 
 BLOCK_D = 256
@@ -34,14 +34,6 @@ def _chain_length(d_model: int) -> int:
     return min(d_model, BLOCK_D) + -(-d_model // BLOCK_D) + 1
 
 
-def _power_of_two_scale(value: Tensor) -> float:
-    """A power of two that brings the largest magnitude of ``value`` near 1 (exact to apply)."""
-    largest = float(value.abs().max())
-    if largest == 0.0:
-        return 1.0
-    return 2.0 ** -max(min(int(torch.tensor(largest).log2().floor()), 1000), -1000)
-
-
 @dataclass(frozen=True)
 class TokenScorer:
     """−Σ_t w_t (γ_t·d)((a_t − ā)·d) for one set of rows; memory O(tile · BLOCK_T)."""
@@ -55,7 +47,8 @@ class TokenScorer:
         """Fold weights and baseline into the rows (fp64, then one rounding to fp32)."""
         weighted = -weights.double()[:, None] * grads.double()
         centred = acts.double() - baseline.double()
-        scale_g, scale_a = _power_of_two_scale(weighted), _power_of_two_scale(centred)
+        scale_g = power_of_two_scale(float(weighted.abs().max()))
+        scale_a = power_of_two_scale(float(centred.abs().max()))
         return cls(
             (weighted * scale_g).float(), (centred * scale_a).float(), 1.0 / (scale_g * scale_a)
         )
@@ -134,7 +127,7 @@ class QuadraticScorer:
 
         ``accumulated`` [B] bounds the spectral norm of each moment's own rounding error.
         """
-        scales = [_power_of_two_scale(moment) for moment in moments]
+        scales = [power_of_two_scale(float(moment.abs().max())) for moment in moments]
         scaled = (
             moments
             * torch.tensor(scales, dtype=torch.float64, device=moments.device)[:, None, None]

@@ -1,0 +1,112 @@
+// The kernels over a level's vector operations. Included by each level's file after it has chosen
+// its instructions; everything is local to that file, so that no function compiled for one level is
+// ever linked into another.
+
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#include "kernels.h"
+
+namespace deltalens {
+
+namespace {
+
+template <class Ops>
+struct Tile {
+    static constexpr std::int64_t rows = Ops::rows;
+    static constexpr std::int64_t lanes = Ops::lanes;
+    static constexpr std::int64_t width = 2 * lanes;
+    using Vector = typename Ops::Vector;
+
+    static void multiply(const float* a, const float* b, std::int64_t depth, bool add, float* c) {
+        Vector left[rows], right[rows];
+#pragma GCC unroll 16
+        for (std::int64_t r = 0; r < rows; ++r) {
+            left[r] = right[r] = Ops::zero();
+        }
+        for (std::int64_t k = 0; k < depth; ++k, b += width) {
+            const Vector b_left = Ops::load(b), b_right = Ops::load(b + lanes);
+#pragma GCC unroll 16
+            for (std::int64_t r = 0; r < rows; ++r) {
+                const Vector unit = Ops::broadcast(a + r * block_depth + k);
+                left[r] = Ops::multiply_add(unit, b_left, left[r]);
+                right[r] = Ops::multiply_add(unit, b_right, right[r]);
+            }
+        }
+#pragma GCC unroll 16
+        for (std::int64_t r = 0; r < rows; ++r, c += width) {
+            Ops::store(c, add ? Ops::add(Ops::load(c), left[r]) : left[r]);
+            Ops::store(c + lanes, add ? Ops::add(Ops::load(c + lanes), right[r]) : right[r]);
+        }
+    }
+
+    static void widen_f16(const std::uint16_t* in, std::int64_t n, float* out) {
+        for (; n >= lanes; n -= lanes, in += lanes, out += lanes) {
+            Ops::store(out, Ops::widen_f16(in));
+        }
+        if (n > 0) {
+            std::uint16_t rest[lanes] = {};
+            float wide[lanes];
+            for (std::int64_t i = 0; i < n; ++i) rest[i] = in[i];
+            Ops::store(wide, Ops::widen_f16(rest));
+            for (std::int64_t i = 0; i < n; ++i) out[i] = wide[i];
+        }
+    }
+
+    static void widen_bf16(const std::uint16_t* in, std::int64_t n, float* out) {
+        for (std::int64_t i = 0; i < n; ++i) {
+            const std::uint32_t bits = static_cast<std::uint32_t>(in[i]) << 16;
+            std::memcpy(out + i, &bits, sizeof bits);
+        }
+    }
+
+    static double sum_products(const float* c, std::int64_t stride, std::int64_t panels,
+                               const double* slopes, double& slope_sum) {
+        double products[lanes] = {}, sloped[lanes] = {};
+        for (std::int64_t p = 0; p < panels; ++p, c += stride) {
+            for (std::int64_t j = 0; j < lanes; ++j) {
+                products[j] += static_cast<double>(c[j]) * static_cast<double>(c[j + lanes]);
+            }
+            if (slopes != nullptr) {
+                for (std::int64_t j = 0; j < lanes; ++j) {
+                    sloped[j] += static_cast<double>(std::fabs(c[j])) * slopes[j] +
+                                 static_cast<double>(std::fabs(c[j + lanes])) *
+                                     slopes[j + lanes];
+                }
+                slopes += width;
+            }
+        }
+        slope_sum += sum(sloped);
+        return sum(products);
+    }
+
+    static double dot(const float* c, std::int64_t stride, std::int64_t panels, const float* row) {
+        double products[width] = {};
+        for (std::int64_t p = 0; p < panels; ++p, c += stride, row += width) {
+            for (std::int64_t j = 0; j < width; ++j) {
+                products[j] += static_cast<double>(c[j]) * static_cast<double>(row[j]);
+            }
+        }
+        return sum(products);
+    }
+
+    template <std::size_t n>
+    static double sum(const double (&values)[n]) {
+        double total = 0.0;
+        for (const double value : values) {
+            total += value;
+        }
+        return total;
+    }
+
+    static constexpr Kernels kernels() {
+        return {rows,      lanes,        Ops::numbers_per_unit, multiply, widen_bf16,
+                widen_f16, sum_products, dot};
+    }
+};
+
+}  // namespace
+
+}  // namespace deltalens
