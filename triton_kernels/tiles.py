@@ -1,0 +1,39 @@
+"""Loading tiles of the operands; what lies outside is read as zero."""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def row_pointers(base, offs_n, n_rows, stride_n):
+    """Pointers [BLOCK_N, 1] to rows; rows past the last repeat it, and are not stored."""
+    return base + tl.minimum(offs_n, n_rows - 1)[:, None] * stride_n
+
+
+@triton.jit
+def plane(base, index, stride):
+    """The address ``base[index]``, computed in 64 bits."""
+    return base + tl.full([], index, tl.int64) * stride
+
+
+@triton.jit
+def load_rows(rows, offs_k, d, EVEN: tl.constexpr):
+    """Columns ``offs_k`` of the rows at ``rows`` [BLOCK_N, 1]: [BLOCK_N, BLOCK_K]."""
+    if EVEN:
+        tile = tl.load(rows + offs_k[None, :])
+    else:
+        tile = tl.load(rows + offs_k[None, :], mask=offs_k[None, :] < d, other=0.0)
+    return tile
+
+
+@triton.jit
+def load_columns(base, stride_t, offs_t, valid, offs_k, d, EVEN: tl.constexpr):
+    """Columns ``offs_k`` of the rows ``offs_t``, transposed: [BLOCK_K, BLOCK_T]."""
+    ptrs = base + offs_t.to(tl.int64)[None, :] * stride_t + offs_k[:, None]
+    if EVEN:
+        tile = tl.load(ptrs)
+    else:
+        tile = tl.load(ptrs, mask=valid[None, :] & (offs_k[:, None] < d), other=0.0)
+    return tile
