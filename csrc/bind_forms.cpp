@@ -104,11 +104,26 @@ Doubles scan_quadratic(const QuadraticForm& form, const py::array& rows, int thr
     return sums;
 }
 
+Doubles norms_of(const py::array& rows, const std::string& level, int threads) {
+    expect(rows.ndim() == 2, "rows must be [n, d_model]");
+    const Rows where = rows_of(rows, rows.shape(1));
+    const Kernels& kernels = chosen(level, false);
+    Doubles norms(where.n);
+    double* to = norms.mutable_data();
+    const py::gil_scoped_release unlocked;
+    row_norms(kernels, where, rows.shape(1), threads, to);
+    return norms;
+}
+
 }  // namespace
 
 void bind_forms(py::module_& m) {
     m.def("levels", &available_levels,
           "Levels of vector instructions this machine can run, the fastest first.");
+
+    m.def("row_norms", &norms_of, py::arg("rows"), py::arg("level"), py::arg("threads"),
+          "Euclidean norms, float64 [n], of rows [n, d_model]: float32, float16, or bfloat16 as\n"
+          "uint16.");
 
     py::class_<TokenForm>(m, "TokenForm",
                           "sum_t (x_t . d_i)(y_t . d_i): fp32 products, fp64 sums.\n\n"

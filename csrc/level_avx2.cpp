@@ -22,6 +22,7 @@ struct Avx2 {
     static Vector zero() { return _mm256_setzero_ps(); }
     static Vector load(const float* from) { return _mm256_loadu_ps(from); }
     static Vector broadcast(const float* from) { return _mm256_set1_ps(*from); }
+    static void prefetch(const float* at) { _mm_prefetch(at, _MM_HINT_T1); }
     static Vector add(Vector a, Vector b) { return _mm256_add_ps(a, b); }
     static Vector multiply_add(Vector a, Vector b, Vector c) { return _mm256_fmadd_ps(a, b, c); }
     static void store(float* to, Vector value) { _mm256_storeu_ps(to, value); }

@@ -22,6 +22,7 @@ struct Avx512Bf16 {
     static Vector zero() { return _mm512_setzero_ps(); }
     static Vector load(const float* from) { return _mm512_loadu_ps(from); }
     static Vector broadcast(const float* from) { return _mm512_set1_ps(*from); }
+    static void prefetch(const float* at) { _mm_prefetch(at, _MM_HINT_T1); }
     static Vector add(Vector a, Vector b) { return _mm512_add_ps(a, b); }
     static Vector multiply_add(Vector a, Vector b, Vector c) {
         return _mm512_dpbf16_ps(c, (__m512bh)a, (__m512bh)b);

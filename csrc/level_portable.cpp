@@ -36,6 +36,7 @@ struct Portable {
         return result;
     }
     static Vector broadcast(const float* from) { return {{*from, *from, *from, *from}}; }
+    static void prefetch(const float*) {}
     static Vector add(Vector a, Vector b) {
         for (std::int64_t j = 0; j < lanes; ++j) a.value[j] += b.value[j];
         return a;

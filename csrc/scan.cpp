@@ -2,14 +2,15 @@
 
 #include <algorithm>
 #include <atomic>
-#include <system_error>
-#include <thread>
+#include <cmath>
+
+#include "threads.h"
 
 namespace deltalens {
 
 namespace {
 
-constexpr std::int64_t most_row_panels = 8;  // their products of a block are about 100 KiB
+constexpr std::int64_t most_row_panels = 16;  // their products of a block are about 224 KiB
 
 std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
 
@@ -33,7 +34,7 @@ class Worker {
           products_(static_cast<std::size_t>(row_panels * kernels_.rows * block_columns)) {}
 
     // Rows first … of at most row_panels tiles. False when stopped.
-    bool run(std::int64_t first, std::int64_t last, const std::function<bool()>& stopped) {
+    bool run(std::int64_t first, std::int64_t last, const Stopped& stopped) {
         const std::int64_t per_block = block_columns / panels_.width();
         for (std::int64_t panel = 0; panel < panels_.count(); panel += per_block) {
             if (stopped()) {
@@ -115,35 +116,34 @@ bool Scan::run() const {
         std::clamp<std::int64_t>(ceil_div(tiles, 4 * threads), 1, most_row_panels);
     const std::int64_t share = row_panels * panels.kernels().rows;
     std::atomic<std::int64_t> next{0};
-    std::atomic<bool> stop{false};
-    const auto work = [&](const std::function<bool()>& stopped) {
+    const auto work = [&](const Stopped& stopped) {
         Worker worker(*this, row_panels);
-        for (std::int64_t first = next.fetch_add(share); first < rows.n;
-             first = next.fetch_add(share)) {
-            if (!worker.run(first, std::min(first + share, rows.n), stopped)) {
-                return;
-            }
+        std::int64_t first = next.fetch_add(share);
+        while (first < rows.n && worker.run(first, std::min(first + share, rows.n), stopped)) {
+            first = next.fetch_add(share);
         }
     };
-    std::vector<std::thread> others;
-    const std::int64_t useful = std::min<std::int64_t>(threads, ceil_div(rows.n, share));
-    for (std::int64_t i = 1; i < useful; ++i) {
-        try {
-            others.emplace_back(work, [&] { return stop.load(std::memory_order_relaxed); });
-        } catch (const std::system_error&) {
-            break;  // no more threads to be had; those there are do the work
+    return on_threads(std::min<std::int64_t>(threads, ceil_div(rows.n, share)), poll, work);
+}
+
+void row_norms(const Kernels& kernels, const Rows& rows, std::int64_t depth, int threads,
+               double* norms) {
+    std::atomic<std::int64_t> next{0};
+    const auto work = [&](const Stopped&) {
+        float row[block_columns];
+        for (std::int64_t r = next++; r < rows.n; r = next++) {
+            double squares = 0.0;
+            for (std::int64_t first = 0; first < depth; first += block_columns) {
+                const std::int64_t n = std::min(block_columns, depth - first);
+                widen(kernels, rows, r, first, n, row);
+                std::fill(row + n, row + block_columns, 0.0f);
+                squares += kernels.dot(row, 2 * kernels.lanes, block_columns / (2 * kernels.lanes),
+                                       row);
+            }
+            norms[r] = std::sqrt(squares);
         }
-    }
-    work([&] {
-        if (poll()) {
-            stop = true;
-        }
-        return stop.load(std::memory_order_relaxed);
-    });
-    for (std::thread& thread : others) {
-        thread.join();
-    }
-    return !stop;
+    };
+    on_threads(threads, [] { return false; }, work);
 }
 
 }  // namespace deltalens

@@ -45,6 +45,10 @@ struct Scan {
     bool run() const;
 };
 
+// Euclidean norms [rows.n], in fp64.
+void row_norms(const Kernels& kernels, const Rows& rows, std::int64_t depth, int threads,
+               double* norms);
+
 // Numbers first … first + n - 1 of a row as fp32.
 void widen(const Kernels& kernels, const Rows& rows, std::int64_t row, std::int64_t first,
            std::int64_t n, float* out);

@@ -27,6 +27,9 @@ struct Tile {
             left[r] = right[r] = Ops::zero();
         }
         for (std::int64_t k = 0; k < depth; ++k, b += width) {
+            // Where the panel goes on, for the next slab.
+            Ops::prefetch(b + block_depth * width);
+            Ops::prefetch(b + block_depth * width + lanes);
             const Vector b_left = Ops::load(b), b_right = Ops::load(b + lanes);
 #pragma GCC unroll 16
             for (std::int64_t r = 0; r < rows; ++r) {

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import deltalens
-from deltalens.engine.extension import cpu_extension, cpu_level
+from deltalens.engine.extension import as_array, cpu_extension, cpu_level
 from deltalens.engine.impl import cpp
 from deltalens.engine.implementations import choose_impl
 from engine_oracle import FORMS, Case, brute_force_topk, random_case
@@ -99,7 +99,7 @@ def test_numbers_of_a_decoder_are_read_exactly(level, dtype):
     form = EXTENSION.TokenForm(1, 1, level, False)
     one = np.ones((1, 1), dtype=np.float32)
     form.set(0, one, one, np.ones(1), np.ones(1))
-    sums, _ = form.scan(cpp._as_numpy(rows), 2, False)
+    sums, _ = form.scan(as_array(rows), 2, False)
     assert np.array_equal(sums, rows[:, 0].double().square().numpy())
 
 

@@ -7,6 +7,10 @@ import importlib
 import os
 import warnings
 from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from deltalens.errors import InputError
 
@@ -50,3 +54,11 @@ def cpu_level() -> str | None:
             f"DELTALENS_CPU_LEVEL is {level!r} but this machine has {', '.join(available)}"
         )
     return level
+
+
+def as_array(rows: Tensor) -> Any:
+    """A CPU tensor [n, d_model] as the extension reads it, in place; bfloat16 as its bits."""
+    rows = rows.detach()
+    if rows.stride(1) != 1:
+        rows = rows.contiguous()
+    return (rows.view(torch.uint16) if rows.dtype == torch.bfloat16 else rows).numpy()

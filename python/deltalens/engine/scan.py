@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deltalens.engine.checks import check_k
 from deltalens.engine.decoder import Decoder, tiles
+from deltalens.engine.norms import row_norms
 from deltalens.engine.precision import SMALLEST_NORMAL, exact_matmul, gamma
 from deltalens.engine.problem import Problem
 from deltalens.engine.ranking import Candidates, Ranking, TopLatents, select
@@ -110,7 +111,7 @@ class _Band:
 def _tiles(problem: Problem) -> Iterator[_Tile]:
     for start, rows in tiles(problem.decoder, problem.tile_rows):
         rows = rows.to(problem.device)
-        norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+        norms = row_norms(rows)
         yield _Tile(start, rows, norms, norms.isfinite())
 
 
@@ -163,7 +164,7 @@ def _rescore(
             assert problem.presence is not None
             present = (rows.double() @ problem.presence[query]) > 0
             rows, chunk = rows[present], chunk.to(problem.device)[present]
-        norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+        norms = row_norms(rows)
         scored = _score(problem.exact[query], rows, norms, normalize)
         scores.append(scored.scores[0])
         errors.append(scored.error[0])

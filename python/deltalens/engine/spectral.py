@@ -5,21 +5,47 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deltalens.engine.precision import SMALLEST_NORMAL, UNIT_ROUNDOFF, gamma
+from deltalens.engine.norms import frobenius_bound, largest_magnitude
+from deltalens.engine.precision import (
+    SMALLEST_NORMAL,
+    UNIT_ROUNDOFF,
+    gamma,
+    power_of_two_scale,
+)
+
+# One rounding to bfloat16, after one to fp32 at most.
+_BF16_ROUNDOFF = 1.01 * 2.0**-9
 
 
 def spectral_norm_bound(matrix: Tensor, squarings: int = 2) -> float:
-    """A number that ‖matrix‖₂ does not exceed, for finite fp32 [d, d].
+    """A number that ‖matrix‖₂ does not exceed, for finite fp32 or fp64 [d, d].
 
     ‖M‖₂² = ‖MᵀM‖₂, and ‖·‖₂ ≤ ‖·‖_F: after s squarings the bound exceeds a flat spectrum's norm by
-    a factor of about d^(1/2^(s+1)) and costs 2·s·d³ FLOP. With ‖M‖_F = 1 the rounding of a squaring
-    in fp32 has Frobenius norm at most γ_d ‖ |Mᵀ||M| ‖_F ≤ γ_d, whatever the order of summation.
+    a factor of about d^(1/2^(s+1)). A squaring is a product of bfloat16 matrices, 2·d³ FLOP, whose
+    rounding is added to the bound.
     """
-    norm = float(torch.linalg.matrix_norm(matrix, dtype=torch.float64)) * (1 + 2.0**-40)
-    if squarings == 0 or norm == 0.0:
+    largest = largest_magnitude(matrix)
+    if largest == 0.0:
+        return 0.0
+    scale = power_of_two_scale(largest)
+    scaled = (matrix * scale).float()
+    rounding = 2 * UNIT_ROUNDOFF[torch.float32] * frobenius_bound(scaled)
+    return (_bound(scaled, squarings) + rounding) / scale
+
+
+def _bound(matrix: Tensor, squarings: int) -> float:
+    """The same for fp32 with magnitudes near 1.
+
+    For M of ‖M‖_F = 1, rounded to M̂ = M + δ: ‖M‖₂ ≤ ‖M̂‖₂ + ‖δ‖_F. The fp32 sums of M̂ᵀM̂ are off by
+    at most γ_d ‖ |M̂ᵀ||M̂| ‖_F ≤ γ_d ‖M̂‖_F² in Frobenius norm, whatever their order, and are then
+    rounded to bfloat16.
+    """
+    norm = frobenius_bound(matrix)
+    if squarings == 0:
         return norm
-    unit = (matrix.double() / norm).float()
     width = matrix.shape[0]
-    rounding = gamma(width + 2, torch.float32) + width**2 * SMALLEST_NORMAL[torch.float32]
-    square = spectral_norm_bound(unit.T @ unit, squarings - 1) + rounding
-    return norm * (square**0.5 + 2 * UNIT_ROUNDOFF[torch.float32]) * (1 + 2.0**-40)
+    unit = (matrix / norm).bfloat16()
+    square = (unit.T @ unit).float()
+    sums = 1.01 * gamma(width + 2, torch.float32) + width**2 * SMALLEST_NORMAL[torch.float32]
+    rounding = _BF16_ROUNDOFF * frobenius_bound(square) + sums
+    return norm * ((_bound(square, squarings - 1) + rounding) ** 0.5 + _BF16_ROUNDOFF)

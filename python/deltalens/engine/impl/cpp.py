@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.decoder import Decoder
-from deltalens.engine.extension import cpu_extension, cpu_level
+from deltalens.engine.extension import as_array, cpu_extension, cpu_level
+from deltalens.engine.norms import frobenius_bound, largest_magnitude, row_norms
 from deltalens.engine.precision import (
     SMALLEST_NORMAL,
     UNIT_ROUNDOFF,
@@ -51,14 +52,6 @@ def _flushed(d_model: int, norms: Tensor) -> Tensor:
     zero; fp32 may be, depending on the process. The other operand is scaled to be at most 4.
     """
     return 8 * d_model * SMALLEST_NORMAL[_FP32] * (1 + norms)
-
-
-def _as_numpy(rows: Tensor) -> Any:
-    """Rows as the kernels read them in place, bfloat16 as its bits."""
-    rows = rows.detach()
-    if rows.stride(1) != 1:
-        rows = rows.contiguous()
-    return (rows.view(torch.uint16) if rows.dtype == torch.bfloat16 else rows).numpy()
 
 
 def quadratic_screen_pays(decoder: Decoder) -> bool:
@@ -114,7 +107,7 @@ class TokenScorer:
             x, y = (x * scale_x).float(), (y * scale_y).float()
             if lost is not None:
                 x, y = lost.round(x, y)
-            x_norms, y_norms = _norms(x), _norms(y)
+            x_norms, y_norms = row_norms(x), row_norms(y)
             form.set(
                 start,
                 x.numpy(),
@@ -131,12 +124,12 @@ class TokenScorer:
 
     def scores(self, rows: Tensor) -> Tensor:
         """fp64 [1, n] for rows [n, d_model]."""
-        sums, _ = self.form.scan(_as_numpy(rows), torch.get_num_threads(), False)
+        sums, _ = self.form.scan(as_array(rows), torch.get_num_threads(), False)
         return torch.from_numpy(sums)[None] * self.scale
 
     def scores_and_error(self, rows: Tensor, norms: Tensor) -> TileScores:
         """Scores with bounds, in the same pass."""
-        sums, slopes = self.form.scan(_as_numpy(rows), torch.get_num_threads(), True)
+        sums, slopes = self.form.scan(as_array(rows), torch.get_num_threads(), True)
         flushed = _flushed(self.d_model, norms)
         per_square = (
             self.rounding
@@ -170,8 +163,8 @@ class _TokenRows:
         """Powers of two that bring the largest magnitudes of x and of y near 1."""
         largest_x = largest_y = 0.0
         for _, x, y in self.blocks():
-            largest_x = max(largest_x, float(x.abs().max()))
-            largest_y = max(largest_y, float(y.abs().max()))
+            largest_x = max(largest_x, largest_magnitude(x))
+            largest_y = max(largest_y, largest_magnitude(y))
         return power_of_two_scale(largest_x), power_of_two_scale(largest_y)
 
 
@@ -183,7 +176,7 @@ class _LostMoment:
     """
 
     def __init__(self, d_model: int) -> None:
-        self._lost = torch.zeros(d_model, d_model, dtype=torch.float64)
+        self._lost = torch.zeros(d_model, d_model)
         self._magnitude = 0.0
         self._tokens = 0
 
@@ -191,33 +184,19 @@ class _LostMoment:
         """x and y [tokens, d_model] rounded; the differences to fp32 x and y are exact."""
         rounded_x, rounded_y = x.bfloat16().float(), y.bfloat16().float()
         lost_x, lost_y = x - rounded_x, y - rounded_y
-        self._lost += lost_x.T @ y
-        self._lost += rounded_x.T @ lost_y
-        self._magnitude += float(_norms(lost_x).norm() * _norms(y).norm())
-        self._magnitude += float(_norms(rounded_x).norm() * _norms(lost_y).norm())
+        self._lost.addmm_(lost_x.T, y)
+        self._lost.addmm_(rounded_x.T, lost_y)
+        self._magnitude += float(row_norms(lost_x).norm() * row_norms(y).norm())
+        self._magnitude += float(row_norms(rounded_x).norm() * row_norms(lost_y).norm())
         self._tokens += x.shape[0]
         return rounded_x, rounded_y
 
     def bound(self) -> float:
         """Bound on the spectral norm of the symmetrised loss, roundings of its sum included."""
-        symmetric = (self._lost + self._lost.T) / 2
-        width = symmetric.shape[0]
-        rounding = gamma(_BLOCK_T + 8, _FP32) * self._magnitude
+        width = self._lost.shape[0]
+        rounding = gamma(2 * self._tokens + 8, _FP32) * self._magnitude
         flushed = 4 * width * self._tokens * SMALLEST_NORMAL[_FP32]
-        return _spectral_norm(symmetric) + rounding + flushed
-
-
-def _spectral_norm(matrix: Tensor) -> float:
-    """Bound on the spectral norm of fp64 ``matrix``, worked out in fp32."""
-    scale = power_of_two_scale(float(matrix.abs().max()))
-    narrow = (matrix * scale).float()
-    lost = UNIT_ROUNDOFF[_FP32] * float(torch.linalg.matrix_norm(narrow, dtype=torch.float64))
-    flushed = matrix.shape[0] * SMALLEST_NORMAL[_FP32]
-    return (spectral_norm_bound(narrow) + 2 * lost + flushed) / scale
-
-
-def _norms(rows: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+        return spectral_norm_bound((self._lost + self._lost.T) / 2) + rounding + flushed
 
 
 @dataclass(frozen=True)
@@ -244,7 +223,7 @@ class QuadraticScorer:
 
     def scores(self, rows: Tensor) -> Tensor:
         """fp64 [B, n] for rows [n, d_model]."""
-        array, threads = _as_numpy(rows), torch.get_num_threads()
+        array, threads = as_array(rows), torch.get_num_threads()
         sums = [torch.from_numpy(form.scan(array, threads)) for form in self.forms]
         return torch.stack(sums) * self.scales[:, None]
 
@@ -260,18 +239,15 @@ def _prepare_moment(moment: Tensor, screen: bool) -> tuple[Any, float, float]:
     scale.
 
     The kernels' own error is at most γ_n |d|ᵀ|Ŝ||d| ≤ γ_n ‖Ŝ‖_F ‖d‖²; the fp64 sum counts as one
-    more rounding. S − Ŝ is measured: by its Frobenius norm, or in a screen, where it is large, by a
-    bound on its spectral norm.
+    more rounding, and so does that of S to fp32. In a screen, ‖S − Ŝ‖₂ is measured and bounded.
     """
-    scale = power_of_two_scale(float(moment.abs().max()))
+    scale = power_of_two_scale(largest_magnitude(moment))
     scaled = moment * scale
     rounded = (scaled.bfloat16() if screen else scaled).float()
-    lost = scaled - rounded.double()
-    lost_norm = _spectral_norm(lost) if screen else float(torch.linalg.matrix_norm(lost))
-    norm = float(torch.linalg.matrix_norm(rounded, dtype=torch.float64))
-    relative = gamma(_chain_length(moment.shape[0], screen) + 2, _FP32)
+    lost = spectral_norm_bound(scaled.sub_(rounded)) if screen else 0.0
+    relative = gamma(_chain_length(moment.shape[0], screen) + 3, _FP32)
     form = _extension().QuadraticForm(rounded.numpy(), cpu_level(), screen)
-    return form, 1.0 / scale, relative * norm + lost_norm
+    return form, 1.0 / scale, relative * frobenius_bound(rounded) + lost
 
 
 def _extension() -> Any:

@@ -1,0 +1,226 @@
+"""Both forms on the Triton kernels, each with a bound on its rounding error.
+
+A scorer is as accurate as fp32 arithmetic: float32 decoders are multiplied in fp32, 16-bit ones on
+tensor cores with the other operand as a sum of three 16-bit parts. A screen uses one part, and
+float32 decoders rounded to float16, so that it runs at the tensor cores' full rate; what the
+rounding does to the scores is bounded by measured norms, so that a top-k screened by it is exact.
+
+A tensor core sums products exactly only in part: the terms of a step are aligned to the largest
+exponent among them and the running sum, and cut to 24 bits or more (Fasi, Higham, Mikaitis and
+Pranesh, "Numerical behavior of NVIDIA tensor cores", 2021). With steps of four or more products a
+dot product of length n is then off by at most n · 2⁻²² · Σ|x_j y_j|.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from deltalens.engine.decoder import Decoder
+from deltalens.engine.impl.triton_operands import (
+    Operand,
+    RoundedRows,
+    operand_dtype,
+    operands,
+    part_count,
+    scale_for,
+    spectral_norm,
+    with_contiguous_rows,
+)
+from deltalens.engine.precision import SMALLEST_NORMAL, gamma
+from deltalens.engine.tile import TileScores
+from deltalens.kernels.configs import TileConfig, capability_of, tile_config
+from deltalens.kernels.parts import split_parts
+from deltalens.kernels.quadratic_form import fold_symmetric, quadratic_form
+from deltalens.kernels.row_norms import row_norms as norms_of_contiguous
+from deltalens.kernels.token_attribution import token_attribution
+
+_FP32 = torch.float32
+_TENSOR_CORE_UNIT = 2.0**-22
+_PARTS_SLACK = 1 + 2.0**-6  # Σ_p |x_p| over |Σ_p x_p| for parts that halve 8 bits or more
+_SLACK = 1 + 2.0**-30  # of the fp64 arithmetic on bounds
+
+
+def screen_pays(decoder: Decoder) -> bool:
+    """Whether the decoder is long enough to make up for the screen's bounds, about 10·d³ FLOP."""
+    return decoder.n_latents > 16 * decoder.d_model
+
+
+def row_norms(rows: Tensor) -> Tensor:
+    """Euclidean norms, fp64 [n], of decoder rows [n, d_model] without a copy of them."""
+    return norms_of_contiguous(with_contiguous_rows(rows))
+
+
+def _config(like: Tensor, dtype: torch.dtype, parts: int) -> TileConfig:
+    aligned = like.shape[-1] * dtype.itemsize % 16 == 0
+    return tile_config(capability_of(like), dtype, parts=parts, aligned=aligned)
+
+
+def _dot_error(length: int, dtype: torch.dtype, parts: int) -> float:
+    """Bound on |fl(x·y) − x·y| / Σ|x_j y_j| in the kernels, y the sum of its parts."""
+    if dtype == _FP32:
+        return gamma(length + 2, _FP32)
+    units = length * parts * _TENSOR_CORE_UNIT
+    return units / (1 - units) * _PARTS_SLACK
+
+
+@dataclass(frozen=True)
+class QuadraticScorer:
+    """d_iᵀ S_b d_i for B moments; memory O(tile + parts · B · d_model²)."""
+
+    lower: Tensor  # [B, parts, d_model, d_model], folded and scaled
+    config: TileConfig
+    scales: Tensor  # fp64 [B]: what scores are multiplied with
+    error_per_square: Tensor  # fp64 [B], of a row that is multiplied as it is
+    spectral: Tensor  # fp64 [B], bound on ‖S_b‖₂, 0 where rows are never rounded
+
+    @classmethod
+    def prepare(
+        cls, moments: Tensor, accumulated: Tensor, *, dtype: torch.dtype, screen: bool = False
+    ) -> QuadraticScorer:
+        """From symmetric fp64 moments [B, d_model, d_model], for decoder rows of ``dtype``.
+
+        ``accumulated`` [B] bounds the spectral norm of each moment's own rounding error.
+        """
+        operand = operand_dtype(dtype, screen=screen)
+        parts = part_count(operand, screen=screen)
+        config = _config(moments, operand, parts)
+        prepared = [_prepare_moment(moment, operand, parts, config) for moment in moments]
+        scales, error = torch.tensor([p[1:] for p in prepared], dtype=torch.float64).T
+        spectral = torch.zeros_like(error)
+        if operand != dtype:
+            spectral = torch.tensor([spectral_norm(m) for m in moments], dtype=torch.float64)
+        device = moments.device
+        return cls(
+            torch.stack([p[0] for p in prepared]),
+            config,
+            scales.to(device),
+            error.to(device) + accumulated,
+            spectral.to(device) + accumulated,
+        )
+
+    def scores(self, rows: Tensor) -> Tensor:
+        """fp64 [B, n] for rows [n, d_model]."""
+        return self.scores_and_error(rows, row_norms(rows)).scores
+
+    def scores_and_error(self, rows: Tensor, norms: Tensor) -> TileScores:
+        """Scores with bounds; rounding a row by δ adds ‖S‖₂ (2‖d‖‖δ‖ + ‖δ‖²)."""
+        results = [self._score(part) for part in operands(rows, norms, self.lower.dtype)]
+        scores, errors = zip(*results, strict=True)
+        return TileScores(torch.cat(scores, 1), torch.cat(errors, 1) * _SLACK)
+
+    def _score(self, part: Operand) -> TileScores:
+        scores = (
+            quadratic_form(part.rows, self.lower, config=self.config).double()
+            * self.scales[:, None]
+        )
+        _, parts, width, _ = self.lower.shape
+        flushed = 4 * parts * width**2 * SMALLEST_NORMAL[_FP32] * (1 + part.norms)
+        error = self.error_per_square[:, None] * part.norms.square()
+        error += self.spectral[:, None] * part.lost * (2 * part.norms + part.lost)
+        error += self.scales[:, None] * flushed
+        return TileScores(scores * part.unscale, error * part.unscale)
+
+
+def _prepare_moment(
+    moment: Tensor, dtype: torch.dtype, parts: int, config: TileConfig
+) -> tuple[Tensor, float, float]:
+    """Parts of the folded moment, the scale of its scores, and |score − exact| / ‖d‖².
+
+    The kernel sums products over a chain, multiplies with a column block of d and sums that, and
+    adds up chains, column blocks and splits in fp32. Its error is at most the sum of the relative
+    errors times |d|ᵀ|Ŝ||d| ≤ ‖Ŝ‖_F ‖d‖². S − Ŝ is measured: by its Frobenius norm, or where it is
+    large, with one 16-bit part, by a bound on its spectral norm.
+    """
+    scale = scale_for(float(moment.abs().max()), dtype)
+    lost = fold_symmetric(moment * scale)
+    norm = float(torch.linalg.matrix_norm(moment)) * scale * (1 + 2.0**-7)
+    lower = split_parts(lost, dtype, parts)
+    for part in lower:
+        lost -= part.double()
+    lost = (lost + lost.T) / 2
+    lost_norm = (
+        spectral_norm(lost)
+        if parts == 1 and dtype != _FP32
+        else float(torch.linalg.matrix_norm(lost))
+    )
+    width = moment.shape[0]
+    relative = _dot_error(min(width, config.chain), dtype, parts)
+    column_blocks = -(-width // config.columns)
+    sums = config.columns + column_blocks * (2 + -(-width // config.chain))
+    relative += gamma(sums + 2, _FP32) * (1 + relative) * _PARTS_SLACK
+    return lower, 1.0 / scale, (relative * norm + lost_norm) / scale
+
+
+@dataclass(frozen=True)
+class TokenScorer:
+    """Σ_t (x_t·d)(y_t·d) for x = −w γ and y = a − ā, both scaled; memory O(tile + parts · rows).
+
+    With p_t ≥ |fl(x_t·d) − x_t·d| and q_t likewise for y, each term is off by at most
+    p_t|fl(y)| + |fl(x)|q_t + p_t·q_t, where p_t = r‖x_t‖‖d‖. By Cauchy–Schwarz the sum over tokens
+    is at most r‖d‖ (‖X‖_F √Σfl(y)² + ‖Y‖_F √Σfl(x)²) + r²‖d‖² ‖X‖_F ‖Y‖_F: the kernel returns the
+    two sums of squares. Adding up the terms costs a relative γ of √(Σfl(x)² Σfl(y)²).
+    """
+
+    operands: RoundedRows
+    config: TileConfig
+    relative: float  # r
+
+    @classmethod
+    def prepare(
+        cls,
+        acts: Tensor,
+        grads: Tensor,
+        baseline: Tensor,
+        weights: Tensor,
+        *,
+        dtype: torch.dtype,
+        screen: bool = False,
+    ) -> TokenScorer:
+        """Fold weights and baseline into the rows, for decoder rows of ``dtype``."""
+        operand = operand_dtype(dtype, screen=screen)
+        parts = part_count(operand, screen=screen)
+        rows = RoundedRows.prepare(
+            acts,
+            grads,
+            baseline,
+            weights,
+            dtype=operand,
+            parts=parts,
+            rows_rounded=operand != dtype,
+        )
+        relative = _dot_error(acts.shape[1], operand, parts)
+        return cls(rows, _config(acts, operand, parts), relative)
+
+    def scores(self, rows: Tensor) -> Tensor:
+        """fp64 [1, n] for rows [n, d_model]."""
+        return self.scores_and_error(rows, row_norms(rows)).scores
+
+    def scores_and_error(self, rows: Tensor, norms: Tensor) -> TileScores:
+        """Scores with bounds; rounding a row by δ adds ‖S‖₂ (2‖d‖‖δ‖ + ‖δ‖²)."""
+        results = [self._score(part) for part in operands(rows, norms, self.operands.x.dtype)]
+        scores, errors = zip(*results, strict=True)
+        return TileScores(torch.cat(scores)[None], torch.cat(errors)[None] * _SLACK)
+
+    def _score(self, part: Operand) -> tuple[Tensor, Tensor]:
+        held, tiny = self.operands, SMALLEST_NORMAL[_FP32]
+        result = token_attribution(part.rows, held.x, held.y, squares=True, config=self.config)
+        assert result.sum_xx is not None
+        assert result.sum_yy is not None
+        _, tokens, width = held.x.shape
+        sums = gamma(self.config.columns + -(-tokens // self.config.columns) + 3, _FP32)
+        x_size, y_size = (
+            ((total.double() + tokens * tiny) * (1 + 2 * sums)).sqrt()
+            for total in (result.sum_xx, result.sum_yy)
+        )
+        slope = self.relative * part.norms
+        error = slope * (held.x_norm * y_size + held.y_norm * x_size)
+        error += slope.square() * (held.x_norm * held.y_norm) + sums * x_size * y_size
+        error += held.lost * part.norms.square()
+        error += held.spectral * part.lost * (2 * part.norms + part.lost)
+        flushed = 4 * len(held.x) * width * tiny * (1 + part.norms)
+        error += tokens * flushed * (x_size + y_size + flushed + 1)
+        unscale = part.unscale * held.scale
+        return result.scores.double() * unscale, error * unscale

@@ -1,0 +1,181 @@
+"""What the Triton kernels multiply: rows in the kernels' precision, and how much that loses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from deltalens.engine.precision import SMALLEST_NORMAL, UNIT_ROUNDOFF, gamma, power_of_two_scale
+from deltalens.engine.spectral import spectral_norm_bound
+from deltalens.kernels.parts import split_parts
+
+_FP32 = torch.float32
+_BLOCK_T = 4096  # tokens prepared at a time
+_ROUNDED_ELEMENTS = 1 << 25  # of float32 rows rounded at a time
+_HALF_SCALE = 2.0**10  # lifts small numbers out of float16's subnormal range
+
+
+def operand_dtype(dtype: torch.dtype, *, screen: bool) -> torch.dtype:
+    """What decoder rows of ``dtype`` are multiplied in."""
+    return torch.float16 if dtype == _FP32 and screen else dtype
+
+
+def part_count(dtype: torch.dtype, screen: bool) -> int:
+    """How many parts of ``dtype`` make up the other operand."""
+    return 1 if screen or dtype == _FP32 else 3
+
+
+def scale_for(largest: float, dtype: torch.dtype) -> float:
+    """A power of two that brings numbers up to ``largest`` into the middle of the range."""
+    scale = power_of_two_scale(largest)
+    return scale * _HALF_SCALE if dtype == torch.float16 else scale
+
+
+def spectral_norm(matrix: Tensor) -> float:
+    """Bound on the spectral norm of a finite matrix, worked out in fp32."""
+    scale = power_of_two_scale(float(matrix.abs().max()))
+    narrow = (matrix * scale).float()
+    lost = UNIT_ROUNDOFF[_FP32] * float(torch.linalg.matrix_norm(narrow, dtype=torch.float64))
+    flushed = matrix.shape[0] * SMALLEST_NORMAL[_FP32]
+    return (spectral_norm_bound(narrow, squarings=3) + 2 * lost + flushed) / scale
+
+
+def with_contiguous_rows(rows: Tensor) -> Tensor:
+    """The rows themselves, or a copy when their elements are not adjacent."""
+    return rows if rows.stride(1) == 1 or rows.shape[1] == 1 else rows.contiguous()
+
+
+def row_norms(rows: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(rows, dim=-1, dtype=torch.float64)
+
+
+class Operand(NamedTuple):
+    """Decoder rows as a kernel reads them: ``scale · d = rows + lost``, scale a power of two."""
+
+    rows: Tensor  # [n, d_model]
+    norms: Tensor  # fp64 [n], of rows
+    lost: Tensor  # fp64 [n], norm of what is lost
+    unscale: Tensor  # fp64 [n], 1 / scale²
+
+
+def operands(rows: Tensor, norms: Tensor, dtype: torch.dtype) -> Iterator[Operand]:
+    """The rows of a tile in ``dtype``, so many at a time that a copy of them is small."""
+    if rows.dtype == dtype:
+        yield Operand(
+            with_contiguous_rows(rows), norms, torch.zeros_like(norms), torch.ones_like(norms)
+        )
+        return
+    for chunk in rows.split(max(1, _ROUNDED_ELEMENTS // rows.shape[1])):
+        exponents = torch.frexp(chunk.abs().amax(1)).exponent.clamp(-120, 120)
+        scale = torch.ldexp(torch.ones_like(exponents, dtype=_FP32), -exponents)
+        scaled = chunk * scale[:, None]
+        rounded = scaled.to(dtype)
+        lost = row_norms(scaled.sub_(rounded)) * (1 + 2.0**-20)
+        lost += rows.shape[1] * SMALLEST_NORMAL[_FP32]
+        yield Operand(rounded, row_norms(rounded), lost, scale.double().square().reciprocal())
+
+
+@dataclass(frozen=True)
+class RoundedRows:
+    """x = −w γ and y = a − ā, scaled, as parts; with norms and bounds on what the rounding loses.
+
+    Losses are those of the quadratic form they make, M = Σ_t x_t y_tᵀ after symmetrising: its own
+    spectral norm and that of M − M̂.
+    """
+
+    x: Tensor  # [parts, tokens, d_model]
+    y: Tensor  # [parts, tokens, d_model]
+    scale: float
+    x_norm: float  # Frobenius norms
+    y_norm: float
+    lost: float
+    spectral: float
+
+    @classmethod
+    def prepare(
+        cls,
+        acts: Tensor,
+        grads: Tensor,
+        baseline: Tensor,
+        weights: Tensor,
+        *,
+        dtype: torch.dtype,
+        parts: int,
+        rows_rounded: bool,
+    ) -> RoundedRows:
+        """``rows_rounded``: whether ‖M‖₂ is needed because decoder rows will be rounded too."""
+        source = _Source(acts, grads, baseline.double(), weights.double(), dtype)
+        shape = (parts, *acts.shape)
+        x_parts, y_parts = (torch.empty(shape, dtype=dtype, device=acts.device) for _ in range(2))
+        whole, lost = _MomentNorm(acts), _MomentNorm(acts)
+        by_norms = x_square = y_square = 0.0
+        for part, x, y in source.blocks():
+            x_parts[:, part] = split_parts(x, dtype, parts)
+            y_parts[:, part] = split_parts(y, dtype, parts)
+            x_held, y_held = x_parts[:, part].double().sum(0), y_parts[:, part].double().sum(0)
+            x_square += float(x.square().sum())
+            y_square += float(y.square().sum())
+            by_norms += float(row_norms(x - x_held) @ row_norms(y))
+            by_norms += float(row_norms(x_held) @ row_norms(y - y_held))
+            if parts == 1 and dtype != _FP32:
+                lost.add(x - x_held, y)
+                lost.add(x_held, y - y_held)
+            if rows_rounded:
+                whole.add(x, y)
+        return cls(
+            x_parts,
+            y_parts,
+            1.0 / (source.x_scale * source.y_scale),
+            x_square**0.5,
+            y_square**0.5,
+            min(by_norms, lost.bound()) if lost.used else by_norms,
+            whole.bound() if rows_rounded else 0.0,
+        )
+
+
+class _Source:
+    """x and y in fp64, a block of tokens at a time, scaled to the middle of the range."""
+
+    def __init__(
+        self, acts: Tensor, grads: Tensor, baseline: Tensor, weights: Tensor, dtype: torch.dtype
+    ) -> None:
+        self._inputs = acts, grads, baseline, weights
+        self.x_scale = self.y_scale = 1.0
+        largest = [(float(x.abs().max()), float(y.abs().max())) for _, x, y in self.blocks()]
+        self.x_scale = scale_for(max(x for x, _ in largest), dtype)
+        self.y_scale = scale_for(max(y for _, y in largest), dtype)
+
+    def blocks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        acts, grads, baseline, weights = self._inputs
+        for start in range(0, acts.shape[0], _BLOCK_T):
+            part = slice(start, start + _BLOCK_T)
+            x = (-self.x_scale * weights[part, None]) * grads[part].double()
+            yield part, x, (acts[part].double() - baseline) * self.y_scale
+
+
+class _MomentNorm:
+    """A bound on the spectral norm of sym(Σ_t x_t y_tᵀ), accumulated in fp32 products."""
+
+    def __init__(self, like: Tensor) -> None:
+        width = like.shape[1]
+        self._sum = torch.zeros(width, width, dtype=torch.float64, device=like.device)
+        self._magnitude = 0.0
+        self._tokens = 0
+
+    @property
+    def used(self) -> bool:
+        return self._tokens > 0
+
+    def add(self, x: Tensor, y: Tensor) -> None:
+        self._sum += x.float().T @ y.float()
+        self._magnitude += float(x.norm() * y.norm())
+        self._tokens += x.shape[0]
+
+    def bound(self) -> float:
+        rounding = gamma(_BLOCK_T + 8, _FP32) * self._magnitude
+        flushed = 8 * self._sum.shape[0] * self._tokens * SMALLEST_NORMAL[_FP32]
+        return spectral_norm((self._sum + self._sum.T) / 2) + rounding + flushed
