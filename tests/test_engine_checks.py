@@ -69,7 +69,7 @@ def test_bad_input_is_named(name, function):
 
 def test_a_kernel_that_cannot_run_is_refused_with_what_is_missing(monkeypatch):
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
-    with pytest.raises(deltalens.InputError, match="impl='triton' needs .*; use torch or auto"):
+    with pytest.raises(deltalens.InputError, match=r"impl='triton' needs .*; use torch or auto"):
         deltalens.attribution(**inputs(impl="triton"))
 
 

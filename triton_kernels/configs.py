@@ -25,7 +25,7 @@ class TileConfig:
     depth: int
     num_warps: int
     num_stages: int
-    chain: int = 512
+    chain: int = 1024
 
 
 _FP32 = TileConfig(rows=64, columns=64, depth=32, num_warps=8, num_stages=3)
