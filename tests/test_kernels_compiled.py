@@ -1,0 +1,67 @@
+"""Every kernel compiled for real architectures: registers, spills, shared memory, matrix units."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+HERE = Path(__file__).parent
+RECORDED = json.loads((HERE / "compiled_kernels.json").read_text())
+CASES = [(kernel, arch) for kernel, by_arch in RECORDED.items() for arch in by_arch]
+# Bytes a block can have. Ampere's configurations also serve consumer chips, which have 99 KB.
+SHARED = {"80": 99 * 1024, "90": 227 * 1024, "100": 227 * 1024}
+MATRIX_UNIT = {"80": "mma", "90": "wgmma", "100": "tcgen05"}
+# Versions of Triton differ by this many registers without consequence.
+LEEWAY = 16
+
+cases = pytest.mark.parametrize(("kernel", "arch"), CASES, ids=lambda value: str(value))
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    run = subprocess.run(
+        [sys.executable, str(HERE / "compile_kernels.py")],
+        env=os.environ
+        | {
+            "TRITON_INTERPRET": "0",
+            "TRITON_CACHE_DIR": str(tmp_path_factory.mktemp("triton")),
+            "TRITON_DEFAULT_FP_FUSION": "1",
+        },
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
+    return json.loads(run.stdout)
+
+
+def test_what_is_recorded_is_what_is_compiled(found):
+    assert [(kernel, arch) for kernel, by_arch in found.items() for arch in by_arch] == CASES
+
+
+@cases
+def test_nothing_spills_and_registers_are_as_recorded(found, kernel, arch):
+    taken = found[kernel][arch]
+    assert taken["spilled"] == 0
+    assert taken["registers"] <= RECORDED[kernel][arch]["registers"] + LEEWAY
+
+
+@cases
+def test_shared_memory_fits_the_chip(found, kernel, arch):
+    assert found[kernel][arch]["shared"] <= SHARED[arch]
+    assert found[kernel][arch]["shared"] <= RECORDED[kernel][arch]["shared"] * 1.25
+
+
+@cases
+def test_products_are_on_the_matrix_units_and_loads_are_asynchronous(found, kernel, arch):
+    taken = found[kernel][arch]
+    multiplies = kernel not in ("gate", "norms")
+    half = multiplies and "fp32" not in kernel
+    assert taken["unit"] == (MATRIX_UNIT[arch] if half else "fma")
+    assert (taken["asynchronous_copies"] > 0) == multiplies
