@@ -43,7 +43,7 @@ class CrossMoment:
     @property
     def matrix(self) -> Tensor:
         """S, symmetric, fp64 [d_model, d_model]."""
-        return (self._outer + self._outer.T) / 2
+        return (self._outer + self._outer.T).div_(2)
 
     @property
     def push_direction(self) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.checks import check_k
-from deltalens.engine.decoder import Decoder, TensorDecoder, tiles
+from deltalens.engine.decoder import Decoder, tiles
 from deltalens.engine.norms import row_norms
 from deltalens.engine.precision import SMALLEST_NORMAL, exact_matmul, gamma
 from deltalens.engine.problem import Problem
@@ -19,7 +19,6 @@ from deltalens.engine.tile import Scorer, TileScores
 from deltalens.engine.topk import StreamingTopK
 
 _RESCORE_ROWS = 512
-_PRESENCE_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -52,39 +51,71 @@ def top_latents(problem: Problem, k: int, ranking: Ranking, *, normalize: bool) 
 
     A latent stays a candidate while the upper end of its interval reaches the k-th largest lower
     end; candidates are rescored in fp64 and ranked by that. At most a few thousand candidates are
-    kept; when a screen leaves more, the scorer goes over the decoder again, and when that does too,
-    the result says ``certified=False``.
+    kept. Where there is a screen it goes first and the scorer over what it leaves, or, when that is
+    more, over the decoder again; when the scorer leaves more too, ``certified`` is False.
     """
     check_k(k, problem.decoder.n_latents)
     with exact_matmul():
-        prepare = problem.screen or problem.scorer
-        bands, bad = _scan(problem, prepare(), k, ranking, normalize)
-        if problem.screen and not all(band.candidates()[1] for band in bands):
-            bands, bad = _scan(problem, problem.scorer(), k, ranking, normalize)
+        found, bad = _candidates(problem, k, ranking, normalize)
         _warn_nonfinite(bad)
-        return [
-            select(_rescore(problem, query, band, ranking, normalize), k, ranking, bad)
-            for query, band in enumerate(bands)
+        rescored = [
+            _rescore(problem, query, latents, complete, ranking, normalize)
+            for query, (latents, complete) in enumerate(found)
         ]
+        return [select(candidates, k, ranking, bad) for candidates in rescored]
+
+
+_Found = list[tuple[Tensor, bool]]  # see _Band.candidates, for each query
+
+
+def _candidates(
+    problem: Problem, k: int, ranking: Ranking, normalize: bool
+) -> tuple[_Found, Tensor]:
+    """What a scan leaves of each query, and the latents of non-finite rows."""
+    if problem.screen is None:
+        return _scan(problem, problem.scorer(), k, ranking, normalize)
+    screened, bad = _scan(problem, problem.screen(), k, ranking, normalize)
+    scorer = problem.scorer()
+    if not all(complete for _, complete in screened):
+        return _scan(problem, scorer, k, ranking, normalize)
+    narrowed = [
+        _narrow(problem, scorer, query, latents, k, ranking, normalize)
+        for query, (latents, _) in enumerate(screened)
+    ]
+    return narrowed, bad
 
 
 def _scan(
     problem: Problem, scorer: Scorer, k: int, ranking: Ranking, normalize: bool
-) -> tuple[list[_Band], Tensor]:
-    """The band of each query, and the latents of non-finite rows."""
+) -> tuple[_Found, Tensor]:
     bands = [_Band(k) for _ in range(problem.queries)]
     nonfinite: list[Tensor] = []
     for tile in _tiles(problem):
-        scored = _score(scorer, tile.rows, tile.norms, normalize)
-        lower, upper = _intervals(scored, ranking)
-        if ranking.present_only:
-            _limit_to_present(problem, tile, lower, upper)
-        upper[:, ~tile.finite] = torch.nan
-        lower[:, ~tile.finite] = torch.nan
+        lower, upper = _intervals(problem, scorer, tile, ranking, normalize)
         for query, band in enumerate(bands):
             band.push(lower[query], upper[query], tile.start)
         nonfinite.append(tile.start + (~tile.finite).nonzero()[:, 0])
-    return bands, torch.cat(nonfinite)
+    return [band.candidates() for band in bands], torch.cat(nonfinite)
+
+
+def _narrow(
+    problem: Problem,
+    scorer: Scorer,
+    query: int,
+    latents: Tensor,
+    k: int,
+    ranking: Ranking,
+    normalize: bool,
+) -> tuple[Tensor, bool]:
+    """Those of a screen's candidates that the scorer leaves."""
+    band = _Band(k)
+    for start in range(0, latents.shape[0], _RESCORE_ROWS):
+        rows = gather_rows(problem.decoder, latents[start : start + _RESCORE_ROWS])
+        tile = _tile(problem, start, rows)
+        lower, upper = _intervals(problem, scorer, tile, ranking, normalize)
+        band.push(lower[query], upper[query], start)
+    places, complete = band.candidates()
+    return latents[places], complete
 
 
 class _Band:
@@ -111,9 +142,13 @@ class _Band:
 
 def _tiles(problem: Problem) -> Iterator[_Tile]:
     for start, rows in tiles(problem.decoder, problem.tile_rows):
-        rows = rows.to(problem.device)
-        norms = problem.norms(rows)
-        yield _Tile(start, rows, norms, norms.isfinite())
+        yield _tile(problem, start, rows)
+
+
+def _tile(problem: Problem, start: int, rows: Tensor) -> _Tile:
+    rows = rows.to(problem.device)
+    norms = row_norms(rows)
+    return _Tile(start, rows, norms, norms.isfinite())
 
 
 def _score(scorer: Scorer, rows: Tensor, norms: Tensor, normalize: bool) -> TileScores:
@@ -130,20 +165,29 @@ def _inverse_square(norms: Tensor) -> Tensor:
     return torch.where(norms > 0, norms.square().reciprocal(), torch.zeros_like(norms))
 
 
-def _intervals(scored: TileScores, ranking: Ranking) -> tuple[Tensor, Tensor]:
+def _intervals(
+    problem: Problem, scorer: Scorer, tile: _Tile, ranking: Ranking, normalize: bool
+) -> tuple[Tensor, Tensor]:
+    """Lower and upper ends of the keys, fp64 [queries, n]; NaN for rows that cannot rank."""
+    scored = _score(scorer, tile.rows, tile.norms, normalize)
     keys = ranking.key(scored.scores)
     lower, upper = keys - scored.error, keys + scored.error
     # A finite row whose fp32 score overflowed is always rescored.
     unknown = ~(lower.isfinite() & upper.isfinite())
-    return lower.masked_fill(unknown, -torch.inf), upper.masked_fill(unknown, torch.inf)
+    lower = lower.masked_fill(unknown, -torch.inf)
+    upper = upper.masked_fill(unknown, torch.inf)
+    if ranking.present_only:
+        _limit_to_present(problem, tile, lower, upper)
+    lower[:, ~tile.finite] = torch.nan
+    upper[:, ~tile.finite] = torch.nan
+    return lower, upper
 
 
 def _limit_to_present(problem: Problem, tile: _Tile, lower: Tensor, upper: Tensor) -> None:
     """Drop absent latents; those within rounding of zero presence wait for fp64."""
     assert problem.presence is not None
     directions = problem.presence.float()
-    parts = tile.rows.split(_PRESENCE_ROWS)  # so that their fp32 copy stays small
-    presence = torch.cat([directions @ part.float().T for part in parts], 1).double()
+    presence = (directions @ tile.rows.float().T).double()  # [queries, n]
     slack = gamma(tile.rows.shape[1] + 2, torch.float32) * tile.norms + tile.rows.shape[
         1
     ] * SMALLEST_NORMAL[torch.float32] * (1 + tile.norms)
@@ -154,9 +198,13 @@ def _limit_to_present(problem: Problem, tile: _Tile, lower: Tensor, upper: Tenso
 
 
 def _rescore(
-    problem: Problem, query: int, band: _Band, ranking: Ranking, normalize: bool
+    problem: Problem,
+    query: int,
+    latents: Tensor,
+    complete: bool,
+    ranking: Ranking,
+    normalize: bool,
 ) -> Candidates:
-    latents, complete = band.candidates()
     scores: list[Tensor] = []
     errors: list[Tensor] = []
     kept: list[Tensor] = []
@@ -175,10 +223,7 @@ def _rescore(
 
 
 def gather_rows(decoder: Decoder, latents: Tensor) -> Tensor:
-    """Rows [c, d_model] of the given latents; from anything but a tensor read one by one."""
-    if isinstance(decoder, TensorDecoder):
-        rows = decoder.rows(0, decoder.n_latents)
-        return rows[latents.to(rows.device)]
+    """Rows [c, d_model] of the given latents, read one by one."""
     return torch.cat([decoder.rows(0, 0), *(decoder.rows(i, i + 1) for i in latents.tolist())])
 
 

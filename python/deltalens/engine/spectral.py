@@ -6,19 +6,16 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.norms import frobenius_bound, largest_magnitude
-from deltalens.engine.precision import (
-    SMALLEST_NORMAL,
-    UNIT_ROUNDOFF,
-    gamma,
-    power_of_two_scale,
-)
+from deltalens.engine.precision import SMALLEST_NORMAL, gamma, power_of_two_scale
 
-# One rounding to bfloat16, after one to fp32 at most.
+# One rounding to bfloat16, and before it the few to fp32 that gave the matrix.
 _BF16_ROUNDOFF = 1.01 * 2.0**-9
 
 
 def spectral_norm_bound(matrix: Tensor, squarings: int = 2) -> float:
-    """A number that ‖matrix‖₂ does not exceed, for finite fp32 or fp64 [d, d].
+    """A number that ‖matrix‖₂ does not exceed, nor that of the real matrix it is the rounding of.
+
+    matrix: finite fp32 [d, d].
 
     ‖M‖₂² = ‖MᵀM‖₂, and ‖·‖₂ ≤ ‖·‖_F: after s squarings the bound exceeds a flat spectrum's norm by
     a factor of about d^(1/2^(s+1)). A squaring is a product of bfloat16 matrices, 2·d³ FLOP, whose
@@ -28,9 +25,7 @@ def spectral_norm_bound(matrix: Tensor, squarings: int = 2) -> float:
     if largest == 0.0:
         return 0.0
     scale = power_of_two_scale(largest)
-    scaled = (matrix * scale).float()
-    rounding = 2 * UNIT_ROUNDOFF[torch.float32] * frobenius_bound(scaled)
-    return (_bound(scaled, squarings) + rounding) / scale
+    return _bound(matrix * scale, squarings) / scale
 
 
 def _bound(matrix: Tensor, squarings: int) -> float:

@@ -176,7 +176,8 @@ class _LostMoment:
     """
 
     def __init__(self, d_model: int) -> None:
-        self._lost = torch.zeros(d_model, d_model)
+        self._lost = torch.zeros(d_model, d_model, dtype=torch.float64)
+        self._block = torch.empty(d_model, d_model)  # what a block of tokens loses
         self._magnitude = 0.0
         self._tokens = 0
 
@@ -184,8 +185,8 @@ class _LostMoment:
         """x and y [tokens, d_model] rounded; the differences to fp32 x and y are exact."""
         rounded_x, rounded_y = x.bfloat16().float(), y.bfloat16().float()
         lost_x, lost_y = x - rounded_x, y - rounded_y
-        self._lost.addmm_(lost_x.T, y)
-        self._lost.addmm_(rounded_x.T, lost_y)
+        self._lost += torch.mm(lost_x.T, y, out=self._block)
+        self._lost += torch.mm(rounded_x.T, lost_y, out=self._block)
         self._magnitude += float(row_norms(lost_x).norm() * row_norms(y).norm())
         self._magnitude += float(row_norms(rounded_x).norm() * row_norms(lost_y).norm())
         self._tokens += x.shape[0]
@@ -194,9 +195,10 @@ class _LostMoment:
     def bound(self) -> float:
         """Bound on the spectral norm of the symmetrised loss, roundings of its sum included."""
         width = self._lost.shape[0]
-        rounding = gamma(2 * self._tokens + 8, _FP32) * self._magnitude
+        rounding = gamma(_BLOCK_T + 2, _FP32) * self._magnitude
         flushed = 4 * width * self._tokens * SMALLEST_NORMAL[_FP32]
-        return spectral_norm_bound((self._lost + self._lost.T) / 2) + rounding + flushed
+        symmetric = (self._lost + self._lost.T).float() / 2
+        return spectral_norm_bound(symmetric, squarings=3) + rounding + flushed
 
 
 @dataclass(frozen=True)
@@ -242,12 +244,23 @@ def _prepare_moment(moment: Tensor, screen: bool) -> tuple[Any, float, float]:
     more rounding, and so does that of S to fp32. In a screen, ‖S − Ŝ‖₂ is measured and bounded.
     """
     scale = power_of_two_scale(largest_magnitude(moment))
-    scaled = moment * scale
-    rounded = (scaled.bfloat16() if screen else scaled).float()
-    lost = spectral_norm_bound(scaled.sub_(rounded)) if screen else 0.0
+    rounded, lost = _rounded(moment, scale, torch.bfloat16 if screen else _FP32)
     relative = gamma(_chain_length(moment.shape[0], screen) + 3, _FP32)
     form = _extension().QuadraticForm(rounded.numpy(), cpu_level(), screen)
-    return form, 1.0 / scale, relative * frobenius_bound(rounded) + lost
+    error = relative * frobenius_bound(rounded) + (spectral_norm_bound(lost) if screen else 0.0)
+    return form, 1.0 / scale, error
+
+
+def _rounded(moment: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """fp64 moment · scale rounded to dtype, and what that took from it; both as fp32 [d, d]."""
+    rounded, lost = torch.empty_like(moment, dtype=_FP32), torch.empty_like(moment, dtype=_FP32)
+    # A few rows at a time: fp64 copies of a whole moment cost more than the arithmetic.
+    for start in range(0, moment.shape[0], 256):
+        rows = slice(start, start + 256)
+        scaled = moment[rows] * scale
+        rounded[rows] = scaled.to(dtype)
+        lost[rows] = scaled - rounded[rows]
+    return rounded, lost
 
 
 def _extension() -> Any:
