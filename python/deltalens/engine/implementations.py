@@ -2,34 +2,56 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+
 import torch
 
 from deltalens.engine.extension import cpu_level
 from deltalens.errors import InputError
 
 IMPLEMENTATIONS = ("reference", "torch", "cpp", "triton")
-AVAILABLE = ("reference", "torch", "cpp")
+_LEAST_CAPABILITY = (8, 0)
 
 
 def choose_impl(impl: str, device: torch.device | str) -> str:
     """The implementation that will run on ``device``: ``impl`` itself, or the choice of "auto".
 
-    "auto" is the compiled kernels on CPUs whose vector instructions they use, otherwise torch.
+    "auto" is the compiled kernels on CPUs whose vector instructions they use, the Triton kernels on
+    GPUs that they are made for, otherwise torch.
     Raises :class:`InputError` when an explicit request cannot be honoured.
     """
     device = torch.device(device)
     if impl == "auto":
-        return "cpp" if device.type == "cpu" and cpu_level() not in (None, "portable") else "torch"
+        return _automatic(device)
+    if impl not in IMPLEMENTATIONS:
+        raise InputError(f"impl must be auto or one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
     if impl == "cpp":
         _check_cpp(device)
-    if impl in AVAILABLE:
-        return impl
-    if impl in IMPLEMENTATIONS:
-        raise InputError(
-            f"impl={impl!r} has no attribution kernel in this version of deltalens; "
-            f"use one of {', '.join(AVAILABLE)} or auto"
-        )
-    raise InputError(f"impl must be auto or one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
+    if impl == "triton" and (missing := _missing_for_triton(device)):
+        raise InputError(f"impl='triton' {missing}; use torch or auto")
+    return impl
+
+
+def _automatic(device: torch.device) -> str:
+    if device.type == "cpu":
+        return "cpp" if cpu_level() not in (None, "portable") else "torch"
+    return "torch" if _missing_for_triton(device) else "triton"
+
+
+def _missing_for_triton(device: torch.device) -> str:
+    """What keeps the Triton kernels from running on ``device``, empty when nothing does."""
+    if importlib.util.find_spec("triton") is None:
+        return "needs Triton, which is not installed (pip install 'deltalens[triton]')"
+    if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1":
+        return ""
+    if device.type != "cuda" or torch.version.hip is not None:
+        return f"needs an NVIDIA GPU but the rows are on {device}"
+    capability = torch.cuda.get_device_capability(device)
+    if capability < _LEAST_CAPABILITY:
+        found, least = (".".join(map(str, c)) for c in (capability, _LEAST_CAPABILITY))
+        return f"needs compute capability {least} but {device} has {found}"
+    return ""
 
 
 def _check_cpp(device: torch.device) -> None:

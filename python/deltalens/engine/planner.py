@@ -13,6 +13,8 @@ from deltalens.errors import InputError
 
 FORMS = ("token", "quadratic")
 _TILE_ELEMENTS = 1 << 21
+_COPIED_TILE_ELEMENTS = 1 << 25
+_RESIDENT_TILE_ELEMENTS = 1 << 28
 _BLOCK_T = 1024
 
 
@@ -43,9 +45,16 @@ class Plan:
         return self.costs[self.form]
 
 
-def tile_rows(d_model: int) -> int:
-    """Decoder rows per tile: about 8 MB of fp32, so that a tile stays in the last-level cache."""
-    return max(64, min(8192, _TILE_ELEMENTS // d_model // 64 * 64))
+def tile_rows(d_model: int, impl: str = "torch", *, resident: bool = False) -> int:
+    """Decoder rows per tile.
+
+    About 8 MB of fp32 on CPUs, so that a tile stays in the last-level cache. On GPUs enough to fill
+    the device, and to make launches few where the decoder is ``resident`` and no tile is copied.
+    """
+    if impl != "triton":
+        return max(64, min(8192, _TILE_ELEMENTS // d_model // 64 * 64))
+    elements = _RESIDENT_TILE_ELEMENTS if resident else _COPIED_TILE_ELEMENTS
+    return max(1024, elements // d_model // 1024 * 1024)
 
 
 def plan(
@@ -82,11 +91,12 @@ def plan(
     costs = {
         "token": _token_cost(tokens, n_latents, d_model, k, dtype, roofs),
         "quadratic": _quadratic_cost(
-            tokens, n_latents, d_model, k, dtype, roofs, symmetric=chosen_impl == "cpp"
+            tokens, n_latents, d_model, k, dtype, roofs, symmetric=chosen_impl in ("cpp", "triton")
         ),
     }
     best = min(FORMS, key=lambda name: costs[name].seconds)
-    return Plan(best if form == "auto" else form, chosen_impl, tile_rows(d_model), costs, roofs)
+    rows = tile_rows(d_model, chosen_impl)
+    return Plan(best if form == "auto" else form, chosen_impl, rows, costs, roofs)
 
 
 def _token_cost(

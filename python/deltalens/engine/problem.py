@@ -16,6 +16,7 @@ from deltalens.engine.exact import ExactMoments, ExactTokens
 from deltalens.engine.impl import cpp as cpp_impl
 from deltalens.engine.impl import torch as torch_impl
 from deltalens.engine.implementations import choose_impl
+from deltalens.engine.norms import row_norms
 from deltalens.engine.planner import tile_rows
 from deltalens.engine.tile import Scorer
 from deltalens.errors import InputError
@@ -41,6 +42,7 @@ class Problem:
     exact: Sequence[Scorer]
     screen: Callable[[], Scorer] | None = None
     presence: Tensor | None = None  # fp64 [queries, d_model]
+    norms: Callable[[Tensor], Tensor] = row_norms  # fp64 [n] of rows [n, d_model]
 
 
 def moment_problem(moments: Sequence[CrossMoment], W_dec: Tensor | Decoder, impl: str) -> Problem:
@@ -57,7 +59,8 @@ def moment_problem(moments: Sequence[CrossMoment], W_dec: Tensor | Decoder, impl
         [moment.rounding for moment in moments], dtype=torch.float64, device=device
     )
     impl = choose_impl(impl, device)
-    screen = None
+    screen: Callable[[], Scorer] | None = None
+    norms = row_norms
     scorer: Callable[[], Scorer] = partial(ExactMoments, matrices, rounding)
     if impl == "torch":
         scorer = partial(torch_impl.QuadraticScorer.prepare, matrices, rounding)
@@ -65,15 +68,25 @@ def moment_problem(moments: Sequence[CrossMoment], W_dec: Tensor | Decoder, impl
         scorer = partial(cpp_impl.QuadraticScorer.prepare, matrices, rounding)
         if cpp_impl.quadratic_screen_pays(decoder):
             screen = partial(scorer, screen=True)
+    elif impl == "triton":
+        from deltalens.engine.impl import triton as triton_impl
+
+        norms = triton_impl.row_norms
+        scorer = partial(
+            triton_impl.QuadraticScorer.prepare, matrices, rounding, dtype=decoder.dtype
+        )
+        if triton_impl.screen_pays(decoder):
+            screen = partial(scorer, screen=True)
     return Problem(
         decoder=decoder,
         device=device,
         queries=len(moments),
-        tile_rows=decoder.n_latents if impl == "reference" else tile_rows(decoder.d_model),
+        tile_rows=_tile_rows(decoder, impl, device),
         scorer=scorer,
         exact=[ExactMoments(matrices[i : i + 1], rounding[i : i + 1]) for i in range(len(moments))],
         screen=screen,
         presence=torch.stack([moment.presence_direction for moment in moments]),
+        norms=norms,
     )
 
 
@@ -83,7 +96,8 @@ def token_problem(
     """The token form of one set of rows over one decoder."""
     exact = ExactTokens(acts, grads, baseline, weights)
     impl = choose_impl(impl, acts.device)
-    screen = None
+    screen: Callable[[], Scorer] | None = None
+    norms = row_norms
     scorer: Callable[[], Scorer] = partial(ExactTokens, acts, grads, baseline, weights)
     if impl == "torch":
         scorer = partial(torch_impl.TokenScorer.prepare, acts, grads, baseline, weights)
@@ -91,15 +105,32 @@ def token_problem(
         scorer = partial(cpp_impl.TokenScorer.prepare, acts, grads, baseline, weights)
         if cpp_impl.token_screen_pays(W_dec, tokens=acts.shape[0]):
             screen = partial(scorer, screen=True)
+    elif impl == "triton":
+        from deltalens.engine.impl import triton as triton_impl
+
+        norms = triton_impl.row_norms
+        scorer = partial(
+            triton_impl.TokenScorer.prepare, acts, grads, baseline, weights, dtype=W_dec.dtype
+        )
+        if triton_impl.screen_pays(W_dec):
+            screen = partial(scorer, screen=True)
     return Problem(
         decoder=W_dec,
         device=acts.device,
         queries=1,
-        tile_rows=W_dec.n_latents if impl == "reference" else tile_rows(W_dec.d_model),
+        tile_rows=_tile_rows(W_dec, impl, acts.device),
         scorer=scorer,
         exact=[exact],
         screen=screen,
+        norms=norms,
     )
+
+
+def _tile_rows(decoder: Decoder, impl: str, device: torch.device) -> int:
+    if impl == "reference":
+        return decoder.n_latents
+    resident = impl == "triton" and decoder.rows(0, 0).device == device
+    return tile_rows(decoder.d_model, impl, resident=resident)
 
 
 def _shared_device(moments: Sequence[CrossMoment]) -> torch.device:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.checks import check_k
-from deltalens.engine.decoder import Decoder, tiles
+from deltalens.engine.decoder import Decoder, TensorDecoder, tiles
 from deltalens.engine.norms import row_norms
 from deltalens.engine.precision import SMALLEST_NORMAL, exact_matmul, gamma
 from deltalens.engine.problem import Problem
@@ -19,6 +19,7 @@ from deltalens.engine.tile import Scorer, TileScores
 from deltalens.engine.topk import StreamingTopK
 
 _RESCORE_ROWS = 512
+_PRESENCE_ROWS = 8192
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _tiles(problem: Problem) -> Iterator[_Tile]:
 
 def _tile(problem: Problem, start: int, rows: Tensor) -> _Tile:
     rows = rows.to(problem.device)
-    norms = row_norms(rows)
+    norms = problem.norms(rows)
     return _Tile(start, rows, norms, norms.isfinite())
 
 
@@ -187,7 +188,8 @@ def _limit_to_present(problem: Problem, tile: _Tile, lower: Tensor, upper: Tenso
     """Drop absent latents; those within rounding of zero presence wait for fp64."""
     assert problem.presence is not None
     directions = problem.presence.float()
-    presence = (directions @ tile.rows.float().T).double()  # [queries, n]
+    parts = tile.rows.split(_PRESENCE_ROWS)  # so that their fp32 copy stays small
+    presence = torch.cat([directions @ part.float().T for part in parts], 1).double()
     slack = gamma(tile.rows.shape[1] + 2, torch.float32) * tile.norms + tile.rows.shape[
         1
     ] * SMALLEST_NORMAL[torch.float32] * (1 + tile.norms)
@@ -223,7 +225,10 @@ def _rescore(
 
 
 def gather_rows(decoder: Decoder, latents: Tensor) -> Tensor:
-    """Rows [c, d_model] of the given latents, read one by one."""
+    """Rows [c, d_model] of the given latents; from anything but a tensor read one by one."""
+    if isinstance(decoder, TensorDecoder):
+        rows = decoder.rows(0, decoder.n_latents)
+        return rows[latents.to(rows.device)]
     return torch.cat([decoder.rows(0, 0), *(decoder.rows(i, i + 1) for i in latents.tolist())])
 
 
