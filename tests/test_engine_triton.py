@@ -87,6 +87,28 @@ def test_bounds_hold_and_are_of_use(form, dtype, screen, make):
 
 
 @forms
+@pytest.mark.parametrize("rounded", ["decoder", "rows"])
+def test_roundings_that_all_go_one_way_are_inside_the_bound(form, rounded):
+    """Numbers just above 1, which float16 rounds down to it, in one operand and 1 in the other."""
+    above = 1 + 2.0**-12
+    of_decoder, of_rows = (above, 1.0) if rounded == "decoder" else (1.0, above)
+    case = Case(
+        acts=torch.full((4, 64), of_rows),
+        grads=torch.full((4, 64), -of_rows),
+        W_dec=torch.full((5, 64), of_decoder),
+        baseline=torch.zeros(64),
+        weights=torch.full((4,), 0.25),
+    )
+    rows = case.W_dec.to(DEVICE)
+    scored = scorer_of(case, form, screen=True).scores_and_error(
+        rows, torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    )
+    off = np.abs(scored.scores[0].cpu().numpy() - case.exact())
+    assert np.all(off > 2.0**-13 * case.exact()), "nothing was rounded"
+    assert np.all(off <= scored.error[0].cpu().numpy())
+
+
+@forms
 @dtypes
 @pytest.mark.parametrize("largest", [True, False])
 def test_the_top_k_behind_a_screen_is_the_exact_one(form, dtype, largest, monkeypatch):
