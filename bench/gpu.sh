@@ -6,7 +6,7 @@
 # Runs from a checkout: nothing needs to be installed but torch and Triton.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export PYTHONPATH="python:bench${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
+export PYTHONPATH="python:bench:tests${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 export TRITON_INTERPRET=0 TRITON_DEFAULT_FP_FUSION=1
 PYTHON="${PYTHON:-python3}"
 
@@ -17,6 +17,7 @@ case "${1:-}" in
     for script in gpu_check gpu_tune gpu_measure; do "$PYTHON" bench/source_tree.py "$script"; done
     ;;
   *)
+    "$PYTHON" bench/source_tree.py gpu_resources || echo "resources are not known"
     "$PYTHON" bench/source_tree.py gpu_check
     "$PYTHON" bench/source_tree.py gpu_measure
     ;;

@@ -44,6 +44,7 @@ def checks() -> Iterator[Row]:
             for name, error, limit in forms(tokens, d_model, n_latents, dtype, parts):
                 yield {"kernel": name, **where, "error": f"{error:.1e}", "limit": f"{limit:.1e}",
                        "ok": error <= limit}  # fmt: skip
+    yield from sums()
     yield from bounds()
     yield from rankings()
 
@@ -93,6 +94,21 @@ def forms(
 def worst(scores: Tensor, exact: Tensor, size: Tensor) -> float:
     """The largest error relative to ``size``; NaN never passes."""
     return float(((scores.double() - exact).abs() / size).nan_to_num(nan=torch.inf).max())
+
+
+def sums() -> Iterator[Row]:
+    """How much of the assumed error of a tensor core's sums is used where nothing cancels."""
+    d_model = 64 if SMOKE else 4096
+    leading = torch.full((1, 1, d_model), 2.0**-12, dtype=torch.float64, device=DEVICE)
+    leading[..., 0] = 1.0  # every other product is less than the last bit of the first
+    spread = 1 + torch.rand(1, 1, d_model, dtype=torch.float64, device=DEVICE)
+    for (name, row), dtype in itertools.product((("first", leading), ("even", spread)), DTYPES[1:]):
+        held = row.to(dtype)
+        exact = held[0].double().square().sum() ** 2
+        found = token_attribution(held[0].contiguous(), held, held).scores.double()
+        used = float((found - exact).abs() / exact) / (2 * d_model * UNIT)
+        yield {"kernel": f"sums, {name}", "dtype": str(dtype)[6:], "error": f"{used:.3f}",
+               "limit": "1.000", "ok": used <= 1}  # fmt: skip
 
 
 def bounds() -> Iterator[Row]:
@@ -159,7 +175,7 @@ def main() -> int:
     rows = list(checks())
     wrong = [row for row in rows if not row["ok"]]
     write_results("checks", rows)
-    show(f"{len(rows) - len(wrong)} of {len(rows)} checks hold", wrong or rows[-8:])
+    show(f"{len(rows) - len(wrong)} of {len(rows)} checks hold", wrong or rows[-16:])
     return 1 if wrong else 0
 
 

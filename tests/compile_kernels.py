@@ -1,6 +1,6 @@
 """Compiles the kernels for real architectures without a GPU; prints what they take, as JSON.
 
-Run by test_kernels_compiled.py in a process of its own, because Triton either interprets or
+Run by test_kernels_compiled.py, and by bench/gpu.sh for one architecture, in a process of its own, because Triton either interprets or
 compiles in one process, not both.
 """
 
@@ -145,7 +145,8 @@ CASES = {
 
 
 if __name__ == "__main__":
+    architectures = [int(name) for name in sys.argv[1:]] or ARCHITECTURES
     json.dump(
-        {name: {arch: case(arch) for arch in ARCHITECTURES} for name, case in CASES.items()},
+        {name: {arch: case(arch) for arch in architectures} for name, case in CASES.items()},
         sys.stdout,
     )
