@@ -1,7 +1,7 @@
 """Compiles the kernels for real architectures without a GPU; prints what they take, as JSON.
 
-Run by test_kernels_compiled.py, and by bench/gpu.sh for one architecture, in a process of its own, because Triton either interprets or
-compiles in one process, not both.
+Run by test_kernels_compiled.py, and by bench/gpu.sh for one architecture; in a process of its own,
+because Triton either interprets or compiles in one process, not both.
 """
 
 from __future__ import annotations
