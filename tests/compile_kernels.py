@@ -78,7 +78,7 @@ def common(dtype: torch.dtype, parts: int, even: bool) -> dict[str, Any]:
 
 
 def token(arch: int, dtype=HALF, parts=1, even=True, reduction="sum") -> dict[str, Any]:
-    config = tile_config(arch, dtype, parts=parts)
+    config = tile_config(arch, dtype)
     constants = common(dtype, parts, even) | tile(config, "BLOCK_T")
     segments = reduction == "segments"
     constants |= {"REDUCTION": reduction, "SQUARES": not segments, "EVEN_T": even and not segments}
@@ -91,7 +91,7 @@ def token(arch: int, dtype=HALF, parts=1, even=True, reduction="sum") -> dict[st
 
 
 def latent(arch: int, dtype=HALF, parts=1, even=True) -> dict[str, Any]:
-    config = tile_config(arch, dtype, parts=parts, two_decoders=True)
+    config = tile_config(arch, dtype, two_decoders=True)
     constants = common(dtype, parts, even) | tile(config, "BLOCK_T")
     constants |= {"REDUCTION": "sum", "ACTIVATION": "jumprelu", "EVEN_T": even}
     types = dict.fromkeys("DEGA", "*" + NAMES[dtype]) | {"TABLE": "*i32", "BOUNDS": "*i32"}
@@ -100,7 +100,7 @@ def latent(arch: int, dtype=HALF, parts=1, even=True) -> dict[str, Any]:
 
 
 def quadratic(arch: int, dtype=HALF, parts=1, even=True) -> dict[str, Any]:
-    config = tile_config(arch, dtype, parts=parts)
+    config = tile_config(arch, dtype)
     constants = common(dtype, parts, even) | tile(config, "BLOCK_J")
     constants |= {"CHAIN": config.chain, "EVEN_J": even}
     types = dict.fromkeys("DL", "*" + NAMES[dtype]) | {"OUT": "*fp32"}

@@ -32,8 +32,6 @@ _FP32 = TileConfig(rows=64, columns=64, depth=32, num_warps=8, num_stages=3)
 _FP32_TWO_DECODERS = TileConfig(rows=64, columns=32, depth=32, num_warps=4, num_stages=3)
 _HALF = TileConfig(rows=128, columns=128, depth=64, num_warps=8, num_stages=3)
 _HALF_AMPERE = TileConfig(rows=128, columns=128, depth=32, num_warps=8, num_stages=3)
-_HALF_PARTS = TileConfig(rows=128, columns=128, depth=32, num_warps=8, num_stages=3)
-_HALF_PARTS_AMPERE = TileConfig(rows=128, columns=128, depth=32, num_warps=8, num_stages=2)
 # Where registers are short: rows not on 16 bytes pass through them, two decoders need two tiles.
 _HALF_NARROW = TileConfig(rows=128, columns=64, depth=32, num_warps=8, num_stages=2)
 
@@ -52,11 +50,10 @@ def tile_config(
     capability: int,
     dtype: torch.dtype,
     *,
-    parts: int = 1,
     aligned: bool = True,
     two_decoders: bool = False,
 ) -> TileConfig:
-    """For operands of ``dtype``, the second of them in ``parts``.
+    """For operands of ``dtype``.
 
     aligned: rows start on 16 bytes; two_decoders: each product has decoder rows of its own.
     """
@@ -65,9 +62,7 @@ def tile_config(
     ampere = generation(capability) == "ampere"
     if not aligned or (ampere and two_decoders):
         return _HALF_NARROW
-    if parts == 1:
-        return _HALF_AMPERE if ampere else _HALF
-    return _HALF_PARTS_AMPERE if ampere else _HALF_PARTS
+    return _HALF_AMPERE if ampere else _HALF
 
 
 def split_count(capability: int, config: TileConfig, row_bytes: int, n_blocks: int) -> int:

@@ -17,7 +17,7 @@ from deltalens.kernels.configs import (
     tile_config,
 )
 from deltalens.kernels.reductions import first_value, merge_splits, read_block, reduce_tokens
-from deltalens.kernels.tiles import load_columns, load_rows, plane, row_pointers
+from deltalens.kernels.tiles import load_columns, load_rows, next_step, plane, row_pointers
 
 REDUCTIONS = ("sum", "abs", "positive", "max")
 ACTIVATIONS = ("relu", "jumprelu")
@@ -86,9 +86,9 @@ def _latent_attribution(
     threshold = tl.load(THRESHOLD + offs_n, mask=offs_n < N, other=0.0)
     mean = tl.load(MEAN + offs_n, mask=offs_n < N, other=0.0)
     block = tl.load(BOUNDS + split)
-    steps = (tl.load(BOUNDS + split + 1) - block) * tl.cdiv(d, BLOCK_K)
+    steps = (tl.load(BOUNDS + split + 1) - block) * tl.cdiv(d, BLOCK_K) * PARTS
 
-    k = 0
+    k, part = 0, 0
     total = first_value(BLOCK_N, REDUCTION)
     x = tl.zeros([BLOCK_N, BLOCK_T], tl.float32)
     y = tl.zeros([BLOCK_N, BLOCK_T], tl.float32)
@@ -98,28 +98,27 @@ def _latent_attribution(
         valid = offs_t < stop  # [BLOCK_T]
         d_k = load_rows(d_rows, k + offs_k, d, EVEN_K)  # [BLOCK_N, BLOCK_K]
         e_k = load_rows(e_rows, k + offs_k, d, EVEN_K)  # [BLOCK_N, BLOCK_K]
-        for part in tl.static_range(PARTS):
-            g_k = load_columns(  # [BLOCK_K, BLOCK_T]
-                plane(G, part, stride_gp),
-                stride_gt,
-                offs_t,
-                valid,
-                k + offs_k,
-                d,
-                EVEN_K and EVEN_T,
-            )
-            a_k = load_columns(  # [BLOCK_K, BLOCK_T]
-                plane(A, part, stride_ap),
-                stride_at,
-                offs_t,
-                valid,
-                k + offs_k,
-                d,
-                EVEN_K and EVEN_T,
-            )
-            x = tl.dot(d_k, g_k, x, input_precision=PRECISION)
-            y = tl.dot(e_k, a_k, y, input_precision=PRECISION)
-        k += BLOCK_K
+        g_k = load_columns(  # [BLOCK_K, BLOCK_T]
+            plane(G, part, stride_gp),
+            stride_gt,
+            offs_t,
+            valid,
+            k + offs_k,
+            d,
+            EVEN_K and EVEN_T,
+        )
+        a_k = load_columns(  # [BLOCK_K, BLOCK_T]
+            plane(A, part, stride_ap),
+            stride_at,
+            offs_t,
+            valid,
+            k + offs_k,
+            d,
+            EVEN_K and EVEN_T,
+        )
+        x = tl.dot(d_k, g_k, x, input_precision=PRECISION)
+        y = tl.dot(e_k, a_k, y, input_precision=PRECISION)
+        k, part = next_step(k, part, PARTS, BLOCK_K)
         last = k >= d
         if last:
             z = _activate(y + bias[:, None], threshold, ACTIVATION)
@@ -172,7 +171,6 @@ def latent_attribution(
     config = config or tile_config(
         capability,
         W_dec.dtype,
-        parts=parts,
         aligned=rows_aligned(W_dec, W_enc, grads, acts),
         two_decoders=True,
     )

@@ -15,7 +15,7 @@ from deltalens.kernels.configs import (
     split_count,
     tile_config,
 )
-from deltalens.kernels.tiles import load_columns, load_rows, plane, row_pointers
+from deltalens.kernels.tiles import load_columns, load_rows, next_step, plane, row_pointers
 
 
 @triton.jit
@@ -78,29 +78,28 @@ def _quadratic_form(
     rows = row_pointers(D, offs_n, N, stride_dn)  # [BLOCK_N, 1]
     L += batch * stride_lb
 
-    turn, k, j0 = 0, 0, split * BLOCK_J
+    turn, k, part, j0 = 0, 0, 0, split * BLOCK_J
     total = tl.zeros([BLOCK_N], dtype=tl.float32)
     acc = tl.zeros([BLOCK_N, BLOCK_J], dtype=tl.float32)
     d_j = load_rows(rows, j0 + offs_j, d, EVEN_J)  # [BLOCK_N, BLOCK_J]
-    for _ in range(_count_steps(d, split, SPLITS, BLOCK_J, BLOCK_K)):
+    for _ in range(_count_steps(d, split, SPLITS, BLOCK_J, BLOCK_K) * PARTS):
         # Loaded steps ahead of its use, and before the dot: the reduction then keeps its layout.
         if k == 0:
             d_j = load_rows(rows, j0 + offs_j, d, EVEN_J)
         d_k = load_rows(rows, k + offs_k, d, EVEN_K)  # [BLOCK_N, BLOCK_K]
-        for part in tl.static_range(PARTS):
-            l_kj = load_columns(  # [BLOCK_K, BLOCK_J]
-                plane(L, part, stride_lp),
-                stride_lj,
-                j0 + offs_j,
-                j0 + offs_j < d,
-                k + offs_k,
-                d,
-                EVEN_J and EVEN_K,
-            )
-            acc = tl.dot(d_k, l_kj, acc, input_precision=PRECISION)
-        k += BLOCK_K
+        l_kj = load_columns(  # [BLOCK_K, BLOCK_J]
+            plane(L, part, stride_lp),
+            stride_lj,
+            j0 + offs_j,
+            j0 + offs_j < d,
+            k + offs_k,
+            d,
+            EVEN_J and EVEN_K,
+        )
+        acc = tl.dot(d_k, l_kj, acc, input_precision=PRECISION)
+        k, part = next_step(k, part, PARTS, BLOCK_K)
         last = k >= tl.minimum(j0 + BLOCK_J, d)
-        if last | (k % CHAIN == 0):
+        if last | ((k % CHAIN == 0) & (part == 0)):
             total += tl.sum(acc * d_j.to(tl.float32), axis=1)  # [BLOCK_N]
             acc = tl.zeros([BLOCK_N, BLOCK_J], dtype=tl.float32)
         turn += last.to(tl.int32)
@@ -131,9 +130,7 @@ def quadratic_form(W_dec: Tensor, L: Tensor, *, config: TileConfig | None = None
     if L.shape[2] != d_model:
         raise ValueError(f"L must be [B, parts, {d_model}, {d_model}], got {tuple(L.shape)}")
     capability = capability_of(W_dec)
-    config = config or tile_config(
-        capability, W_dec.dtype, parts=L.shape[1], aligned=rows_aligned(W_dec, L)
-    )
+    config = config or tile_config(capability, W_dec.dtype, aligned=rows_aligned(W_dec, L))
     row_bytes = d_model * W_dec.element_size()
     splits = split_count(capability, config, row_bytes, triton.cdiv(d_model, config.columns))
     out = torch.empty(L.shape[0], splits, n_latents, dtype=torch.float32, device=W_dec.device)

@@ -19,6 +19,18 @@ def plane(base, index, stride):
 
 
 @triton.jit
+def next_step(k, part, PARTS: tl.constexpr, BLOCK_K: tl.constexpr):
+    """The step after (k, part): first through the parts, then along k."""
+    if PARTS > 1:
+        part += 1
+        k += tl.where(part == PARTS, BLOCK_K, 0)
+        part = tl.where(part == PARTS, 0, part)
+    else:
+        k += BLOCK_K
+    return k, part
+
+
+@triton.jit
 def load_rows(rows, offs_k, d, EVEN: tl.constexpr):
     """Columns ``offs_k`` of the rows at ``rows`` [BLOCK_N, 1]: [BLOCK_N, BLOCK_K]."""
     if EVEN:

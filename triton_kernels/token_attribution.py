@@ -27,7 +27,7 @@ from deltalens.kernels.reductions import (
     read_block,
     reduce_tokens,
 )
-from deltalens.kernels.tiles import load_columns, load_rows, plane, row_pointers
+from deltalens.kernels.tiles import load_columns, load_rows, next_step, plane, row_pointers
 
 
 @triton.heuristics(
@@ -78,9 +78,9 @@ def _token_attribution(
     offs_k = tl.arange(0, BLOCK_K)
     rows = row_pointers(D, offs_n, N, stride_dn)  # [BLOCK_N, 1]
     block = tl.load(BOUNDS + split)
-    steps = (tl.load(BOUNDS + split + 1) - block) * tl.cdiv(d, BLOCK_K)
+    steps = (tl.load(BOUNDS + split + 1) - block) * tl.cdiv(d, BLOCK_K) * PARTS
 
-    k, ended = 0, 0.0
+    k, part, ended = 0, 0, 0.0
     total = first_value(BLOCK_N, REDUCTION)
     extra = tl.zeros([BLOCK_N], tl.float32)
     sum_yy = tl.zeros([BLOCK_N], tl.float32)
@@ -92,28 +92,27 @@ def _token_attribution(
         offs_t = start + tl.arange(0, BLOCK_T)
         valid = offs_t < stop  # [BLOCK_T]
         d_k = load_rows(rows, k + offs_k, d, EVEN_K)  # [BLOCK_N, BLOCK_K]
-        for part in tl.static_range(PARTS):
-            g_k = load_columns(  # [BLOCK_K, BLOCK_T]
-                plane(G, part, stride_gp),
-                stride_gt,
-                offs_t,
-                valid,
-                k + offs_k,
-                d,
-                EVEN_K and EVEN_T,
-            )
-            a_k = load_columns(  # [BLOCK_K, BLOCK_T]
-                plane(A, part, stride_ap),
-                stride_at,
-                offs_t,
-                valid,
-                k + offs_k,
-                d,
-                EVEN_K and EVEN_T,
-            )
-            x = tl.dot(d_k, g_k, x, input_precision=PRECISION)
-            y = tl.dot(d_k, a_k, y, input_precision=PRECISION)
-        k += BLOCK_K
+        g_k = load_columns(  # [BLOCK_K, BLOCK_T]
+            plane(G, part, stride_gp),
+            stride_gt,
+            offs_t,
+            valid,
+            k + offs_k,
+            d,
+            EVEN_K and EVEN_T,
+        )
+        a_k = load_columns(  # [BLOCK_K, BLOCK_T]
+            plane(A, part, stride_ap),
+            stride_at,
+            offs_t,
+            valid,
+            k + offs_k,
+            d,
+            EVEN_K and EVEN_T,
+        )
+        x = tl.dot(d_k, g_k, x, input_precision=PRECISION)
+        y = tl.dot(d_k, a_k, y, input_precision=PRECISION)
+        k, part = next_step(k, part, PARTS, BLOCK_K)
         last = k >= d
         if last:
             if SQUARES:
@@ -173,7 +172,7 @@ def token_attribution(
     _check_request(grads, acts, reduction, segments, squares)
     capability, parts = capability_of(W_dec), grads.shape[0]
     config = config or tile_config(
-        capability, W_dec.dtype, parts=parts, aligned=rows_aligned(W_dec, grads, acts)
+        capability, W_dec.dtype, aligned=rows_aligned(W_dec, grads, acts)
     )
     n_latents, d_model = W_dec.shape
     tokens = grads.shape[1]

@@ -53,9 +53,9 @@ def row_norms(rows: Tensor) -> Tensor:
     return norms_of_contiguous(with_contiguous_rows(rows))
 
 
-def _config(like: Tensor, dtype: torch.dtype, parts: int) -> TileConfig:
+def _config(like: Tensor, dtype: torch.dtype) -> TileConfig:
     aligned = like.shape[-1] * dtype.itemsize % 16 == 0
-    return tile_config(capability_of(like), dtype, parts=parts, aligned=aligned)
+    return tile_config(capability_of(like), dtype, aligned=aligned)
 
 
 def _dot_error(length: int, dtype: torch.dtype, parts: int) -> float:
@@ -86,7 +86,7 @@ class QuadraticScorer:
         """
         operand = operand_dtype(dtype, screen=screen)
         parts = part_count(operand, screen=screen)
-        config = _config(moments, operand, parts)
+        config = _config(moments, operand)
         prepared = [_prepare_moment(moment, operand, parts, config) for moment in moments]
         scales, error = torch.tensor([p[1:] for p in prepared], dtype=torch.float64).T
         spectral = torch.zeros_like(error)
@@ -192,7 +192,7 @@ class TokenScorer:
             rows_rounded=operand != dtype,
         )
         relative = _dot_error(acts.shape[1], operand, parts)
-        return cls(rows, _config(acts, operand, parts), relative)
+        return cls(rows, _config(acts, operand), relative)
 
     def scores(self, rows: Tensor) -> Tensor:
         """fp64 [1, n] for rows [n, d_model]."""
