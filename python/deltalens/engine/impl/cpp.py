@@ -65,7 +65,7 @@ def quadratic_screen_pays(decoder: Decoder) -> bool:
 def token_screen_pays(decoder: Decoder, tokens: int) -> bool:
     """The same for the token form, whose bound costs 4·R·d² FLOP more and which saves 2·N·R·d."""
     d_model = decoder.d_model
-    return _has_screen(decoder) and decoder.n_latents * tokens > 8 * d_model * (d_model + tokens)
+    return _has_screen(decoder) and decoder.n_latents * tokens > 12 * d_model * (d_model + tokens)
 
 
 def _has_screen(decoder: Decoder) -> bool:
