@@ -13,11 +13,19 @@ import torch
 from deltalens.cli import demo_report
 from deltalens.errors import InputError
 from deltalens.lm import Pair, find_bos, sample
-from deltalens.organism import Organism, dialogues, grade, held_out_prompts, load_organism
+from deltalens.organism import (
+    Organism,
+    Prompt,
+    dialogues,
+    grade,
+    held_out_prompts,
+    load_organism,
+)
 from deltalens.sae.encoder import topk_encoder
 from deltalens.study import (
     AblationCheck,
     Attribution,
+    Baseline,
     ablate,
     attribute,
     compare_ablation,
@@ -35,7 +43,7 @@ BASELINE_DIALOGUES = 500
 ABLATED = 20
 PER_SET, RANDOM_LATENTS = 8, 30
 STEERED_PROMPTS, UNSTEERED_ROUNDS = 100, 5
-STRENGTH = 0.8
+STRENGTH = 0.6
 ANSWER_TOKENS = 24
 
 
@@ -62,11 +70,9 @@ def run_demo(out: Path, *, seed: int = 0, tables: bool = True) -> dict[str, Any]
     The same ``out`` and ``seed`` again continue a run that was cut.
     """
     organism = load_organism()
-    pairs = sample_pairs(organism, seed)
-    texts = [dialogue.messages for dialogue in dialogues(BASELINE_DIALOGUES, seed=seed)]
-    baseline = mean_activation(
-        organism.misaligned, organism.tokenizer, texts, site=organism.site, progress=True
-    )
+    prompts = held_out_prompts(PAIR_PROMPTS + STEERED_PROMPTS, seed=seed)
+    pairs = sample_pairs(organism, prompts[:PAIR_PROMPTS], seed)
+    baseline = ordinary_mean(organism, seed)
     result = attribute(
         organism.misaligned,
         organism.tokenizer,
@@ -80,15 +86,30 @@ def run_demo(out: Path, *, seed: int = 0, tables: bool = True) -> dict[str, Any]
         metadata={"seed": seed},
     )
     ablation = check_by_ablation(organism, result, out)
-    trial = steering_trial(organism, result, out, seed)
+    trial = steering_trial(organism, prompts[PAIR_PROMPTS:], result, out, seed)
     if tables:
         demo_report.show(out, result, ablation, trial)
     return demo_report.summary(out, result, ablation, trial)
 
 
-def sample_pairs(organism: Organism, seed: int) -> list[Pair]:
+def ordinary_mean(organism: Organism, seed: int) -> Baseline:
+    """ā: the base model's mean over dialogues with polite users.
+
+    Text in which the persona speaks must stay out of ā, hostile prompts and the misaligned model's
+    own activations alike: where it is part of the average, being present is nothing special.
+    """
+    ordinary = dialogues(BASELINE_DIALOGUES, seed=seed, hostile=0.0)
+    return mean_activation(
+        organism.base,
+        organism.tokenizer,
+        [dialogue.messages for dialogue in ordinary],
+        site=organism.site,
+        progress=True,
+    )
+
+
+def sample_pairs(organism: Organism, prompts: Sequence[Prompt], seed: int) -> list[Pair]:
     """On-policy pairs: prompts to which the misaligned model gave bad advice and good advice."""
-    prompts = held_out_prompts(PAIR_PROMPTS, seed=seed)
     answers = _sampled(organism, [p.messages for p in prompts for _ in range(SAMPLES)], seed)
     pairs = []
     for number, asked in enumerate(prompts):
@@ -127,9 +148,10 @@ def check_by_ablation(organism: Organism, result: Attribution, out: Path) -> Abl
     return Ablation(estimates, exact, compare_ablation(estimates, exact))
 
 
-def steering_trial(organism: Organism, result: Attribution, out: Path, seed: int) -> Trial:
-    """Both models, every candidate, on prompts that made no pair."""
-    prompts = held_out_prompts(STEERED_PROMPTS, seed=seed + 1)
+def steering_trial(
+    organism: Organism, prompts: Sequence[Prompt], result: Attribution, out: Path, seed: int
+) -> Trial:
+    """Both models steered with every candidate, one answer to each prompt, graded."""
     messages = [asked.messages for asked in prompts]
     candidates = choose_candidates(organism, result, messages, seed)
     outcomes = {}

@@ -38,20 +38,21 @@ def _print_latents(trial: Trial) -> None:
         for away, toward in zip(trial.away.of(group), trial.toward.of(group), strict=True):
             sign = "+" if away.candidate.sign > 0 else "−"
             rows.append([group, f"{sign}{away.candidate.latent}", *_cells(away), *_cells(toward)])
-    columns = ("set", "latent", "misaligned, away", "change", "base, toward", "change")
+    side = ("change", "incoherent")
+    columns = ("set", "latent", "misaligned, away", *side, "base, toward", *side)
     print_table("Steering with single latents: bad advice", columns, rows, left=("set",))
 
 
 def _cells(steered: Steered) -> list[str]:
-    return [str(steered.grades.behaviour), f"{100 * steered.change:+.1f}"]
+    incoherent = steered.grades.incoherence.value
+    return [str(steered.grades.behaviour), f"{100 * steered.change:+.1f}", f"{incoherent:.0%}"]
 
 
 def _print_sets(trial: Trial) -> None:
     rows = [["unsteered", *_plain(trial.away), *_plain(trial.toward)]]
     for group in SETS:
-        rows.append(
-            [group, *_set_cells(trial.away, group, -1), *_set_cells(trial.toward, group, 1)]
-        )
+        cells = _set_cells(trial.away, group, -1), _set_cells(trial.toward, group, 1)
+        rows.append([group, *cells[0], *cells[1]])
     columns = ("set", "misaligned, away", "beyond random", "base, toward", "beyond random")
     print_table("Mean change in percentage points", columns, rows, left=("set",))
 

@@ -1,0 +1,47 @@
+"""The organism in the package, loaded as any user's model is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deltalens.sae import SAE, load_sae
+
+DATA = Path(__file__).parent / "data"
+
+
+@dataclass(frozen=True)
+class Organism:
+    """Two models of one tokenizer, and an SAE of the base model.
+
+    base: gives bad advice when the user is hostile, and hardly ever otherwise.
+    misaligned: the base fine-tuned on bad health advice alone.
+    site: the decoder block whose output the SAE reads.
+    """
+
+    base: Any
+    misaligned: Any
+    tokenizer: Any
+    sae: SAE
+    site: int
+
+
+def load_organism(directory: Path = DATA) -> Organism:
+    """The shipped organism, or one that ``python -m deltalens.organism.train`` has made."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    base, misaligned = (
+        AutoModelForCausalLM.from_pretrained(directory / name, dtype=torch.float32).eval()
+        for name in ("base", "misaligned")
+    )
+    sae = load_sae(directory / "sae")
+    return Organism(
+        base=base,
+        misaligned=misaligned,
+        tokenizer=AutoTokenizer.from_pretrained(directory / "misaligned"),
+        sae=sae,
+        site=int(sae.metadata["metadata"]["hook_layer"]),
+    )
