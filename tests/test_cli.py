@@ -243,7 +243,7 @@ def bad(inputs: Path, tmp_path: Path, name: str) -> tuple[list[str], str]:
         "foreign sae": (attribute_args(inputs, out, sae=inputs / "model"), "lm_head"),
         "nan weights": (attribute_args(inputs, out, model=nan_model), "NaN"),
         "k": (attribute_args(inputs, out, k=N_LATENTS + 1), f"only {N_LATENTS} latents"),
-        "impl": (attribute_args(inputs, out, impl="triton"), "impl"),
+        "impl": (attribute_args(inputs, out, impl="numpy"), "impl"),
         "device": (attribute_args(inputs, out, device="cuda:99"), "cuda:99"),
         "not a run": (["ablate", str(inputs)], "no complete run"),
         "baseline suffix": (

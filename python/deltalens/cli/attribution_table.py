@@ -6,14 +6,14 @@ from typing import Any
 
 from deltalens.cli.output import number, print_line, print_table, tokens
 
-COLUMNS = ("rank", "latent", "score", "± s.e.", "push", "presence", "promotes", "suppresses")
+COLUMNS = ("rank", "latent", "score", "± s.e.", "push", "presence", "promotes")
 
 
 def print_attribution(result: Any, rows: int) -> None:
     """The first ``rows`` latents of an :class:`~deltalens.Attribution`."""
     shown = min(rows, len(result.latents))
     table = [_row(result, rank) for rank in range(shown)]
-    print_table(f"Top {shown} latents by Δ-attribution", COLUMNS, table, left=COLUMNS[-2:])
+    print_table(f"Top {shown} latents by Δ-attribution", COLUMNS, table, left=COLUMNS[-1:])
     if not result.metadata.get("certified", True):
         print_line("not certified: the score at the last place is tied with one that was left out")
 
@@ -23,9 +23,8 @@ def _row(result: Any, rank: int) -> list[str]:
         str(rank + 1),
         str(int(result.latents[rank])),
         number(float(result.scores[rank])),
-        f"{float(result.stderr[rank]):.1e}",
+        f"{float(result.stderr[rank]):.0e}",
         number(float(result.push[rank])),
         number(float(result.presence[rank])),
         tokens(result.lens[rank].promotes),
-        tokens(result.lens[rank].suppresses),
     ]

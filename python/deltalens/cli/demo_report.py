@@ -38,34 +38,40 @@ def _print_latents(trial: Trial) -> None:
         for away, toward in zip(trial.away.of(group), trial.toward.of(group), strict=True):
             sign = "+" if away.candidate.sign > 0 else "−"
             rows.append([group, f"{sign}{away.candidate.latent}", *_cells(away), *_cells(toward)])
-    side = ("change", "incoherent")
-    columns = ("set", "latent", "misaligned, away", *side, "base, toward", *side)
-    print_table("Steering with single latents: bad advice", columns, rows, left=("set",))
+    columns = ("set", "latent", "misaligned −", "Δ", "inc.", "base +", "Δ", "inc.")
+    answers = sum(vars(trial.away.steered[0].grades).values())
+    title = (
+        f"Bad advice, {answers} answers a cell: the misaligned model steered away, the base toward"
+        "\n[95 % interval]; Δ: change in percentage points; inc.: incoherent answers"
+    )
+    print_table(title, columns, rows, left=("set",))
 
 
 def _cells(steered: Steered) -> list[str]:
     incoherent = steered.grades.incoherence.value
-    return [str(steered.grades.behaviour), f"{100 * steered.change:+.1f}", f"{incoherent:.0%}"]
+    return [_rate(steered.grades), f"{100 * steered.change:+.0f}", f"{incoherent:.0%}"]
+
+
+def _rate(grades: Grades) -> str:
+    low, high = grades.behaviour.interval
+    return f"{grades.behaviour.value:.0%} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
 def _print_sets(trial: Trial) -> None:
-    rows = [["unsteered", *_plain(trial.away), *_plain(trial.toward)]]
+    plain = [(_rate(outcome.unsteered), "") for outcome in (trial.away, trial.toward)]
+    rows = [["unsteered", *plain[0], *plain[1]]]
     for group in SETS:
         cells = _set_cells(trial.away, group, -1), _set_cells(trial.toward, group, 1)
         rows.append([group, *cells[0], *cells[1]])
-    columns = ("set", "misaligned, away", "beyond random", "base, toward", "beyond random")
+    columns = ("set", "misaligned −", "beyond random", "base +", "beyond random")
     print_table("Mean change in percentage points", columns, rows, left=("set",))
-
-
-def _plain(outcome: Outcome) -> list[str]:
-    return [str(outcome.unsteered.behaviour), ""]
 
 
 def _set_cells(outcome: Outcome, group: str, direction: int) -> list[str]:
     mean = f"{100 * outcome.mean_change(group):+.1f}"
     if group == RANDOM:
         low, high = outcome.band
-        return [mean, f"{100 * low:+.1f} … {100 * high:+.1f}"]
+        return [mean, f"{100 * low:+.0f} … {100 * high:+.0f}"]
     return [mean, f"{outcome.beyond_band(group, direction)} of {len(outcome.of(group))}"]
 
 

@@ -26,17 +26,22 @@ def _plain(value: Any) -> Any:
 def print_table(
     title: str, columns: Sequence[str], rows: Sequence[Sequence[str]], *, left: Sequence[str] = ()
 ) -> None:
-    """A table on standard output; columns are right-aligned but those named in ``left``."""
+    """A table on standard output; columns are right-aligned but those named in ``left``.
+
+    On a narrow terminal the latter are cut short.
+    """
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
-    for column in columns:
-        aligned_left = column in left
-        table.add_column(
-            column, justify="left" if aligned_left else "right", no_wrap=not aligned_left
-        )
+    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    for place, column in enumerate(columns):
+        if column in left:
+            table.add_column(column, no_wrap=True)
+            continue
+        width = max(len(cell) for cell in (column, *(row[place] for row in rows)))
+        table.add_column(column, justify="right", no_wrap=True, min_width=width)
     for row in rows:
         table.add_row(*map(escape, row))
     Console().print(table)
@@ -50,8 +55,8 @@ def print_line(text: str) -> None:
 
 
 def number(value: float) -> str:
-    """Four significant digits with a sign."""
-    return "–" if math.isnan(value) else f"{value:+.3e}"
+    """Three significant digits with a sign."""
+    return "–" if math.isnan(value) else f"{value:+.2e}"
 
 
 def tokens(items: Sequence[Any], count: int = 5) -> str:

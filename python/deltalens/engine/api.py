@@ -32,7 +32,8 @@ def attribution(
     acts, grads: [tokens, d_model], any floating dtype; W_dec: [n_latents, d_model] in float32,
     bfloat16 or float16 on any device, or a :class:`Decoder`; baseline: [d_model] or None for 0;
     weights: [tokens] or None for 1/tokens; form: "token", "quadratic" or "auto" (the cheaper one,
-    see :func:`plan`); impl: "reference", "torch", "cpp" (the compiled kernels, on CPUs) or "auto";
+    see :func:`plan`); impl: "reference", "torch", "cpp" (the compiled kernels, on CPUs),
+    "triton" (the GPU kernels) or "auto";
     normalize: divide by ‖d_i‖².
 
     Products are accumulated in fp32 blocks, sums in fp64, TF32 never. A decoder row with NaN or

@@ -17,8 +17,8 @@ _LEAST_CAPABILITY = (8, 0)
 def choose_impl(impl: str, device: torch.device | str) -> str:
     """The implementation that will run on ``device``: ``impl`` itself, or the choice of "auto".
 
-    "auto" is the compiled kernels on CPUs whose vector instructions they use, the Triton kernels on
-    GPUs that they are made for, otherwise torch.
+    "auto" is the compiled kernels on CPUs whose vector instructions they use, otherwise torch. The
+    Triton kernels run on request only: no GPU has checked them yet (``bench/gpu.sh`` does).
     Raises :class:`InputError` when an explicit request cannot be honoured.
     """
     device = torch.device(device)
@@ -36,7 +36,7 @@ def choose_impl(impl: str, device: torch.device | str) -> str:
 def _automatic(device: torch.device) -> str:
     if device.type == "cpu":
         return "cpp" if cpu_level() not in (None, "portable") else "torch"
-    return "torch" if _missing_for_triton(device) else "triton"
+    return "torch"
 
 
 def _missing_for_triton(device: torch.device) -> str:
@@ -45,7 +45,8 @@ def _missing_for_triton(device: torch.device) -> str:
         return "needs Triton, which is not installed (pip install 'deltalens[triton]')"
     if device.type == "cpu" and os.environ.get("TRITON_INTERPRET") == "1":
         return ""
-    if device.type != "cuda" or torch.version.hip is not None:
+    cuda = torch.cuda.is_available() and torch.version.hip is None
+    if device.type != "cuda" or not cuda:
         return f"needs an NVIDIA GPU but the rows are on {device}"
     capability = torch.cuda.get_device_capability(device)
     if capability < _LEAST_CAPABILITY:

@@ -65,7 +65,7 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--gradients", choices=("plain", "integrated", "lrp"), default="plain")
     group.add_argument("--steps", type=positive_int, default=16, help="for integrated gradients")
     group.add_argument("--save-scores", action="store_true", help="write every latent's score")
-    group.add_argument("--impl", default="auto", help="auto, torch or reference")
+    group.add_argument("--impl", default="auto", help="auto, cpp, torch, triton or reference")
 
 
 def run(args: argparse.Namespace) -> None:

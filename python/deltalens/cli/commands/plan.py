@@ -26,7 +26,7 @@ def configure(commands: Any) -> None:
         "--decoder-dtype", choices=("float32", "bfloat16", "float16"), help="default: float32"
     )
     parser.add_argument("--form", choices=("auto", "token", "quadratic"), default="auto")
-    parser.add_argument("--impl", default="auto", help="auto, torch or reference")
+    parser.add_argument("--impl", default="auto", help="auto, cpp, torch, triton or reference")
     parser.add_argument("--device", default="cpu", help="cpu, cuda …")
     parser.add_argument("--measure", action="store_true", help="measure the device's rates first")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
