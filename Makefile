@@ -12,7 +12,7 @@ help:
 	@echo "make test                run the tests"
 	@echo "make lint                ruff and mypy"
 	@echo "make format              let ruff rewrite what it can"
-	@echo "make bench               run the benchmarks and rewrite README's table"
+	@echo "make bench               run the benchmarks and rewrite README's tables"
 	@echo "make test-transformers4  run the tests on transformers 4.57"
 	@echo "make clean               remove environments and build products"
 
@@ -33,6 +33,7 @@ format: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(VENV)/bin/python -m pytest bench --benchmark-enable
+	$(VENV)/bin/deltalens demo --json > bench/results/demo.json
 	$(VENV)/bin/python bench/readme_tables.py
 
 test-transformers4: $(VENV4)/installed
