@@ -13,6 +13,7 @@ import torch
 
 import deltalens
 from deltalens.cli.main import main
+from deltalens.cli.output import print_table
 from deltalens.sae import save_saelens
 from deltalens.study import write_pairs
 from study_tools import D_MODEL, SITE, make_model, make_pairs, make_tokenizer
@@ -179,6 +180,18 @@ def test_lens_names_the_nearest_tokens(inputs, capsys):
     assert [token["token_id"] for token in found["suppresses"]] == (
         (-cosines).topk(3).indices.tolist()
     )
+
+
+def test_numbers_survive_a_narrow_terminal_and_long_text_is_cut(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    columns = ("latent", "cosine", "promotes", "suppresses")
+    print_table("t", columns, [["123456", "0.789", "x" * 90, "y" * 90]], left=columns[2:])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    (row,) = [line for line in lines if "123456" in line]
+    assert "0.789" in row
+    assert row.count("x") >= 15
+    assert row.count("y") >= 15
 
 
 def test_plan_prints_the_estimate_of_both_forms(capsys):

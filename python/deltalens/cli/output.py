@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
+
+_GAP = 3  # characters between two columns
+_LEAST_TEXT = 8
 
 
 def print_json(document: Any) -> None:
@@ -35,16 +38,19 @@ def print_table(
     from rich.markup import escape
     from rich.table import Table
 
+    console = Console()
+    widths = [max(map(len, (name, *(row[i] for row in rows)))) for i, name in enumerate(columns)]
+    fixed = sum(width for name, width in zip(columns, widths, strict=True) if name not in left)
+    room = console.width - fixed - _GAP * (len(columns) - 1)
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
-    for place, column in enumerate(columns):
-        if column in left:
-            table.add_column(column, no_wrap=True)
-            continue
-        width = max(len(cell) for cell in (column, *(row[place] for row in rows)))
-        table.add_column(column, justify="right", no_wrap=True, min_width=width)
+    for name, width in zip(columns, widths, strict=True):
+        if name in left:
+            width = min(width, max(_LEAST_TEXT, room // len(left)))
+        justify: Literal["left", "right"] = "left" if name in left else "right"
+        table.add_column(name, justify=justify, no_wrap=True, width=width)
     for row in rows:
         table.add_row(*map(escape, row))
-    Console().print(table)
+    console.print(table)
 
 
 def print_line(text: str) -> None:
