@@ -9,6 +9,7 @@ from torch import Tensor
 
 from deltalens.engine.checks import check_token_rows
 from deltalens.engine.decoder import Decoder
+from deltalens.engine.outer import add_outer
 from deltalens.engine.precision import exact_matmul, gamma
 from deltalens.engine.problem import moment_problem
 from deltalens.engine.ranking import Ranking, TopLatents
@@ -96,7 +97,7 @@ class CrossMoment:
         if baseline is not None:
             centred = centred - baseline.to(self.device, torch.float64)
         weighted = -weights[:, None] * grads.to(self.device, torch.float64)
-        self._outer.addmm_(weighted.T, centred)
+        add_outer(self._outer, weighted, centred)
         self._push += weighted.sum(0)
         self._presence += weights.abs() @ centred
         self._magnitude += float(weighted.norm(dim=1) @ centred.norm(dim=1))
