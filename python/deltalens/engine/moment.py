@@ -16,7 +16,7 @@ from deltalens.engine.ranking import Ranking, TopLatents
 from deltalens.engine.scan import full_scores, top_latents
 from deltalens.errors import InputError
 
-_CHUNK = 2048
+_CHUNK_NUMBERS = 1 << 21  # 16 MiB of fp64, of which a chunk needs a few
 
 
 class CrossMoment:
@@ -84,8 +84,9 @@ class CrossMoment:
         if weights is None:
             weights = torch.full((tokens,), 1.0 / tokens, dtype=torch.float64)
         with exact_matmul():
-            for start in range(0, tokens, _CHUNK):
-                part = slice(start, start + _CHUNK)
+            chunk = max(1, _CHUNK_NUMBERS // self.d_model)
+            for start in range(0, tokens, chunk):
+                part = slice(start, start + chunk)
                 self._add_chunk(acts[part], grads[part], baseline, weights[part])
         self.tokens += tokens
 
