@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 from deltalens.errors import InputError
 
 DECODER_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_AHEAD_BYTES = 32 << 20
 
 
 @runtime_checkable
@@ -28,6 +30,22 @@ class Decoder(Protocol):
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows ``start … stop - 1`` as a tensor [stop - start, d_model] in :attr:`dtype`."""
+        ...
+
+
+@runtime_checkable
+class PagedDecoder(Decoder, Protocol):
+    """A decoder whose rows can be fetched before they are asked for and dropped afterwards.
+
+    Neither changes what ``rows`` returns: rows that were dropped are read again.
+    """
+
+    def prefetch(self, start: int, stop: int) -> None:
+        """Begin to read rows ``start … stop - 1``. A scan calls this from a thread of its own."""
+        ...
+
+    def release(self, start: int, stop: int) -> None:
+        """Drop rows ``start … stop - 1`` from this process's memory."""
         ...
 
 
@@ -78,6 +96,51 @@ def as_decoder(W_dec: Tensor | Decoder) -> Decoder:
 
 
 def tiles(decoder: Decoder, tile_rows: int) -> Iterator[tuple[int, Tensor]]:
-    """``(start, rows)`` over the whole decoder, ``tile_rows`` rows at a time."""
-    for start in range(0, decoder.n_latents, tile_rows):
-        yield start, decoder.rows(start, min(start + tile_rows, decoder.n_latents))
+    """``(start, rows)`` over the whole decoder, ``tile_rows`` rows at a time.
+
+    Of a :class:`PagedDecoder` the next 32 MB are read while a tile is in use, and a tile is
+    released when the next one is asked for.
+    """
+    if isinstance(decoder, PagedDecoder):
+        yield from _paged_tiles(decoder, tile_rows)
+    else:
+        for start, stop in _spans(decoder.n_latents, tile_rows):
+            yield start, decoder.rows(start, stop)
+
+
+def _paged_tiles(decoder: PagedDecoder, tile_rows: int) -> Iterator[tuple[int, Tensor]]:
+    n_latents = decoder.n_latents
+    ahead = max(tile_rows, _AHEAD_BYTES // (decoder.d_model * decoder.dtype.itemsize))
+    with ThreadPoolExecutor(1, "deltalens-prefetch") as reader:
+        fetching = reader.submit(decoder.prefetch, 0, min(ahead, n_latents))
+        for start, stop in _spans(n_latents, tile_rows):
+            fetching.result()  # everything before start + ahead
+            begin, end = (min(at + ahead, n_latents) for at in (start, stop))
+            fetching = reader.submit(decoder.prefetch, begin, end)
+            yield start, decoder.rows(start, stop)
+            decoder.release(start, stop)
+
+
+def _spans(n_latents: int, tile_rows: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, n_latents, tile_rows):
+        yield start, min(start + tile_rows, n_latents)
+
+
+def gather_rows(decoder: Decoder, latents: Tensor) -> Tensor:
+    """Rows [c, d_model] of the given latents; from anything but a tensor read one by one."""
+    if isinstance(decoder, TensorDecoder):
+        rows = decoder.rows(0, decoder.n_latents)
+        return rows[latents.to(rows.device)]
+    if isinstance(decoder, PagedDecoder):
+        # All at once, and so that no fault makes the system read megabytes around a row.
+        for latent in latents.tolist():
+            decoder.prefetch(latent, latent + 1)
+    return torch.cat([decoder.rows(0, 0), *(_row(decoder, i) for i in latents.tolist())])
+
+
+def _row(decoder: Decoder, latent: int) -> Tensor:
+    if not isinstance(decoder, PagedDecoder):
+        return decoder.rows(latent, latent + 1)
+    row = decoder.rows(latent, latent + 1).clone()
+    decoder.release(latent, latent + 1)
+    return row

@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.checks import check_k
-from deltalens.engine.decoder import Decoder, TensorDecoder, tiles
+from deltalens.engine.decoder import gather_rows
 from deltalens.engine.norms import row_norms
 from deltalens.engine.precision import SMALLEST_NORMAL, exact_matmul, gamma
 from deltalens.engine.problem import Problem
 from deltalens.engine.ranking import Candidates, Ranking, TopLatents, select
 from deltalens.engine.tile import Scorer, TileScores
 from deltalens.engine.topk import StreamingTopK
+from deltalens.engine.upload import device_tiles
 
 _RESCORE_ROWS = 512
 _PRESENCE_ROWS = 8192
@@ -142,7 +143,7 @@ class _Band:
 
 
 def _tiles(problem: Problem) -> Iterator[_Tile]:
-    for start, rows in tiles(problem.decoder, problem.tile_rows):
+    for start, rows in device_tiles(problem.decoder, problem.tile_rows, problem.device):
         yield _tile(problem, start, rows)
 
 
@@ -222,14 +223,6 @@ def _rescore(
         errors.append(scored.error[0])
         kept.append(chunk.to(problem.device))
     return Candidates(torch.cat(kept), torch.cat(scores), torch.cat(errors), complete)
-
-
-def gather_rows(decoder: Decoder, latents: Tensor) -> Tensor:
-    """Rows [c, d_model] of the given latents; from anything but a tensor read one by one."""
-    if isinstance(decoder, TensorDecoder):
-        rows = decoder.rows(0, decoder.n_latents)
-        return rows[latents.to(rows.device)]
-    return torch.cat([decoder.rows(0, 0), *(decoder.rows(i, i + 1) for i in latents.tolist())])
 
 
 def _warn_nonfinite(latents: Tensor) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from deltalens.engine.decoder import DECODER_DTYPES
 from deltalens.errors import InputError
+from deltalens.sae.pages import FilePages
 
 CACHE_LINE_BYTES = 64
 
@@ -23,6 +24,7 @@ class StoredTensor:
 
     array: np.ndarray[Any, Any]
     dtype: torch.dtype
+    pages: FilePages | None = None  # that the array begins in, where the system can be advised
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -30,7 +32,7 @@ class StoredTensor:
 
     @property
     def T(self) -> StoredTensor:
-        return StoredTensor(self.array.T, self.dtype)
+        return StoredTensor(self.array.T, self.dtype, self.pages)
 
     def read(self) -> Tensor:
         """The whole tensor, contiguous; do not write to it."""
@@ -43,6 +45,24 @@ class StoredTensor:
         copy of just these rows.
         """
         return self._tensor(self.array[start:stop])
+
+    def prefetch(self, start: int, stop: int) -> None:
+        """Begin to read rows ``start … stop - 1`` from disk; nothing where rows are not adjacent.
+
+        Rows of a transposed matrix lie all over the file, and torch keeps the mapping of its own
+        files to itself: both are read as they are used.
+        """
+        if self.pages is not None and self.array.flags.c_contiguous:
+            self.pages.prefetch(start * self._row_bytes, stop * self._row_bytes)
+
+    def release(self, start: int, stop: int) -> None:
+        """Drop these rows from the mapping, not from the system's cache; as for ``prefetch``."""
+        if self.pages is not None and self.array.flags.c_contiguous:
+            self.pages.release(start * self._row_bytes, stop * self._row_bytes)
+
+    @property
+    def _row_bytes(self) -> int:
+        return self.array.nbytes // self.array.shape[0]
 
     def _tensor(self, part: np.ndarray[Any, Any]) -> Tensor:
         tensor = torch.from_numpy(_row_major(part))
@@ -89,7 +109,9 @@ class StoredDecoder:
     """A decoder read from disk a slice at a time; float64 rows are rounded to float32.
 
     A file that stores the transpose [d_model, n_latents] is read through a transposed view, which
-    costs d_model short reads a slice.
+    costs d_model short reads a slice. A scan reads ahead in a safetensors, .npy or .npz file that
+    is not transposed and drops the pages behind it, on Linux; otherwise, and in torch's files,
+    pages of the file stay in memory until the system takes them back.
     """
 
     def __init__(self, stored: StoredTensor) -> None:
@@ -110,6 +132,14 @@ class StoredDecoder:
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows ``start … stop - 1`` [stop - start, d_model]; do not write to them."""
         return self._stored.rows(start, stop).to(self.dtype)
+
+    def prefetch(self, start: int, stop: int) -> None:
+        """See :meth:`StoredTensor.prefetch`."""
+        self._stored.prefetch(start, stop)
+
+    def release(self, start: int, stop: int) -> None:
+        """See :meth:`StoredTensor.release`."""
+        self._stored.release(start, stop)
 
 
 def decoder_from(

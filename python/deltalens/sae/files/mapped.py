@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import torch
 
 from deltalens.errors import InputError
+from deltalens.sae.pages import FilePages
+from deltalens.sae.stored import StoredTensor
 
 # Linux reserves no memory for the mapping's copy-on-write pages under this flag, so a file may be
 # larger than memory. Python names it from 3.13 on.
@@ -27,16 +30,23 @@ def map_file(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
 
 
-def mapped_array(
+def mapped_tensor(
     memory: mmap.mmap,
     *,
     offset: int,
     shape: tuple[int, ...],
-    dtype: np.dtype[Any],
+    bits: np.dtype[Any],
+    dtype: torch.dtype,
     order: Literal["C", "F"] = "C",
-) -> np.ndarray[Any, Any]:
-    """The array at ``offset``, without reading it. Raises :class:`InputError` beyond the end."""
-    end = offset + math.prod(shape) * dtype.itemsize
-    if offset < 0 or min(shape, default=0) < 0 or end > len(memory):
-        raise InputError(f"truncated: an array ends at byte {end}, the file at {len(memory)}")
-    return np.ndarray(shape, dtype, buffer=memory, offset=offset, order=order)
+) -> StoredTensor:
+    """The tensor at ``offset``, without reading it; ``bits`` is what NumPy takes its numbers for.
+
+    Raises :class:`InputError` beyond the end of the file.
+    """
+    size = math.prod(shape) * bits.itemsize
+    if offset < 0 or min(shape, default=0) < 0 or offset + size > len(memory):
+        raise InputError(
+            f"truncated: an array ends at byte {offset + size}, the file at {len(memory)}"
+        )
+    array: np.ndarray[Any, Any] = np.ndarray(shape, bits, buffer=memory, offset=offset, order=order)
+    return StoredTensor(array, dtype, FilePages(memory, offset, size))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from deltalens.errors import InputError
-from deltalens.sae.files.mapped import map_file, mapped_array
+from deltalens.sae.files.mapped import map_file, mapped_tensor
 from deltalens.sae.stored import StoredTensor, TensorFile
 
 DTYPES = {
@@ -44,6 +44,8 @@ def open_npy(path: Path) -> TensorFile:
 
 def open_npz(path: Path) -> TensorFile:
     """The members of an uncompressed .npz file, each mapped where it lies in the zip.
+
+    NumPy lets them lie at any byte, so the rows of most are copied, a slice at a time.
 
     A compressed member has no slice that could be read alone, so it is an :class:`InputError`.
     """
@@ -89,11 +91,11 @@ def _array_at(memory: mmap.mmap, offset: int) -> StoredTensor:
         raise InputError(f"not an array in NumPy's format, or truncated ({reason})") from None
     if dtype.str not in DTYPES:
         raise InputError(f"an array of dtype {dtype}, which is not supported")
-    array = mapped_array(
+    return mapped_tensor(
         memory,
         offset=offset + stream.tell(),
         shape=shape,
-        dtype=dtype,
+        bits=dtype,
+        dtype=DTYPES[dtype.str],
         order="F" if fortran else "C",
     )
-    return StoredTensor(array, DTYPES[dtype.str])

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from deltalens.errors import InputError
-from deltalens.sae.files.mapped import map_file, mapped_array
+from deltalens.sae.files.mapped import map_file, mapped_tensor
 from deltalens.sae.stored import StoredTensor, TensorFile
 
 DTYPES = {
@@ -67,12 +67,13 @@ def _tensor(memory: mmap.mmap, data_start: int, entry: dict[str, Any]) -> Stored
         raise InputError(f"tensors of dtype {entry['dtype']} are not supported")
     numpy_name, dtype = DTYPES[entry["dtype"]]
     begin, end = entry["data_offsets"]
-    array = mapped_array(
+    stored = mapped_tensor(
         memory,
         offset=data_start + begin,
         shape=tuple(entry["shape"]),
-        dtype=np.dtype(numpy_name),
+        bits=np.dtype(numpy_name),
+        dtype=dtype,
     )
-    if begin < 0 or array.nbytes != end - begin:
+    if begin < 0 or stored.array.nbytes != end - begin:
         raise InputError(f"shape {entry['shape']} does not fill data_offsets {begin} … {end}")
-    return StoredTensor(array, dtype)
+    return stored
