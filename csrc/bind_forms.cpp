@@ -4,7 +4,12 @@
 #include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
 #include "forms.h"
+#include "signals.h"
 
 namespace py = pybind11;
 
@@ -48,47 +53,59 @@ Rows rows_of(const py::array& rows, std::int64_t depth) {
     return {rows.data(), dtype, rows.shape(0), rows.strides(0) / rows.itemsize()};
 }
 
-// Whether Python wants to stop: its signal handlers run, and may have raised.
-bool interrupted() {
-    const py::gil_scoped_acquire locked;
-    return PyErr_CheckSignals() != 0;
+constexpr std::pair<const char*, Reduction> reductions[] = {{"sum", Reduction::sum},
+                                                            {"abs", Reduction::abs},
+                                                            {"positive", Reduction::positive},
+                                                            {"max", Reduction::max}};
+
+Reduction reduction_of(const std::string& name) {
+    const auto* found = std::find_if(std::begin(reductions), std::end(reductions),
+                                     [&](const auto& known) { return name == known.first; });
+    expect(found != std::end(reductions), "reduction must be sum, abs, positive or max");
+    return found->second;
 }
 
-// Runs a scan without the GIL; what a signal handler raised goes on from here.
-template <class Work>
-void without_gil(const Work& work) {
-    bool finished = false;
-    {
-        const py::gil_scoped_release unlocked;
-        finished = work();
-    }
-    if (!finished) {
-        throw py::error_already_set();
-    }
+TokenForm* token_form(std::vector<std::int64_t> offsets, std::int64_t d_model,
+                      const std::string& level, bool bf16_pairs, const std::string& reduction) {
+    expect(d_model > 0, "d_model must be at least 1");
+    expect(offsets.size() > 1 && offsets.front() == 0 &&
+               std::adjacent_find(offsets.begin(), offsets.end(), std::greater_equal<>()) ==
+                   offsets.end(),
+           "offsets must rise from 0 to the number of tokens");
+    return new TokenForm(chosen(level, bf16_pairs), std::move(offsets), d_model,
+                         reduction_of(reduction));
 }
 
 void set_tokens(TokenForm& form, std::int64_t first, const Floats& x, const Floats& y,
-                const Doubles& x_slopes, const Doubles& y_slopes) {
+                const Doubles& x_slopes, const Doubles& y_slopes, int threads) {
     expect(x.ndim() == 2 && y.ndim() == 2 && x.shape(1) == form.depth() &&
                y.shape(1) == form.depth(),
            "x and y must be [n, d_model]");
     const std::int64_t n = x.shape(0);
     expect(y.shape(0) == n && x_slopes.size() == n && y_slopes.size() == n,
            "x, y and their slopes must be of the same tokens");
-    const std::int64_t end = first + n;
-    expect(first >= 0 && end <= form.tokens() && first % form.lanes() == 0 &&
-               (end == form.tokens() || n % form.lanes() == 0),
-           "tokens must be set in whole panels");
-    form.set(first, n, x.data(), y.data(), x_slopes.data(), y_slopes.data());
+    expect(first >= 0 && first + n <= form.tokens(), "there are not that many tokens");
+    const float *from_x = x.data(), *from_y = y.data();
+    const double *from_x_slopes = x_slopes.data(), *from_y_slopes = y_slopes.data();
+    const py::gil_scoped_release unlocked;
+    form.set(first, n, from_x, from_y, from_x_slopes, from_y_slopes, threads);
 }
 
 py::object scan_tokens(const TokenForm& form, const py::array& rows, int threads, bool slopes) {
     const Rows where = rows_of(rows, form.depth());
-    Doubles sums(where.n), slope_sums(slopes ? where.n : 0);
-    double* to = sums.mutable_data();
-    double* slopes_to = slopes ? slope_sums.mutable_data() : nullptr;
-    without_gil([&] { return form.scan(where, threads, interrupted, to, slopes_to); });
-    return py::make_tuple(sums, slope_sums);
+    Doubles totals(where.n), sloped(slopes ? where.n : 0);
+    double* to = totals.mutable_data();
+    double* sloped_to = slopes ? sloped.mutable_data() : nullptr;
+    without_gil([&] { return form.scan(where, threads, interrupted, to, sloped_to); });
+    return py::make_tuple(totals, sloped);
+}
+
+py::object token_statistics(const TokenForm& form, const py::array& rows, int threads) {
+    const Rows where = rows_of(rows, form.depth());
+    Doubles means(where.n), spreads(where.n);
+    double *means_to = means.mutable_data(), *spreads_to = spreads.mutable_data();
+    without_gil([&] { return form.statistics(where, threads, interrupted, means_to, spreads_to); });
+    return py::make_tuple(means, spreads);
 }
 
 QuadraticForm* quadratic_form(const Floats& matrix, const std::string& level, bool bf16_pairs) {
@@ -126,21 +143,22 @@ void bind_forms(py::module_& m) {
           "uint16.");
 
     py::class_<TokenForm>(m, "TokenForm",
-                          "sum_t (x_t . d_i)(y_t . d_i): fp32 products, fp64 sums.\n\n"
-                          "bf16_pairs: x and y hold bfloat16 numbers, and so must the rows.")
-        .def(py::init([](std::int64_t tokens, std::int64_t d_model, const std::string& level,
-                         bool bf16_pairs) {
-                 expect(tokens > 0 && d_model > 0, "tokens and d_model must be at least 1");
-                 return new TokenForm(chosen(level, bf16_pairs), tokens, d_model);
-             }),
-             py::arg("tokens"), py::arg("d_model"), py::arg("level"), py::arg("bf16_pairs"))
+                          "Reductions over t of (x_t . d_i)(y_t . d_i): fp32 products, fp64 sums.\n\n"
+                          "offsets [segments + 1] rise from 0 to the number of tokens; reduction is\n"
+                          "sum, abs, positive or max; bf16_pairs: x and y hold bfloat16 numbers, and\n"
+                          "so must the rows.")
+        .def(py::init(&token_form), py::arg("offsets"), py::arg("d_model"), py::arg("level"),
+             py::arg("bf16_pairs"), py::arg("reduction"))
         .def("set", &set_tokens, py::arg("first"), py::arg("x").noconvert(),
              py::arg("y").noconvert(), py::arg("x_slopes").noconvert(),
-             py::arg("y_slopes").noconvert(),
+             py::arg("y_slopes").noconvert(), py::arg("threads"),
              "Tokens first ... from x, y float32 [n, d_model] and slopes float64 [n].")
         .def("scan", &scan_tokens, py::arg("rows"), py::arg("threads"), py::arg("slopes"),
-             "(sums, slope sums) of rows [n, d_model], float64 [n] each; the second, empty unless\n"
-             "asked for, is sum_t y_slope_t |x_t . d_i| + x_slope_t |y_t . d_i|.");
+             "(totals, sloped) of rows [n, d_model], float64 [n] each; the second, empty unless asked\n"
+             "for, is the sum, or with max the maximum, of y_slope_t |x_t . d_i| +\n"
+             "x_slope_t |y_t . d_i|.")
+        .def("statistics", &token_statistics, py::arg("rows"), py::arg("threads"),
+             "(mean, sum of squared deviations) over segments of their totals, float64 [n] each.");
 
     py::class_<QuadraticForm>(m, "QuadraticForm",
                               "d_i . S d_i of symmetric float32 S: fp32 products, fp64 sums.\n\n"

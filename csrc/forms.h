@@ -10,28 +10,38 @@
 
 namespace deltalens {
 
-// Σ_t (x_t · d_i)(y_t · d_i) for token rows x_t, y_t [depth], in fp64 from fp32 products.
+// Reductions over tokens of (x_t · d_i)(y_t · d_i) for token rows x_t, y_t [depth], in fp64 from
+// fp32 products.
 class TokenForm {
   public:
-    TokenForm(const Kernels& kernels, std::int64_t tokens, std::int64_t depth);
+    // offsets: where segments of tokens begin, and where the last ends. Each segment starts a panel.
+    TokenForm(const Kernels& kernels, std::vector<std::int64_t> offsets, std::int64_t depth,
+              Reduction reduction);
 
-    // Sets tokens first … first + n - 1 from rows x, y [n, depth] and their slopes [n]; first must
-    // be a multiple of lanes, and n too unless these are the last.
+    // Sets tokens first … first + n - 1 from rows x, y [n, depth] and their slopes [n].
     void set(std::int64_t first, std::int64_t n, const float* x, const float* y,
-             const double* x_slopes, const double* y_slopes);
+             const double* x_slopes, const double* y_slopes, int threads);
 
-    // sums [rows.n], and unless null slope_sums [rows.n]: Σ_t y_slope_t |x_t·d_i| +
-    // x_slope_t |y_t·d_i|. False when stopped.
-    bool scan(const Rows& rows, int threads, const std::function<bool()>& poll, double* sums,
-              double* slope_sums) const;
+    // totals [rows.n], and unless null sloped [rows.n]: the sum, or for a maximum the maximum, of
+    // y_slope_t |x_t·d_i| + x_slope_t |y_t·d_i|. False when stopped.
+    bool scan(const Rows& rows, int threads, const std::function<bool()>& poll, double* totals,
+              double* sloped) const;
 
-    std::int64_t lanes() const { return panels_.kernels().lanes; }
-    std::int64_t tokens() const { return tokens_; }
+    // Mean and sum of squared deviations [rows.n] of the totals of segments. False when stopped.
+    bool statistics(const Rows& rows, int threads, const std::function<bool()>& poll,
+                    double* means, double* spreads) const;
+
+    std::int64_t tokens() const { return first_tokens_.back(); }
     std::int64_t depth() const { return panels_.depth(); }
 
   private:
-    const std::int64_t tokens_;
-    Panels panels_;               // a panel: x of `lanes` tokens, then y of the same tokens
+    void set_panel(std::int64_t panel, std::int64_t first, std::int64_t n, const float* x,
+                   const float* y, const double* x_slopes, const double* y_slopes);
+
+    const Reduction reduction_;
+    std::vector<std::int64_t> first_tokens_;  // [panels + 1]
+    std::vector<std::int64_t> segments_;      // [panels], which one each panel belongs to
+    Panels panels_;               // a panel: x of up to `lanes` tokens, then y of the same tokens
     std::vector<double> slopes_;  // [panels, 2 * lanes], what |x| and |y| are multiplied with
 };
 

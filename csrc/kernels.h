@@ -16,6 +16,9 @@ enum class DType { f32, bf16, f16 };
 constexpr std::int64_t block_depth = 256;    // units a tile sums before the sum is added to others
 constexpr std::int64_t block_columns = 256;  // columns multiplied before their products are reduced
 
+// How the products x_t·y_t of a row are put together over tokens.
+enum class Reduction { sum, abs, positive, max };
+
 struct Kernels {
     std::int64_t rows;
     std::int64_t lanes;
@@ -29,11 +32,13 @@ struct Kernels {
     void (*widen_bf16)(const std::uint16_t* in, std::int64_t n, float* out);
     void (*widen_f16)(const std::uint16_t* in, std::int64_t n, float* out);
 
-    // With x the first and y the second half of each of `panels` rows of 2 * lanes numbers, `stride`
-    // apart: Σ x·y, and, unless slopes is null, Σ slopes·|x, y| (slopes [panels, 2 * lanes]).
-    // Products of fp32 numbers are exact in the fp64 they are summed in.
-    double (*sum_products)(const float* c, std::int64_t stride, std::int64_t panels,
-                           const double* slopes, double& slope_sum);
+    // For each Reduction, with x the first and y the second half of each of `panels` rows of
+    // 2 * lanes numbers, `stride` apart: the reduction of x·y, and, unless slopes is null, that of
+    // slopes·|x| + slopes·|y| (slopes [panels, 2 * lanes]): its maximum for max, otherwise its sum.
+    // Products of fp32 numbers are exact in fp64. NaN stays NaN.
+    using Reduce = double (*)(const float* c, std::int64_t stride, std::int64_t panels,
+                              const double* slopes, double& sloped);
+    Reduce reduce_products[4];
 
     // Σ c·row over the same layout; row [panels, 2 * lanes].
     double (*dot)(const float* c, std::int64_t stride, std::int64_t panels, const float* row);

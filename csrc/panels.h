@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <vector>
@@ -39,6 +40,29 @@ class Panels {
                 *to = kernels_.numbers_per_unit == 1
                           ? padded(unit, column)
                           : pair(padded(2 * unit, column), padded(2 * unit + 1, column));
+            }
+        }
+    }
+
+    // Sets columns column … column + n - 1 of a panel to rows [n, depth]; pairs as above.
+    void fill_columns(std::int64_t panel, std::int64_t column, const float* rows, std::int64_t n) {
+        constexpr std::int64_t strip = 16;  // numbers of each row at a time, a cache line
+        char* to = reinterpret_cast<char*>(storage_.data() +
+                                           begin_[static_cast<std::size_t>(panel)]);
+        const bool pairs = kernels_.numbers_per_unit == 2;
+        for (std::int64_t first = 0; first < depth_; first += strip) {
+            const std::int64_t last = std::min(first + strip, depth_);
+            for (std::int64_t r = 0; r < n; ++r) {
+                const float* row = rows + r * depth_;
+                for (std::int64_t k = first; k < last; ++k) {
+                    const char* from = reinterpret_cast<const char*>(row + k);
+                    if (pairs) {  // on little-endian machines only
+                        std::memcpy(to + ((k / 2) * width() + column + r) * 4 + k % 2 * 2,
+                                    from + 2, 2);
+                    } else {
+                        std::memcpy(to + (k * width() + column + r) * 4, from, 4);
+                    }
+                }
             }
         }
     }

@@ -6,6 +6,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 
 #include "kernels.h"
 
@@ -65,24 +66,50 @@ struct Tile {
         }
     }
 
-    static double sum_products(const float* c, std::int64_t stride, std::int64_t panels,
-                               const double* slopes, double& slope_sum) {
-        double products[lanes] = {}, sloped[lanes] = {};
+    template <Reduction reduction>
+    static double reduce_products(const float* c, std::int64_t stride, std::int64_t panels,
+                                  const double* slopes, double& sloped) {
+        double products[lanes], errors[lanes] = {};
+        for (double& product : products) {
+            product = reduction == Reduction::max ? -std::numeric_limits<double>::infinity() : 0.0;
+        }
         for (std::int64_t p = 0; p < panels; ++p, c += stride) {
             for (std::int64_t j = 0; j < lanes; ++j) {
-                products[j] += static_cast<double>(c[j]) * static_cast<double>(c[j + lanes]);
+                include<reduction>(products[j], static_cast<double>(c[j]) *
+                                                    static_cast<double>(c[j + lanes]));
             }
             if (slopes != nullptr) {
                 for (std::int64_t j = 0; j < lanes; ++j) {
-                    sloped[j] += static_cast<double>(std::fabs(c[j])) * slopes[j] +
-                                 static_cast<double>(std::fabs(c[j + lanes])) *
-                                     slopes[j + lanes];
+                    include<reduction>(errors[j],
+                                       static_cast<double>(std::fabs(c[j])) * slopes[j] +
+                                           static_cast<double>(std::fabs(c[j + lanes])) *
+                                               slopes[j + lanes]);
                 }
                 slopes += width;
             }
         }
-        slope_sum += sum(sloped);
-        return sum(products);
+        constexpr Reduction over_lanes = reduction == Reduction::max ? reduction : Reduction::sum;
+        for (std::int64_t j = 0; j < lanes; ++j) {
+            include<over_lanes>(sloped, errors[j]);
+        }
+        double total = products[0];
+        for (std::int64_t j = 1; j < lanes; ++j) {
+            include<over_lanes>(total, products[j]);
+        }
+        return total;
+    }
+
+    template <Reduction reduction>
+    static void include(double& total, double value) {
+        if (reduction == Reduction::max) {
+            total = (value > total) | (value != value) ? value : total;
+        } else if (reduction == Reduction::abs) {
+            total += std::fabs(value);
+        } else if (reduction == Reduction::positive) {
+            total += value < 0.0 ? 0.0 : value;
+        } else {
+            total += value;
+        }
     }
 
     static double dot(const float* c, std::int64_t stride, std::int64_t panels, const float* row) {
@@ -105,8 +132,15 @@ struct Tile {
     }
 
     static constexpr Kernels kernels() {
-        return {rows,      lanes,        Ops::numbers_per_unit, multiply, widen_bf16,
-                widen_f16, sum_products, dot};
+        return {rows,
+                lanes,
+                Ops::numbers_per_unit,
+                multiply,
+                widen_bf16,
+                widen_f16,
+                {reduce_products<Reduction::sum>, reduce_products<Reduction::abs>,
+                 reduce_products<Reduction::positive>, reduce_products<Reduction::max>},
+                dot};
     }
 };
 

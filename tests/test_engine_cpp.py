@@ -13,7 +13,7 @@ import torch
 
 import deltalens
 from deltalens.engine.extension import as_array, cpu_extension, cpu_level
-from deltalens.engine.impl import cpp
+from deltalens.engine.impl import cpp, cpp_token
 from deltalens.engine.implementations import choose_impl
 from engine_oracle import FORMS, Case, brute_force_topk, random_case
 from test_engine_topk import cancelling_case, near_tie_case, scaled_case
@@ -39,7 +39,7 @@ def level(request, monkeypatch):
 
 def scorer_of(case: Case, form: str, *, screen: bool = False):
     if form == "token":
-        return cpp.TokenScorer.prepare(
+        return cpp_token.TokenScorer.prepare(
             case.acts, case.grads, case.baseline, case.weights, screen=screen
         )
     moment = deltalens.CrossMoment(case.acts.shape[1])
@@ -96,9 +96,9 @@ def test_numbers_of_a_decoder_are_read_exactly(level, dtype):
     bits = torch.arange(-(2**15), 2**15, dtype=torch.int16)
     rows = bits.view(torch.bfloat16 if dtype == torch.float32 else dtype)
     rows = rows[rows.isfinite() & (rows.float().abs() > 2.0**-100)][:, None].to(dtype)
-    form = EXTENSION.TokenForm(1, 1, level, False)
+    form = EXTENSION.TokenForm([0, 1], 1, level, False, "sum")
     one = np.ones((1, 1), dtype=np.float32)
-    form.set(0, one, one, np.ones(1), np.ones(1))
+    form.set(0, one, one, np.ones(1), np.ones(1), 1)
     sums, _ = form.scan(as_array(rows), 2, False)
     assert np.array_equal(sums, rows[:, 0].double().square().numpy())
 
@@ -221,9 +221,9 @@ def test_a_level_this_machine_lacks_is_refused(monkeypatch):
     with pytest.raises(deltalens.InputError, match=r"DELTALENS_CPU_LEVEL is 'avx1024' but .* port"):
         cpu_level()
     with pytest.raises(ValueError, match="no level avx1024"):
-        EXTENSION.TokenForm(1, 1, "avx1024", False)
+        EXTENSION.TokenForm([0, 1], 1, "avx1024", False, "sum")
     with pytest.raises(ValueError, match="portable does not multiply bf16 pairs"):
-        EXTENSION.TokenForm(1, 1, "portable", True)
+        EXTENSION.TokenForm([0, 1], 1, "portable", True, "sum")
 
 
 def test_auto_takes_vector_kernels_and_nothing_less(monkeypatch):

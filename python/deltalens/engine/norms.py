@@ -8,12 +8,17 @@ from torch import Tensor
 from deltalens.engine.extension import as_array, cpu_extension, cpu_level
 from deltalens.engine.precision import SMALLEST_NORMAL, gamma
 
+_WIDENED_ELEMENTS = 1 << 21  # of a copy in fp64 that torch makes
+
 
 def row_norms(rows: Tensor) -> Tensor:
     """‖rows[i]‖, fp64 [n], for rows [n, d_model] of a decoder; not finite where a row is not."""
     extension = cpu_extension() if rows.device.type == "cpu" else None
-    if extension is None:
-        return torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    if extension is None or rows.dtype == torch.float64:
+        parts = rows.split(max(1, _WIDENED_ELEMENTS // rows.shape[1]))
+        return torch.cat(
+            [torch.linalg.vector_norm(part, dim=1, dtype=torch.float64) for part in parts]
+        )
     # torch widens every number in a slow path of its own: 15 times this.
     norms = extension.row_norms(as_array(rows), cpu_level(), torch.get_num_threads())
     return torch.from_numpy(norms)

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from deltalens.engine.checks import check_width
-from deltalens.engine.decoder import Decoder, as_decoder
+from deltalens.engine.decoder import Decoder, TensorDecoder, as_decoder
 from deltalens.engine.exact import ExactMoments, ExactTokens
 from deltalens.engine.impl import cpp as cpp_impl
 from deltalens.engine.impl import torch as torch_impl
+from deltalens.engine.impl.cpp_token import TokenScorer as CppTokenScorer
 from deltalens.engine.implementations import choose_impl
 from deltalens.engine.norms import row_norms
-from deltalens.engine.planner import tile_rows
+from deltalens.engine.planner import tile_rows, topk_path
 from deltalens.engine.tile import Scorer
+from deltalens.engine.token_rows import TokenRows
+from deltalens.engine.topk import TopKPath
 from deltalens.errors import InputError
 
 if TYPE_CHECKING:
@@ -38,11 +41,17 @@ class Problem:
     device: torch.device
     queries: int
     tile_rows: int
+    impl: str
     scorer: Callable[[], Scorer]
     exact: Sequence[Scorer]
     screen: Callable[[], Scorer] | None = None
     presence: Tensor | None = None  # fp64 [queries, d_model]
     norms: Callable[[Tensor], Tensor] = row_norms  # fp64 [n] of rows [n, d_model]
+
+    def topk_path(self, k: int) -> TopKPath:
+        """How the ``k`` best of its scores are kept."""
+        n_latents = self.decoder.n_latents
+        return topk_path(self.impl, self.device, k, n_latents, self.tile_rows)
 
 
 def moment_problem(moments: Sequence[CrossMoment], W_dec: Tensor | Decoder, impl: str) -> Problem:
@@ -82,6 +91,7 @@ def moment_problem(moments: Sequence[CrossMoment], W_dec: Tensor | Decoder, impl
         device=device,
         queries=len(moments),
         tile_rows=_tile_rows(decoder, impl, device),
+        impl=impl,
         scorer=scorer,
         exact=[ExactMoments(matrices[i : i + 1], rounding[i : i + 1]) for i in range(len(moments))],
         screen=screen,
@@ -91,34 +101,47 @@ def moment_problem(moments: Sequence[CrossMoment], W_dec: Tensor | Decoder, impl
 
 
 def token_problem(
-    acts: Tensor, grads: Tensor, W_dec: Decoder, baseline: Tensor, weights: Tensor, impl: str
+    acts: Tensor,
+    grads: Tensor,
+    W_dec: Decoder,
+    baseline: Tensor,
+    weights: Tensor,
+    impl: str,
+    *,
+    reduction: str = "sum",
+    segments: Sequence[int] | None = None,
 ) -> Problem:
-    """The token form of one set of rows over one decoder."""
-    exact = ExactTokens(acts, grads, baseline, weights)
+    """The token form of one set of rows over one decoder.
+
+    segments: offsets into the tokens, for statistics over them.
+    """
+    given = acts, grads, baseline, weights
+    source = TokenRows(acts, grads, baseline.double(), weights.double())
+    exact = ExactTokens(source, reduction, segments)
     impl = choose_impl(impl, acts.device)
     screen: Callable[[], Scorer] | None = None
     norms = row_norms
-    scorer: Callable[[], Scorer] = partial(ExactTokens, acts, grads, baseline, weights)
+    options: dict[str, Any] = {"reduction": reduction, "segments": segments}
+    scorer: Callable[[], Scorer] = partial(ExactTokens, source, reduction, segments)
     if impl == "torch":
-        scorer = partial(torch_impl.TokenScorer.prepare, acts, grads, baseline, weights)
+        scorer = partial(torch_impl.TokenScorer.prepare, *given, **options)
     elif impl == "cpp":
-        scorer = partial(cpp_impl.TokenScorer.prepare, acts, grads, baseline, weights)
-        if cpp_impl.token_screen_pays(W_dec, tokens=acts.shape[0]):
+        scorer = partial(CppTokenScorer.prepare, *given, **options)
+        if reduction == "sum" and cpp_impl.token_screen_pays(W_dec, tokens=acts.shape[0]):
             screen = partial(scorer, screen=True)
     elif impl == "triton":
         from deltalens.engine.impl import triton as triton_impl
 
         norms = triton_impl.row_norms
-        scorer = partial(
-            triton_impl.TokenScorer.prepare, acts, grads, baseline, weights, dtype=W_dec.dtype
-        )
-        if triton_impl.screen_pays(W_dec):
+        scorer = partial(triton_impl.TokenScorer.prepare, *given, dtype=W_dec.dtype, **options)
+        if reduction == "sum" and triton_impl.screen_pays(W_dec):
             screen = partial(scorer, screen=True)
     return Problem(
         decoder=W_dec,
         device=acts.device,
         queries=1,
-        tile_rows=_tile_rows(W_dec, impl, acts.device),
+        tile_rows=_tile_rows(W_dec, impl, acts.device, tokens=acts.shape[0]),
+        impl=impl,
         scorer=scorer,
         exact=[exact],
         screen=screen,
@@ -126,11 +149,9 @@ def token_problem(
     )
 
 
-def _tile_rows(decoder: Decoder, impl: str, device: torch.device) -> int:
-    if impl == "reference":
-        return decoder.n_latents
-    resident = impl == "triton" and decoder.rows(0, 0).device == device
-    return tile_rows(decoder.d_model, impl, resident=resident)
+def _tile_rows(decoder: Decoder, impl: str, device: torch.device, tokens: int | None = None) -> int:
+    resident = isinstance(decoder, TensorDecoder) and decoder.rows(0, 0).device == device
+    return tile_rows(decoder.d_model, impl, resident=resident, tokens=tokens)
 
 
 def _shared_device(moments: Sequence[CrossMoment]) -> torch.device:

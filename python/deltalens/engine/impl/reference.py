@@ -5,18 +5,18 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def token_scores(
+def token_terms(
     acts: Tensor, grads: Tensor, W_dec: Tensor, baseline: Tensor, weights: Tensor
 ) -> Tensor:
-    """−Σ_t weights[t] · (grads[t] · d_i) · ((acts[t] − baseline) · d_i), fp64 [n_latents].
+    """−weights[t] · (grads[t] · d_i) · ((acts[t] − baseline) · d_i), fp64 [n_latents, tokens].
 
     acts, grads [tokens, d_model]; W_dec [n_latents, d_model]; baseline [d_model];
-    weights [tokens]. Uses two arrays [tokens, n_latents].
+    weights [tokens].
     """
     rows = W_dec.double()
-    x = grads.double() @ rows.T  # [tokens, n_latents]
-    y = (acts.double() - baseline.double()) @ rows.T  # [tokens, n_latents]
-    return -(weights.double()[:, None] * x * y).sum(0)
+    x = rows @ grads.double().T  # [n_latents, tokens]
+    y = rows @ (acts.double() - baseline.double()).T  # [n_latents, tokens]
+    return x.mul_(y).mul_(-weights.double())
 
 
 def quadratic_scores(moment: Tensor, W_dec: Tensor) -> Tensor:

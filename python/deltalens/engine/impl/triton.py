@@ -13,6 +13,7 @@ dot product of length n is then off by at most n · 2⁻²² · Σ|x_j y_j|.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,7 +31,15 @@ from deltalens.engine.impl.triton_operands import (
     with_contiguous_rows,
 )
 from deltalens.engine.precision import SMALLEST_NORMAL, gamma
+from deltalens.engine.reductions import SegmentStatistics, combine
 from deltalens.engine.tile import TileScores
+from deltalens.engine.token_rows import (
+    Group,
+    HeldGroups,
+    collect_segments,
+    token_groups,
+    tokens_held,
+)
 from deltalens.kernels.configs import TileConfig, capability_of, tile_config
 from deltalens.kernels.parts import split_parts
 from deltalens.kernels.quadratic_form import fold_symmetric, quadratic_form
@@ -156,15 +165,19 @@ def _prepare_moment(
 
 @dataclass(frozen=True)
 class TokenScorer:
-    """Σ_t (x_t·d)(y_t·d) for x = −w γ and y = a − ā, both scaled; memory O(tile + parts · rows).
+    """Σ_t (x_t·d)(y_t·d) for x = −w γ and y = a − ā, both scaled; or another reduction over
+    t; memory O(tile + parts of one group of rows).
 
     With p_t ≥ |fl(x_t·d) − x_t·d| and q_t likewise for y, each term is off by at most
     p_t|fl(y)| + |fl(x)|q_t + p_t·q_t, where p_t = r‖x_t‖‖d‖. By Cauchy–Schwarz the sum over tokens
     is at most r‖d‖ (‖X‖_F √Σfl(y)² + ‖Y‖_F √Σfl(x)²) + r²‖d‖² ‖X‖_F ‖Y‖_F: the kernel returns the
-    two sums of squares. Adding up the terms costs a relative γ of √(Σfl(x)² Σfl(y)²).
+    two sums of squares. Adding up the terms costs a relative γ of √(Σfl(x)² Σfl(y)²). A sum of
+    bounds on terms bounds the error of any reduction of them.
     """
 
-    operands: RoundedRows
+    source: RoundedRows
+    groups: HeldGroups[tuple[Tensor, Tensor]]  # x and y [parts, tokens, d_model]
+    reduction: str
     config: TileConfig
     relative: float  # r
 
@@ -178,11 +191,16 @@ class TokenScorer:
         *,
         dtype: torch.dtype,
         screen: bool = False,
+        reduction: str = "sum",
+        segments: Sequence[int] | None = None,
     ) -> TokenScorer:
-        """Fold weights and baseline into the rows, for decoder rows of ``dtype``."""
+        """Fold weights and baseline into the rows, for decoder rows of ``dtype``.
+
+        A screen is for sums only: it bounds what rounding does to their moment.
+        """
         operand = operand_dtype(dtype, screen=screen)
         parts = part_count(operand, screen=screen)
-        rows = RoundedRows.prepare(
+        source = RoundedRows.measure(
             acts,
             grads,
             baseline,
@@ -191,8 +209,11 @@ class TokenScorer:
             parts=parts,
             rows_rounded=operand != dtype,
         )
-        relative = _dot_error(acts.shape[1], operand, parts)
-        return cls(rows, _config(acts, operand), relative)
+        tokens, d_model = acts.shape
+        held = tokens_held(2 * parts * operand.itemsize * d_model)
+        groups = HeldGroups(token_groups(tokens, held, segments), source.parts_of)
+        relative = _dot_error(d_model, operand, parts)
+        return cls(source, groups, reduction, _config(acts, operand), relative)
 
     def scores(self, rows: Tensor) -> Tensor:
         """fp64 [1, n] for rows [n, d_model]."""
@@ -200,27 +221,61 @@ class TokenScorer:
 
     def scores_and_error(self, rows: Tensor, norms: Tensor) -> TileScores:
         """Scores with bounds; rounding a row by δ adds ‖S‖₂ (2‖d‖‖δ‖ + ‖δ‖²)."""
-        results = [self._score(part) for part in operands(rows, norms, self.operands.x.dtype)]
+        results = [self._score(part) for part in operands(rows, norms, self.source.dtype)]
         scores, errors = zip(*results, strict=True)
         return TileScores(torch.cat(scores)[None], torch.cat(errors)[None] * _SLACK)
 
+    def statistics(self, rows: Tensor) -> SegmentStatistics:
+        """Over segments, fp64 [n] for rows [n, d_model]."""
+        rows = with_contiguous_rows(rows)
+
+        def of_group(group: Group, held: tuple[Tensor, Tensor]) -> SegmentStatistics | Tensor:
+            if group.offsets is None:
+                return token_attribution(rows, *held, config=self.config).scores.double()
+            result = token_attribution(
+                rows,
+                *held,
+                reduction="segments",
+                segments=torch.tensor(group.offsets),
+                config=self.config,
+            )
+            assert result.spread is not None
+            mean, spread = result.scores.double(), result.spread.double()
+            return SegmentStatistics(mean, spread, len(group.offsets) - 1)
+
+        results = self.groups.each(of_group)
+        return collect_segments(self.groups.groups, results).scaled(self.source.scale)
+
     def _score(self, part: Operand) -> tuple[Tensor, Tensor]:
-        held, tiny = self.operands, SMALLEST_NORMAL[_FP32]
-        result = token_attribution(part.rows, held.x, held.y, squares=True, config=self.config)
+        def of_group(_: Group, held: tuple[Tensor, Tensor]) -> Tensor:
+            return self._reduced(part, *held)
+
+        scores, error = combine(self.groups.each(of_group), self.reduction)
+        source = self.source
+        error += (
+            (self.relative * part.norms).square() * (source.x_norm * source.y_norm)
+            + source.lost * part.norms.square()
+            + source.spectral * part.lost * (2 * part.norms + part.lost)
+        )
+        unscale = part.unscale * source.scale
+        return scores * unscale, error * unscale
+
+    def _reduced(self, part: Operand, x: Tensor, y: Tensor) -> Tensor:
+        """Reduced products of a group, and the part of their error that depends on them; [2, n]."""
+        source, tiny = self.source, SMALLEST_NORMAL[_FP32]
+        result = token_attribution(
+            part.rows, x, y, reduction=self.reduction, squares=True, config=self.config
+        )
         assert result.sum_xx is not None
         assert result.sum_yy is not None
-        _, tokens, width = held.x.shape
+        _, tokens, width = x.shape
         sums = gamma(self.config.columns + -(-tokens // self.config.columns) + 3, _FP32)
         x_size, y_size = (
             ((total.double() + tokens * tiny) * (1 + 2 * sums)).sqrt()
             for total in (result.sum_xx, result.sum_yy)
         )
-        slope = self.relative * part.norms
-        error = slope * (held.x_norm * y_size + held.y_norm * x_size)
-        error += slope.square() * (held.x_norm * held.y_norm) + sums * x_size * y_size
-        error += held.lost * part.norms.square()
-        error += held.spectral * part.lost * (2 * part.norms + part.lost)
-        flushed = 4 * len(held.x) * width * tiny * (1 + part.norms)
+        error = self.relative * part.norms * (source.x_norm * y_size + source.y_norm * x_size)
+        error += sums * x_size * y_size
+        flushed = 4 * len(x) * width * tiny * (1 + part.norms)
         error += tokens * flushed * (x_size + y_size + flushed + 1)
-        unscale = part.unscale * held.scale
-        return result.scores.double() * unscale, error * unscale
+        return torch.stack([result.scores.double(), error])

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from deltalens.engine.precision import SMALLEST_NORMAL, UNIT_ROUNDOFF, gamma, power_of_two_scale
+from deltalens.engine.token_rows import Group, TokenRows
 from deltalens.kernels.parts import split_parts
 
 _FP32 = torch.float32
-_BLOCK_T = 4096  # tokens prepared at a time
-_ROUNDED_ELEMENTS = 1 << 25  # of float32 rows rounded at a time
+_BLOCK_T = 1024  # tokens prepared at a time, at most
+_BLOCK_ELEMENTS = 1 << 20
+_ROUNDED_ELEMENTS = 1 << 24  # of float32 rows rounded at a time
 _HALF_SCALE = 2.0**10  # lifts small numbers out of float16's subnormal range
 
 
@@ -91,20 +93,21 @@ def operands(rows: Tensor, norms: Tensor, dtype: torch.dtype) -> Iterator[Operan
 class RoundedRows:
     """x = −w γ and y = a − ā, scaled, as parts; with norms and bounds on what the rounding loses.
 
-    Losses are those of the quadratic form they make, M = Σ_t x_t y_tᵀ after symmetrising: its own
-    spectral norm and that of M − M̂.
+    Losses are of a row of norm 1: of any reduction over tokens by the sum of those of its terms,
+    and in a screen, of the sum, by spectral norms of the moment Σ_t x_t y_tᵀ after symmetrising
+    that they change.
     """
 
-    x: Tensor  # [parts, tokens, d_model]
-    y: Tensor  # [parts, tokens, d_model]
-    scale: float
+    rows: TokenRows
+    dtype: torch.dtype
+    parts: int
     x_norm: float  # Frobenius norms
     y_norm: float
     lost: float
     spectral: float
 
     @classmethod
-    def prepare(
+    def measure(
         cls,
         acts: Tensor,
         grads: Tensor,
@@ -115,16 +118,14 @@ class RoundedRows:
         parts: int,
         rows_rounded: bool,
     ) -> RoundedRows:
-        """``rows_rounded``: whether ‖M‖₂ is needed because decoder rows will be rounded too."""
-        source = _Source(acts, grads, baseline.double(), weights.double(), dtype)
-        shape = (parts, *acts.shape)
-        x_parts, y_parts = (torch.empty(shape, dtype=dtype, device=acts.device) for _ in range(2))
+        """``rows_rounded``: whether the moment's own norm is needed because decoder rows will be
+        rounded too."""
+        rows = _scaled(TokenRows(acts, grads, baseline.double(), weights.double()), dtype)
         whole, lost = _MomentNorm(acts), _MomentNorm(acts)
         by_norms = x_square = y_square = 0.0
-        for part, x, y in source.blocks():
-            x_parts[:, part] = split_parts(x, dtype, parts)
-            y_parts[:, part] = split_parts(y, dtype, parts)
-            x_held, y_held = x_parts[:, part].double().sum(0), y_parts[:, part].double().sum(0)
+        for _, x, y in rows.blocks(elements=_BLOCK_ELEMENTS):
+            x_held = split_parts(x, dtype, parts).double().sum(0)
+            y_held = split_parts(y, dtype, parts).double().sum(0)
             x_square += float(x.square().sum())
             y_square += float(y.square().sum())
             by_norms += float(row_norms(x - x_held) @ row_norms(y))
@@ -135,34 +136,37 @@ class RoundedRows:
             if rows_rounded:
                 whole.add(x, y)
         return cls(
-            x_parts,
-            y_parts,
-            1.0 / (source.x_scale * source.y_scale),
+            rows,
+            dtype,
+            parts,
             x_square**0.5,
             y_square**0.5,
             min(by_norms, lost.bound()) if lost.used else by_norms,
             whole.bound() if rows_rounded else 0.0,
         )
 
+    @property
+    def scale(self) -> float:
+        """What makes a product of x and y one of the rows as given."""
+        return self.rows.unscale
 
-class _Source:
-    """x and y in fp64, a block of tokens at a time, scaled to the middle of the range."""
+    def parts_of(self, group: Group) -> tuple[Tensor, Tensor]:
+        """x and y [parts, tokens, d_model] of a group's tokens."""
+        first, stop = group.tokens.start, group.tokens.stop
+        shape = (self.parts, stop - first, self.rows.shape[1])
+        device = self.rows.acts.device
+        x_parts, y_parts = (torch.empty(shape, dtype=self.dtype, device=device) for _ in range(2))
+        for part, x, y in self.rows.blocks(group.tokens, elements=_BLOCK_ELEMENTS):
+            inside = slice(part.start - first, part.stop - first)
+            x_parts[:, inside] = split_parts(x, self.dtype, self.parts)
+            y_parts[:, inside] = split_parts(y, self.dtype, self.parts)
+        return x_parts, y_parts
 
-    def __init__(
-        self, acts: Tensor, grads: Tensor, baseline: Tensor, weights: Tensor, dtype: torch.dtype
-    ) -> None:
-        self._inputs = acts, grads, baseline, weights
-        self.x_scale = self.y_scale = 1.0
-        largest = [(float(x.abs().max()), float(y.abs().max())) for _, x, y in self.blocks()]
-        self.x_scale = scale_for(max(x for x, _ in largest), dtype)
-        self.y_scale = scale_for(max(y for _, y in largest), dtype)
 
-    def blocks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        acts, grads, baseline, weights = self._inputs
-        for start in range(0, acts.shape[0], _BLOCK_T):
-            part = slice(start, start + _BLOCK_T)
-            x = (-self.x_scale * weights[part, None]) * grads[part].double()
-            yield part, x, (acts[part].double() - baseline) * self.y_scale
+def _scaled(rows: TokenRows, dtype: torch.dtype) -> TokenRows:
+    """The rows in the middle of the range of ``dtype``."""
+    x, y = rows.largest()
+    return replace(rows, x_scale=scale_for(x, dtype), y_scale=scale_for(y, dtype))
 
 
 class _MomentNorm:
