@@ -96,6 +96,16 @@ def test_fewer_numbers_than_asked_for_and_none_at_all():
     assert StreamingTopK(4).result()[0].shape == (1, 0)
 
 
+def test_a_query_that_ranked_fewer_ends_in_nan_and_costs_the_others_nothing():
+    scores = torch.tensor([[3.0, 1.0, 2.0], [torch.nan, 5.0, torch.nan]])
+    values, latents, nans = streamed([scores], 5)
+    assert latents[0].tolist() == [0, 2, 1]
+    assert values[0].tolist() == [3.0, 2.0, 1.0]
+    assert (values[1, 0].item(), latents[1, 0].item()) == (5.0, 1)
+    assert values[1, 1:].isnan().all()
+    assert nans.tolist() == [0, 2]
+
+
 @pytest.mark.parametrize(
     ("scores", "message"),
     [

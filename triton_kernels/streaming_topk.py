@@ -102,10 +102,13 @@ class StreamingTopK:
         return keys if most <= _ROOM else _run_gate(scores, threshold, start, _BLOCK)[0]
 
     def result(self) -> tuple[Tensor, Tensor]:
-        """Scores float32 and latents int64, [queries, min(k, least number ranked)] each."""
+        """Scores float32 and latents int64, [queries, min(k, most numbers ranked)] each.
+
+        Where a query ranked fewer the scores end in NaN.
+        """
         if self._best is None:
             return torch.empty(self._queries, 0), torch.empty(self._queries, 0, dtype=torch.int64)
-        ranked = (self._best != _LEAST).sum(1).min()
+        ranked = (self._best != _LEAST).sum(1).max()
         return _unpack(self._best[:, : int(ranked)])
 
     @property
@@ -138,5 +141,5 @@ def _run_gate(scores: Tensor, threshold: Tensor, start: int, room: int) -> tuple
 
 def _unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
     rank = keys >> 32
-    bits = rank ^ ((rank >> 31) & 0x7FFFFFFF)
+    bits = rank ^ ((rank >> 31) & 0x7FFFFFFF)  # of the least key: those of NaN
     return bits.to(torch.int32).view(torch.float32), 0xFFFFFFFF - (keys & 0xFFFFFFFF)

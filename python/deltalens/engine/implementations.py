@@ -15,15 +15,14 @@ _LEAST_CAPABILITY = (8, 0)
 
 
 def choose_impl(impl: str, device: torch.device | str) -> str:
-    """The implementation that will run on ``device``: ``impl`` itself, or the choice of "auto".
+    """The implementation that will run on ``device``: ``impl`` itself, or for "auto" the fastest
+    kind of :func:`automatic_impls`, whatever the shape.
 
-    "auto" is the compiled kernels on CPUs whose vector instructions they use, otherwise torch. The
-    Triton kernels run on request only: no GPU has checked them yet (``bench/gpu.sh`` does).
     Raises :class:`InputError` when an explicit request cannot be honoured.
     """
     device = torch.device(device)
     if impl == "auto":
-        return _automatic(device)
+        return automatic_impls(device)[-1]
     if impl not in IMPLEMENTATIONS:
         raise InputError(f"impl must be auto or one of {', '.join(IMPLEMENTATIONS)}, got {impl!r}")
     if impl == "cpp":
@@ -33,10 +32,14 @@ def choose_impl(impl: str, device: torch.device | str) -> str:
     return impl
 
 
-def _automatic(device: torch.device) -> str:
-    if device.type == "cpu":
-        return "cpp" if cpu_level() not in (None, "portable") else "torch"
-    return "torch"
+def automatic_impls(device: torch.device | str) -> tuple[str, ...]:
+    """What "auto" may choose on ``device``: torch, then any that is mostly faster.
+
+    That is the compiled kernels on CPUs whose vector instructions they use. The Triton kernels run
+    on request only: no GPU has checked them yet (``bench/gpu.sh`` does).
+    """
+    vectors = torch.device(device).type == "cpu" and cpu_level() not in (None, "portable")
+    return ("torch", "cpp") if vectors else ("torch",)
 
 
 def _missing_for_triton(device: torch.device) -> str:

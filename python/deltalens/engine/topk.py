@@ -1,4 +1,4 @@
-"""The k best of a stream of scores, on the CPU in C++ or on any device in torch.
+"""The k best of a stream of scores: in C++ on the CPU, in torch or by a Triton kernel anywhere.
 
 Order, everywhere: score descending, latent ascending among equal scores (−0.0 equals 0.0). NaN
 never enters the ranking and is counted; ±inf are ordinary values.
@@ -7,7 +7,7 @@ never enters the ranking and is counted; ±inf are ordinary values.
 from __future__ import annotations
 
 import math
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from deltalens.engine.extension import cpu_extension
 
 LEAST_SLACK = 1024
+TopKPath = Literal["streaming", "kernel", "whole"]
 
 
 class StreamingTopK:
@@ -148,3 +149,122 @@ class TorchTopK:
         self._held = best.numel()
         if self._held == self._k:
             self._cutoff = (float(self._scores[0][-1]), int(self._latents[0][-1]))
+
+
+class QueriesTopK(Protocol):
+    """The k best of every query."""
+
+    def push(self, scores: Tensor, start: int) -> None:
+        """Add ``scores`` [queries, n] of the latents ``start … start + n - 1``."""
+
+    def results(self) -> list[tuple[Tensor, Tensor]]:
+        """Scores and latents (int64) of each query's best, ranked."""
+
+    def thresholds(self) -> list[float]:
+        """Each query's k-th best score, −inf while there are fewer than k."""
+
+
+def queries_topk(k: int, queries: int, path: TopKPath) -> QueriesTopK:
+    """A ranking for each query on one of the paths of :func:`deltalens.engine.planner.topk_path`.
+
+    "streaming" takes scores of any floating dtype, "kernel" and "whole" take float32 and latents
+    below 2³².
+    """
+    if path == "streaming":
+        return SeparateTopK(k, queries)
+    if path == "whole":
+        return JointTopK(k, WholeTopK(k, queries))
+    from deltalens.kernels import StreamingTopK as KernelTopK
+
+    return JointTopK(k, KernelTopK(k, queries))
+
+
+class SeparateTopK:
+    """One :class:`StreamingTopK` per query."""
+
+    def __init__(self, k: int, queries: int) -> None:
+        self._rankings = [StreamingTopK(k) for _ in range(queries)]
+
+    def push(self, scores: Tensor, start: int) -> None:
+        for ranking, of_query in zip(self._rankings, scores, strict=True):
+            ranking.push(of_query, start)
+
+    def results(self) -> list[tuple[Tensor, Tensor]]:
+        return [ranking.result() for ranking in self._rankings]
+
+    def thresholds(self) -> list[float]:
+        return [ranking.threshold for ranking in self._rankings]
+
+
+class _Joint(Protocol):
+    def push(self, scores: Tensor, start: int) -> None: ...
+
+    def result(self) -> tuple[Tensor, Tensor]: ...
+
+
+class JointTopK:
+    """All queries in one ranking, which pads those that have less than k with NaN."""
+
+    def __init__(self, k: int, ranking: _Joint) -> None:
+        self._k = k
+        self._ranking = ranking
+
+    def push(self, scores: Tensor, start: int) -> None:
+        self._ranking.push(scores, start)
+
+    def results(self) -> list[tuple[Tensor, Tensor]]:
+        scores, latents = self._ranking.result()
+        ranked = (~scores.isnan()).sum(1).tolist()
+        pairs = zip(scores, latents, ranked, strict=True)
+        return [(of_query[:count], places[:count]) for of_query, places, count in pairs]
+
+    def thresholds(self) -> list[float]:
+        scores, _ = self._ranking.result()
+        if scores.shape[1] < self._k:
+            return [-math.inf] * scores.shape[0]
+        return scores[:, -1].nan_to_num(-math.inf, math.inf, -math.inf).tolist()
+
+
+_LEAST_KEY = torch.iinfo(torch.int64).min
+
+
+class WholeTopK:
+    """``torch.topk`` of the best so far and a whole tile, for float32 scores [queries, n].
+
+    Nothing waits for the device before :meth:`result`. A key orders (score descending, latent
+    ascending) as one int64, so that ties are settled; NaN has the least key.
+    """
+
+    def __init__(self, k: int, queries: int) -> None:
+        self._k = k
+        self._queries = queries
+        self._best: Tensor | None = None  # int64 [queries, ≤ k], descending
+
+    def push(self, scores: Tensor, start: int) -> None:
+        if scores.dtype != torch.float32 or scores.shape[0] != self._queries:
+            raise ValueError(
+                f"scores must be float32 [{self._queries}, n], got {scores.dtype} "
+                f"{tuple(scores.shape)}"
+            )
+        if start < 0 or start + scores.shape[1] > 1 << 32:
+            raise ValueError(f"latents must be in 0 … 2**32 - 1, got {start} + {scores.shape[1]}")
+        keys = _keys(scores, start)
+        if self._best is not None:
+            keys = torch.cat([self._best, keys], 1)
+        self._best = keys.topk(min(self._k, keys.shape[1]), dim=1).values
+
+    def result(self) -> tuple[Tensor, Tensor]:
+        """Scores float32 and latents int64, [queries, min(k, pushed)] each; NaN where none."""
+        if self._best is None:
+            return torch.empty(self._queries, 0), torch.empty(self._queries, 0, dtype=torch.int64)
+        rank = self._best >> 32
+        bits = rank ^ ((rank >> 31) & 0x7FFFFFFF)  # of the least key: those of NaN
+        return bits.int().view(torch.float32), 0xFFFFFFFF - (self._best & 0xFFFFFFFF)
+
+
+def _keys(scores: Tensor, start: int) -> Tensor:
+    """int64 [queries, n]: the score's bits made monotonic above, 2³² − 1 − latent below."""
+    bits = (scores + 0.0).view(torch.int32).long()  # −0.0 becomes 0.0
+    rank = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    latents = torch.arange(start, start + scores.shape[1], device=scores.device)
+    return ((rank << 32) | (0xFFFFFFFF - latents)).masked_fill(scores.isnan(), _LEAST_KEY)
