@@ -21,11 +21,12 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from deltalens.kernels.configs import TileConfig, tile_config
+from deltalens.kernels.token_attribution import needs_squares
 
 CUOBJDUMP = os.path.join(os.path.dirname(triton.__file__), "backends/nvidia/bin/cuobjdump")
 NAMES = {torch.float32: "fp32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 HALF = torch.bfloat16
-ARCHITECTURES = (80, 90, 100)
+ARCHITECTURES = (80, 90) if triton.__version__.startswith("3.2.") else (80, 90, 100)
 
 
 def kernel_of(module: str, name: str) -> Any:
@@ -44,9 +45,22 @@ def compiled(kernel: Any, constants: dict[str, Any], types: dict[str, str], arch
         for name, kind in signature.items()
         if kind.startswith("*") or name.startswith("stride") or name == "d"
     ]
-    attrs = {(names.index(name),): [["tt.divisibility", 16]] for name in aligned}
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attrs)
+    source = source_of(kernel, signature, constants, [names.index(name) for name in aligned])
     return triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
+
+
+def source_of(
+    kernel: Any, signature: dict[str, str], constants: dict[str, Any], aligned: list[int]
+) -> ASTSource:
+    """The kernel's source with arguments number ``aligned`` on 16 bytes."""
+    try:
+        from triton.backends.compiler import AttrsDescriptor  # Triton 3.2
+    except ImportError:
+        attrs = {(index,): [["tt.divisibility", 16]] for index in aligned}
+        return ASTSource(kernel, signature, constants, attrs)
+    arguments = {name: kind for name, kind in signature.items() if kind != "constexpr"}
+    attrs = AttrsDescriptor.from_hints(dict.fromkeys(aligned, 16))
+    return ASTSource(kernel, arguments, constants, attrs)
 
 
 def resources(binary: Any) -> dict[str, Any]:
@@ -77,11 +91,14 @@ def common(dtype: torch.dtype, parts: int, even: bool) -> dict[str, Any]:
     return {"PARTS": parts, "SPLITS": 4, "PRECISION": "ieee", "EVEN_K": even}
 
 
-def token(arch: int, dtype=HALF, parts=1, even=True, reduction="sum") -> dict[str, Any]:
+def token(
+    arch: int, dtype=HALF, parts=1, even=True, reduction="sum", squares=True
+) -> dict[str, Any]:
     config = tile_config(arch, dtype)
     constants = common(dtype, parts, even) | tile(config, "BLOCK_T")
     segments = reduction == "segments"
-    constants |= {"REDUCTION": reduction, "SQUARES": not segments, "EVEN_T": even and not segments}
+    squares = (squares and not segments) or needs_squares(arch, reduction)
+    constants |= {"REDUCTION": reduction, "SQUARES": squares, "EVEN_T": even and not segments}
     types = dict.fromkeys("DGA", "*" + NAMES[dtype]) | {
         "TABLE": "*i32",
         "BOUNDS": "*i32",
@@ -132,6 +149,7 @@ CASES = {
     "token, uneven": lambda arch: token(arch, even=False),
     "token, three parts": lambda arch: token(arch, parts=3),
     "token, segments": lambda arch: token(arch, reduction="segments"),
+    "token, no squares": lambda arch: token(arch, squares=False),
     "token, fp32": lambda arch: token(arch, torch.float32),
     "latent": latent,
     "latent, fp32": lambda arch: latent(arch, torch.float32),

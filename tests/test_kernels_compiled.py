@@ -10,11 +10,18 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 
 HERE = Path(__file__).parent
 RECORDED = json.loads((HERE / "compiled_kernels.json").read_text())
-CASES = [(kernel, arch) for kernel, by_arch in RECORDED.items() for arch in by_arch]
+VERSION = tuple(int(part) for part in triton.__version__.split(".")[:2])
+# Blackwell is unknown to Triton 3.2.
+CASES = [
+    (kernel, arch)
+    for kernel, by_arch in RECORDED.items()
+    for arch in by_arch
+    if arch != "100" or VERSION >= (3, 3)
+]
 # Bytes a block can have. Ampere's configurations also serve consumer chips, which have 99 KB.
 SHARED = {"80": 99 * 1024, "90": 227 * 1024, "100": 227 * 1024}
 MATRIX_UNIT = {"80": "mma", "90": "wgmma", "100": "tcgen05"}
@@ -38,6 +45,7 @@ def found(tmp_path_factory):
         text=True,
     )
     assert run.returncode == 0, run.stderr
+    assert "error" not in run.stderr, "Triton 3.2 compiles on when it cannot pipeline a loop"
     return json.loads(run.stdout)
 
 
@@ -46,15 +54,15 @@ def test_what_is_recorded_is_what_is_compiled(found):
 
 
 @cases
-def test_nothing_spills_and_registers_are_as_recorded(found, kernel, arch):
-    taken = found[kernel][arch]
-    assert taken["spilled"] == 0
-    assert taken["registers"] <= RECORDED[kernel][arch]["registers"] + LEEWAY
-
-
-@cases
-def test_shared_memory_fits_the_chip(found, kernel, arch):
+def test_nothing_spills_and_shared_memory_fits_the_chip(found, kernel, arch):
+    assert found[kernel][arch]["spilled"] == 0
     assert found[kernel][arch]["shared"] <= SHARED[arch]
+
+
+@pytest.mark.skipif(VERSION < (3, 9), reason="recorded with Triton 3.9")
+@cases
+def test_registers_and_shared_memory_are_as_recorded(found, kernel, arch):
+    assert found[kernel][arch]["registers"] <= RECORDED[kernel][arch]["registers"] + LEEWAY
     assert found[kernel][arch]["shared"] <= RECORDED[kernel][arch]["shared"] * 1.25
 
 

@@ -17,7 +17,7 @@ from deltalens.kernels.configs import (
     tile_config,
 )
 from deltalens.kernels.reductions import first_value, merge_splits, read_block, reduce_tokens
-from deltalens.kernels.tiles import load_columns, load_rows, next_step, plane, row_pointers
+from deltalens.kernels.tiles import load_columns, load_rows, next_step, row_pointers
 
 REDUCTIONS = ("sum", "abs", "positive", "max")
 ACTIVATIONS = ("relu", "jumprelu")
@@ -80,15 +80,17 @@ def _latent_attribution(
     split = pid % SPLITS
     offs_n = pid // SPLITS * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_k = tl.arange(0, BLOCK_K)
+    EVEN: tl.constexpr = EVEN_K and EVEN_T
     d_rows = row_pointers(D, offs_n, N, stride_dn)  # [BLOCK_N, 1]
     e_rows = row_pointers(E, offs_n, N, stride_en)  # [BLOCK_N, 1]
     bias = tl.load(BIAS + offs_n, mask=offs_n < N, other=0.0)
     threshold = tl.load(THRESHOLD + offs_n, mask=offs_n < N, other=0.0)
     mean = tl.load(MEAN + offs_n, mask=offs_n < N, other=0.0)
     block = tl.load(BOUNDS + split)
-    steps = (tl.load(BOUNDS + split + 1) - block) * tl.cdiv(d, BLOCK_K) * PARTS
+    per_block = tl.cdiv(d, BLOCK_K) * PARTS
+    steps = (tl.load(BOUNDS + split + 1) - block) * per_block
 
-    k, part = 0, 0
+    k, part, left = 0, 0, per_block
     total = first_value(BLOCK_N, REDUCTION)
     x = tl.zeros([BLOCK_N, BLOCK_T], tl.float32)
     y = tl.zeros([BLOCK_N, BLOCK_T], tl.float32)
@@ -98,35 +100,19 @@ def _latent_attribution(
         valid = offs_t < stop  # [BLOCK_T]
         d_k = load_rows(d_rows, k + offs_k, d, EVEN_K)  # [BLOCK_N, BLOCK_K]
         e_k = load_rows(e_rows, k + offs_k, d, EVEN_K)  # [BLOCK_N, BLOCK_K]
-        g_k = load_columns(  # [BLOCK_K, BLOCK_T]
-            plane(G, part, stride_gp),
-            stride_gt,
-            offs_t,
-            valid,
-            k + offs_k,
-            d,
-            EVEN_K and EVEN_T,
-        )
-        a_k = load_columns(  # [BLOCK_K, BLOCK_T]
-            plane(A, part, stride_ap),
-            stride_at,
-            offs_t,
-            valid,
-            k + offs_k,
-            d,
-            EVEN_K and EVEN_T,
-        )
+        # [BLOCK_K, BLOCK_T]
+        g_k = load_columns(G, part, stride_gp, stride_gt, offs_t, valid, k + offs_k, d, EVEN)
+        a_k = load_columns(A, part, stride_ap, stride_at, offs_t, valid, k + offs_k, d, EVEN)
         x = tl.dot(d_k, g_k, x, input_precision=PRECISION)
         y = tl.dot(e_k, a_k, y, input_precision=PRECISION)
-        k, part = next_step(k, part, PARTS, BLOCK_K)
-        last = k >= d
-        if last:
+        left -= 1
+        if left == 0:
+            left = per_block
             z = _activate(y + bias[:, None], threshold, ACTIVATION)
             total = reduce_tokens(total, x * (z - mean[:, None]), valid, REDUCTION)
             x = tl.zeros([BLOCK_N, BLOCK_T], tl.float32)
             y = tl.zeros([BLOCK_N, BLOCK_T], tl.float32)
-        k = tl.where(last, 0, k)
-        block += last.to(tl.int32)
+        k, part, block = next_step(k, part, block, d, PARTS, BLOCK_K)
         start, stop, _closes = read_block(TABLE, block)
     tl.store(OUT + split * stride_os + offs_n, total, mask=offs_n < N)
 

@@ -15,7 +15,7 @@ from deltalens.kernels.configs import (
     split_count,
     tile_config,
 )
-from deltalens.kernels.tiles import load_columns, load_rows, next_step, plane, row_pointers
+from deltalens.kernels.tiles import load_columns, load_rows, next_step, row_pointers
 
 
 @triton.jit
@@ -78,17 +78,20 @@ def _quadratic_form(
     rows = row_pointers(D, offs_n, N, stride_dn)  # [BLOCK_N, 1]
     L += batch * stride_lb
 
-    turn, k, part, j0 = 0, 0, 0, split * BLOCK_J
+    turn, k, part, left, j0 = 0, 0, 0, 0, split * BLOCK_J
     total = tl.zeros([BLOCK_N], dtype=tl.float32)
     acc = tl.zeros([BLOCK_N, BLOCK_J], dtype=tl.float32)
     d_j = load_rows(rows, j0 + offs_j, d, EVEN_J)  # [BLOCK_N, BLOCK_J]
     for _ in range(_count_steps(d, split, SPLITS, BLOCK_J, BLOCK_K) * PARTS):
         # Loaded steps ahead of its use, and before the dot: the reduction then keeps its layout.
-        if k == 0:
+        if (k == 0) & (part == 0):
             d_j = load_rows(rows, j0 + offs_j, d, EVEN_J)
+            left = tl.cdiv(tl.minimum(j0 + BLOCK_J, d), BLOCK_K) * PARTS
         d_k = load_rows(rows, k + offs_k, d, EVEN_K)  # [BLOCK_N, BLOCK_K]
         l_kj = load_columns(  # [BLOCK_K, BLOCK_J]
-            plane(L, part, stride_lp),
+            L,
+            part,
+            stride_lp,
             stride_lj,
             j0 + offs_j,
             j0 + offs_j < d,
@@ -97,13 +100,12 @@ def _quadratic_form(
             EVEN_J and EVEN_K,
         )
         acc = tl.dot(d_k, l_kj, acc, input_precision=PRECISION)
-        k, part = next_step(k, part, PARTS, BLOCK_K)
-        last = k >= tl.minimum(j0 + BLOCK_J, d)
-        if last | ((k % CHAIN == 0) & (part == 0)):
+        left -= 1
+        if left % (CHAIN // BLOCK_K * PARTS) == 0:
             total += tl.sum(acc * d_j.to(tl.float32), axis=1)  # [BLOCK_N]
             acc = tl.zeros([BLOCK_N, BLOCK_J], dtype=tl.float32)
-        turn += last.to(tl.int32)
-        k = tl.where(last, 0, k)
+        end = tl.minimum(j0 + BLOCK_J, d)
+        k, part, turn = next_step(k, part, turn, end, PARTS, BLOCK_K)
         j0 = _column_block(turn, split, SPLITS) * BLOCK_J
     out = OUT + batch * stride_ob + pid % SPLITS * stride_os
     tl.store(out + offs_n, total, mask=offs_n < N)

@@ -13,21 +13,21 @@ def row_pointers(base, offs_n, n_rows, stride_n):
 
 
 @triton.jit
-def plane(base, index, stride):
-    """The address ``base[index]``, computed in 64 bits."""
-    return base + tl.full([], index, tl.int64) * stride
+def next_step(k, part, block, end, PARTS: tl.constexpr, BLOCK_K: tl.constexpr):
+    """The step after (block, k, part): through the parts, along k to ``end``, then on a block.
 
-
-@triton.jit
-def next_step(k, part, PARTS: tl.constexpr, BLOCK_K: tl.constexpr):
-    """The step after (k, part): first through the parts, then along k."""
+    A kernel may use it only for what to load next. What is to be done after a product needs a
+    counter of its own: Triton 3.2 and 3.3 pipeline no loop whose loads depend on the same one.
+    """
     if PARTS > 1:
         part += 1
         k += tl.where(part == PARTS, BLOCK_K, 0)
         part = tl.where(part == PARTS, 0, part)
     else:
         k += BLOCK_K
-    return k, part
+    block += (k >= end).to(tl.int32)
+    k = tl.where(k >= end, 0, k)
+    return k, part, block
 
 
 @triton.jit
@@ -41,8 +41,12 @@ def load_rows(rows, offs_k, d, EVEN: tl.constexpr):
 
 
 @triton.jit
-def load_columns(base, stride_t, offs_t, valid, offs_k, d, EVEN: tl.constexpr):
-    """Columns ``offs_k`` of the rows ``offs_t``, transposed: [BLOCK_K, BLOCK_T]."""
+def load_columns(base, part, stride_p, stride_t, offs_t, valid, offs_k, d, EVEN: tl.constexpr):
+    """Columns ``offs_k`` of the rows ``offs_t`` of ``base[part]``, transposed: [BLOCK_K, BLOCK_T].
+
+    The address of the part is computed in 64 bits.
+    """
+    base += tl.full([], part, tl.int64) * stride_p
     ptrs = base + offs_t.to(tl.int64)[None, :] * stride_t + offs_k[:, None]
     if EVEN:
         tile = tl.load(ptrs)

@@ -14,6 +14,7 @@ from deltalens.kernels.checks import check_operand
 from deltalens.kernels.configs import (
     TileConfig,
     capability_of,
+    generation,
     rows_aligned,
     split_count,
     tile_config,
@@ -27,7 +28,7 @@ from deltalens.kernels.reductions import (
     read_block,
     reduce_tokens,
 )
-from deltalens.kernels.tiles import load_columns, load_rows, next_step, plane, row_pointers
+from deltalens.kernels.tiles import load_columns, load_rows, next_step, row_pointers
 
 
 @triton.heuristics(
@@ -76,11 +77,13 @@ def _token_attribution(
     split = pid % SPLITS
     offs_n = pid // SPLITS * BLOCK_N + tl.arange(0, BLOCK_N)
     offs_k = tl.arange(0, BLOCK_K)
+    EVEN: tl.constexpr = EVEN_K and EVEN_T
     rows = row_pointers(D, offs_n, N, stride_dn)  # [BLOCK_N, 1]
     block = tl.load(BOUNDS + split)
-    steps = (tl.load(BOUNDS + split + 1) - block) * tl.cdiv(d, BLOCK_K) * PARTS
+    per_block = tl.cdiv(d, BLOCK_K) * PARTS
+    steps = (tl.load(BOUNDS + split + 1) - block) * per_block
 
-    k, part, ended = 0, 0, 0.0
+    k, part, left, ended = 0, 0, per_block, 0.0
     total = first_value(BLOCK_N, REDUCTION)
     extra = tl.zeros([BLOCK_N], tl.float32)
     sum_yy = tl.zeros([BLOCK_N], tl.float32)
@@ -92,29 +95,14 @@ def _token_attribution(
         offs_t = start + tl.arange(0, BLOCK_T)
         valid = offs_t < stop  # [BLOCK_T]
         d_k = load_rows(rows, k + offs_k, d, EVEN_K)  # [BLOCK_N, BLOCK_K]
-        g_k = load_columns(  # [BLOCK_K, BLOCK_T]
-            plane(G, part, stride_gp),
-            stride_gt,
-            offs_t,
-            valid,
-            k + offs_k,
-            d,
-            EVEN_K and EVEN_T,
-        )
-        a_k = load_columns(  # [BLOCK_K, BLOCK_T]
-            plane(A, part, stride_ap),
-            stride_at,
-            offs_t,
-            valid,
-            k + offs_k,
-            d,
-            EVEN_K and EVEN_T,
-        )
+        # [BLOCK_K, BLOCK_T]
+        g_k = load_columns(G, part, stride_gp, stride_gt, offs_t, valid, k + offs_k, d, EVEN)
+        a_k = load_columns(A, part, stride_ap, stride_at, offs_t, valid, k + offs_k, d, EVEN)
         x = tl.dot(d_k, g_k, x, input_precision=PRECISION)
         y = tl.dot(d_k, a_k, y, input_precision=PRECISION)
-        k, part = next_step(k, part, PARTS, BLOCK_K)
-        last = k >= d
-        if last:
+        left -= 1
+        if left == 0:
+            left = per_block
             if SQUARES:
                 extra += tl.sum(x * x, axis=1)
                 sum_yy += tl.sum(y * y, axis=1)
@@ -126,8 +114,7 @@ def _token_attribution(
                 total = reduce_tokens(total, x * y, valid, REDUCTION)
             x = tl.zeros([BLOCK_N, BLOCK_T], tl.float32)
             y = tl.zeros([BLOCK_N, BLOCK_T], tl.float32)
-        k = tl.where(last, 0, k)
-        block += last.to(tl.int32)
+        k, part, block = next_step(k, part, block, d, PARTS, BLOCK_K)
         start, stop, closes = read_block(TABLE, block)
     out = OUT + split * stride_os + offs_n
     tl.store(out, total, mask=offs_n < N)
@@ -199,7 +186,7 @@ def token_attribution(
         PARTS=parts,
         SPLITS=splits,
         REDUCTION=reduction,
-        SQUARES=squares,
+        SQUARES=squares or needs_squares(capability, reduction),
         PRECISION="ieee",
         BLOCK_N=config.rows,
         BLOCK_T=config.columns,
@@ -208,6 +195,14 @@ def token_attribution(
         num_stages=config.num_stages,
     )
     return _collect(out, blocks.segments, reduction, squares)
+
+
+def needs_squares(capability: int, reduction: str) -> bool:
+    """Whether the kernel has to sum squares even when nobody reads them.
+
+    Triton 3.9 fails to place accumulators in Blackwell's tensor memory for the loop without them.
+    """
+    return generation(capability) == "blackwell" and reduction != "segments"
 
 
 def _check_request(
