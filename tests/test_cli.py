@@ -194,18 +194,36 @@ def test_numbers_survive_a_narrow_terminal_and_long_text_is_cut(capsys, monkeypa
     assert row.count("y") >= 15
 
 
-def test_plan_prints_the_estimate_of_both_forms(capsys):
+def scan_flop(plan, form):
+    """FLOP of the pass over the decoder."""
+    (flop,) = {
+        step["flop"]
+        for cost in plan["costs"]
+        for step in cost["steps"]
+        if cost["form"] == form and step["name"] == "scan"
+    }
+    return flop
+
+
+def test_plan_prints_the_estimate_of_every_candidate(capsys):
     argv = ["plan", "--tokens", "60000", "--n-latents", "2097152", "--d-model", "4096"]
     found = printed_json(capsys, argv)
+    assert (found["form"], found["impl"]) == (found["costs"][0]["form"], found["costs"][0]["impl"])
     assert found["form"] == "quadratic"
-    assert found["costs"]["token"]["flop"] == 4 * 60000 * 2097152 * 4096
+    assert scan_flop(found, "token") == 4 * 60000 * 2097152 * 4096
     assert main(argv) == 0
-    assert "quadratic ←" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "quadratic ←" in out
+    for text in (found["impl"], found["topk"], "token", "GFLOP", "GB moved", "seconds", "MiB"):
+        assert text in out
+    assert all(step["name"] in out for step in found["costs"][0]["steps"])
 
 
 def test_plan_reads_the_shape_from_an_sae(inputs, capsys):
     found = printed_json(capsys, ["plan", "--tokens", "9", "--sae", str(inputs / "sae")])
-    assert found["costs"]["token"]["flop"] == 4 * 9 * N_LATENTS * D_MODEL
+    assert scan_flop(found, "token") == 4 * 9 * N_LATENTS * D_MODEL
+    steps = {step["name"]: step["seconds"] for step in found["costs"][0]["steps"]}
+    assert steps["read rows"] > 0, "a checkpoint is read from disk"
 
 
 @pytest.mark.parametrize("command", ["demo", "baseline", "attribute", "ablate", "lens", "plan"])

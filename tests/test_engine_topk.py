@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 
@@ -10,8 +11,9 @@ import pytest
 import torch
 
 import deltalens
+from deltalens.engine import problem
+from deltalens.engine.band import Band
 from deltalens.engine.planner import tile_rows
-from deltalens.engine.scan import _Band
 from engine_oracle import FORMS, IMPLS, Case, brute_force_topk, random_case
 from test_engine_contract import SlicedDecoder
 
@@ -162,17 +164,72 @@ def test_error_intervals_of_the_scan_contain_the_exact_scores(form):
     assert np.median(scored.error[0].numpy() / off) < 1e5, "a bound this loose selects nothing"
 
 
-def test_candidates_beyond_the_room_are_reported():
-    band = _Band(2)
+PATHS = ("streaming", "whole", *(["kernel"] if importlib.util.find_spec("triton") else []))
+paths = pytest.mark.parametrize("path", PATHS)
+
+
+@paths
+def test_candidates_beyond_the_room_are_reported(path):
     n = 6000
-    lower, upper = torch.full((n,), -1.0), torch.full((n,), 1.0)
+    lower, upper = torch.full((1, n), -1.0).double(), torch.full((1, n), 1.0).double()
+    band = Band(2, 1, path)
     band.push(lower, upper, 0)
-    candidates, complete = band.candidates()
+    ((candidates, complete),) = band.candidates()
     assert not complete
     assert len(candidates) == 4 * 2 + 4096
-    roomy = _Band(2)
-    roomy.push(lower[:4000], upper[:4000], 0)
-    assert roomy.candidates()[1]
+    roomy = Band(2, 1, path)
+    roomy.push(lower[:, :4000], upper[:, :4000], 0)
+    assert roomy.candidates()[0][1]
+
+
+def hostile_intervals(seed: int, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """fp64 ends of three queries: tiny, huge and mixed, with ties closer than fp32 can tell."""
+    generator = torch.Generator().manual_seed(seed)
+    keys = torch.randn(3, n, generator=generator, dtype=torch.float64)
+    keys[:, ::3] = 2.0 + torch.randint(-9, 9, keys[:, ::3].shape, generator=generator) * 2.0**-40
+    width = torch.rand(3, n, generator=generator, dtype=torch.float64) * 2.0**-38
+    keys *= torch.tensor([[1e-200], [1e250], [1.0]], dtype=torch.float64)
+    width *= torch.tensor([[1e-200], [1e250], [1.0]], dtype=torch.float64)
+    lower, upper = keys - width, keys + width
+    lower[:, 5], upper[:, 5] = -torch.inf, torch.inf
+    lower[2, 7::2] = upper[2, 7::2] = torch.nan
+    lower[1, 11:] = upper[1, 11:] = torch.nan  # fewer than k of one query can rank
+    return lower, upper
+
+
+@paths
+@pytest.mark.parametrize("k", [1, 20, 300])
+def test_every_path_keeps_all_that_may_be_among_the_best(path, k):
+    lower, upper = hostile_intervals(k, 3001)
+    band = Band(k, 3, path)
+    for start, stop in ((2000, 3001), (0, 700), (700, 2000)):
+        band.push(lower[:, start:stop], upper[:, start:stop], start)
+    for query, (candidates, complete) in enumerate(band.candidates()):
+        ranked = (~lower[query].isnan()).nonzero()[:, 0]
+        ends = np.sort(lower[query, ranked].numpy())[::-1]
+        threshold = ends[k - 1] if len(ends) >= k else -np.inf
+        needed = ranked[upper[query, ranked].numpy() >= threshold].tolist()
+        assert complete
+        assert candidates.tolist() == sorted(candidates.tolist())
+        assert set(needed) <= set(candidates.tolist()) <= set(ranked.tolist())
+        if path == "streaming":
+            assert candidates.tolist() == needed
+        # fp32 rounding may only add latents that fp32 cannot tell from the k-th.
+        slack = 2.0**-21 * abs(threshold)
+        near = ranked[upper[query, ranked].numpy() >= threshold - slack].tolist()
+        assert set(candidates.tolist()) <= set(near)
+
+
+@forms
+@paths
+def test_every_path_gives_the_same_top_k(form, path, monkeypatch):
+    case = near_tie_case(1)
+    expected = topk(case, 40, form=form, impl="torch")
+    monkeypatch.setattr(problem, "topk_path", lambda *_: path)
+    found = topk(case, 40, form=form, impl="torch")
+    assert found.latents.tolist() == expected.latents.tolist()
+    assert torch.equal(found.scores, expected.scores)
+    assert found.certified == expected.certified
 
 
 @forms

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.checks import check_k, check_token_rows, check_width
-from deltalens.engine.decoder import Decoder, as_decoder
+from deltalens.engine.decoder import Decoder, TensorDecoder, as_decoder
 from deltalens.engine.moment import CrossMoment
 from deltalens.engine.planner import plan
 from deltalens.engine.problem import Problem, moment_problem, token_problem
@@ -41,7 +41,7 @@ def attribution(
     argument that cannot be used. Source of the formula: "Debugging misaligned completions with
     sparse-autoencoder latent attribution" (OpenAI, December 2025).
     """
-    problem = _problem(acts, grads, W_dec, baseline, weights, form, impl, k=1)
+    problem = _problem(acts, grads, W_dec, baseline, weights, form, impl, k=None)
     return full_scores(problem, normalize=normalize)[0]
 
 
@@ -79,7 +79,7 @@ def _problem(
     form: str,
     impl: str,
     *,
-    k: int,
+    k: int | None,
 ) -> Problem:
     check_token_rows(acts, grads, baseline, weights)
     decoder = as_decoder(W_dec)
@@ -94,14 +94,15 @@ def _problem(
         device=acts.device,
         form=form,
         impl=impl,
+        resident=decoder.rows(0, 0).device == acts.device and isinstance(decoder, TensorDecoder),
     )
     if chosen.form == "quadratic":
         moment = CrossMoment(d_model, acts.device)
         moment.add(acts, grads, baseline=baseline, weights=weights)
-        return moment_problem([moment], decoder, impl)
+        return moment_problem([moment], decoder, chosen.impl)
     if baseline is None:
         baseline = torch.zeros(d_model)
     if weights is None:
         weights = torch.full((tokens,), 1.0 / tokens, dtype=torch.float64)
     device = acts.device
-    return token_problem(acts, grads, decoder, baseline.to(device), weights.to(device), impl)
+    return token_problem(acts, grads, decoder, baseline.to(device), weights.to(device), chosen.impl)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from deltalens.engine.band import Band
 from deltalens.engine.checks import check_k
 from deltalens.engine.decoder import gather_rows
 from deltalens.engine.norms import row_norms
@@ -16,7 +17,6 @@ from deltalens.engine.precision import SMALLEST_NORMAL, exact_matmul, gamma
 from deltalens.engine.problem import Problem
 from deltalens.engine.ranking import Candidates, Ranking, TopLatents, select
 from deltalens.engine.tile import Scorer, TileScores
-from deltalens.engine.topk import StreamingTopK
 from deltalens.engine.upload import device_tiles
 
 _RESCORE_ROWS = 512
@@ -90,14 +90,13 @@ def _candidates(
 def _scan(
     problem: Problem, scorer: Scorer, k: int, ranking: Ranking, normalize: bool
 ) -> tuple[_Found, Tensor]:
-    bands = [_Band(k) for _ in range(problem.queries)]
+    band = Band(k, problem.queries, problem.topk_path(k))
     nonfinite: list[Tensor] = []
     for tile in _tiles(problem):
         lower, upper = _intervals(problem, scorer, tile, ranking, normalize)
-        for query, band in enumerate(bands):
-            band.push(lower[query], upper[query], tile.start)
+        band.push(lower, upper, tile.start)
         nonfinite.append(tile.start + (~tile.finite).nonzero()[:, 0])
-    return [band.candidates() for band in bands], torch.cat(nonfinite)
+    return band.candidates(), torch.cat(nonfinite)
 
 
 def _narrow(
@@ -110,36 +109,14 @@ def _narrow(
     normalize: bool,
 ) -> tuple[Tensor, bool]:
     """Those of a screen's candidates that the scorer leaves."""
-    band = _Band(k)
+    band = Band(k)
     for start in range(0, latents.shape[0], _RESCORE_ROWS):
         rows = gather_rows(problem.decoder, latents[start : start + _RESCORE_ROWS])
         tile = _tile(problem, start, rows)
         lower, upper = _intervals(problem, scorer, tile, ranking, normalize)
-        band.push(lower[query], upper[query], start)
-    places, complete = band.candidates()
+        band.push(lower[query : query + 1], upper[query : query + 1], start)
+    ((places, complete),) = band.candidates()
     return latents[places], complete
-
-
-class _Band:
-    """Streams the k largest lower ends, and the largest upper ends that may still matter."""
-
-    def __init__(self, k: int) -> None:
-        self._room = 4 * k + 4096
-        self._lower = StreamingTopK(k)
-        self._upper = StreamingTopK(self._room)
-        self._seen = 0
-
-    def push(self, lower: Tensor, upper: Tensor, start: int) -> None:
-        self._lower.push(lower, start)
-        self._upper.push(upper, start)
-        self._seen += lower.shape[0]
-
-    def candidates(self) -> tuple[Tensor, bool]:
-        """Latents [c] ascending, and whether none that may matter was dropped."""
-        upper, latents = self._upper.result()
-        inside = upper >= self._lower.threshold
-        complete = self._seen <= self._room or not bool(inside.all())
-        return latents[inside].sort().values, complete
 
 
 def _tiles(problem: Problem) -> Iterator[_Tile]:
@@ -180,9 +157,8 @@ def _intervals(
     upper = upper.masked_fill(unknown, torch.inf)
     if ranking.present_only:
         _limit_to_present(problem, tile, lower, upper)
-    lower[:, ~tile.finite] = torch.nan
-    upper[:, ~tile.finite] = torch.nan
-    return lower, upper
+    # Filling by a mask, unlike indexing with one, does not wait for a GPU.
+    return lower.masked_fill(~tile.finite, torch.nan), upper.masked_fill(~tile.finite, torch.nan)
 
 
 def _limit_to_present(problem: Problem, tile: _Tile, lower: Tensor, upper: Tensor) -> None:
@@ -195,9 +171,9 @@ def _limit_to_present(problem: Problem, tile: _Tile, lower: Tensor, upper: Tenso
         1
     ] * SMALLEST_NORMAL[torch.float32] * (1 + tile.norms)
     bound = problem.presence.norm(dim=1)[:, None] * slack + slack
-    upper[presence < -bound] = torch.nan
-    lower[presence < -bound] = torch.nan
-    lower[presence.abs() <= bound] = -torch.inf
+    upper.masked_fill_(presence < -bound, torch.nan)
+    lower.masked_fill_(presence < -bound, torch.nan)
+    lower.masked_fill_(presence.abs() <= bound, -torch.inf)
 
 
 def _rescore(

@@ -51,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
         device=device,
         form=args.form,
         impl=args.impl,
+        resident=args.sae is None,
         roofs=(measured_roofs if args.measure else assumed_roofs)(device),
     )
     _show(args, chosen)
@@ -77,23 +78,36 @@ def _show(args: argparse.Namespace, chosen: Any) -> None:
         return
     rows = [
         [
-            form + (" ←" if form == chosen.form else ""),
-            f"{cost.flop / 1e9:,.1f}",
+            cost.form + (" ←" if cost is chosen.cost else ""),
+            cost.impl,
+            cost.topk,
+            f"{cost.flop / 1e9:,.0f}",
             f"{cost.bytes / 1e9:,.2f}",
-            f"{cost.seconds:,.2f}",
+            f"{cost.seconds:,.3f}",
             f"{cost.memory / 2**20:,.0f}",
         ]
-        for form, cost in chosen.costs.items()
+        for cost in chosen.costs
     ]
-    roofs = chosen.roofs
     print_table(
-        f"impl {chosen.impl}, tiles of {chosen.tile_rows} latents",
-        ("form", "GFLOP", "GB moved", "seconds", "MiB beyond the inputs"),
+        f"{chosen.form} form, impl {chosen.impl}, tiles of {chosen.tile_rows} latents, "
+        f"top-k {chosen.topk}",
+        ("form", "impl", "top-k", "GFLOP", "GB moved", "seconds", "MiB added"),
         rows,
         left=("form",),
     )
-    print_line(
-        f"{roofs.device}, {'measured' if roofs.measured else 'assumed'}: "
-        f"{roofs.fp32 / 1e9:,.0f} GFLOP/s fp32, {roofs.fp64 / 1e9:,.0f} fp64, "
-        f"{roofs.bandwidth / 1e9:,.0f} GB/s"
+    steps = ", ".join(f"{step.name} {step.seconds:.3f}" for step in chosen.cost.steps)
+    print_line(f"seconds of {chosen.form}/{chosen.impl}: {steps}")
+    print_line(_rates(chosen.roofs))
+
+
+def _rates(roofs: Any) -> str:
+    def giga(rate: float) -> str:
+        return f"{rate / 1e9:,.0f}"
+
+    return (
+        f"{roofs.device}, {'measured' if roofs.measured else 'assumed'}: torch "
+        f"{giga(roofs.fp32)} GFLOP/s fp32, {giga(roofs.fp64)} fp64, {giga(roofs.bf16)} bf16; "
+        f"kernels {giga(roofs.kernel_fp32)} fp32, {giga(roofs.kernel_16bit)} 16-bit; "
+        f"{giga(roofs.bandwidth)} GB/s; rows from outside {giga(roofs.link)} GB/s; "
+        f"{roofs.call * 1e6:.0f} µs a call"
     )
