@@ -17,11 +17,12 @@ import torch
 from deltalens.engine.decoder import Decoder
 from deltalens.engine.impl import cpp as cpp_impl
 from deltalens.engine.roofs import Roofs
-from deltalens.engine.token_rows import BLOCK_ELEMENTS, block_tokens, tokens_held
+from deltalens.engine.token_rows import tokens_held
 
 _KEPT = 1 << 25  # bytes; glibc's largest M_MMAP_THRESHOLD
 _BLOCK_T, _BLOCK_N = 1024, 1024  # tokens and decoder rows that torch multiplies at a time
 _BLOCK_D = 256  # columns of d_model that torch multiplies at a time
+_BLOCK_ELEMENTS = 1 << 20  # of rows that are widened to fp64 at a time
 _RESCORE_ROWS = 512
 _PANEL = 32  # columns that the kernels' triangle is rounded up to
 _PARTS = 3  # 16-bit parts of an operand that is as good as fp32
@@ -155,8 +156,8 @@ def _products_flop(form: str, impl: str, shape: Shape) -> float:
     return 2.0 * shape.n_latents * shape.d_model**2
 
 
-def _blocks(shape: Shape, elements: int) -> int:
-    return -(-shape.tokens // block_tokens(shape.d_model, elements))
+def _blocks(shape: Shape) -> int:
+    return -(-shape.row_elements // _BLOCK_ELEMENTS)
 
 
 def _check(shape: Shape, roofs: Roofs, *, times: int) -> Step:
@@ -168,8 +169,8 @@ def _prepare_rows(shape: Shape, roofs: Roofs) -> Step:
     """Widen, weight, centre, scale, round; for every tile again where not all rows are held."""
     again = 1 if shape.tokens <= tokens_held(8 * shape.d_model) else shape.tiles
     moved = (1 + again) * 80.0 * shape.row_elements  # first, the largest magnitudes are found
-    calls = _CALL_OVERHEAD + (1 + again) * _BLOCK_CALLS * _blocks(shape, BLOCK_ELEMENTS)
-    return Step("prepare rows", 0.0, moved, moved / roofs.bandwidth + calls * roofs.call)
+    seconds = moved / roofs.bandwidth + _CALL_OVERHEAD * roofs.call
+    return Step("prepare rows", 0.0, moved, seconds)
 
 
 def _row_bound(impl: str, shape: Shape, roofs: Roofs) -> Step:
@@ -193,7 +194,7 @@ def _moment(shape: Shape, roofs: Roofs) -> Step:
     """Widen, weight, centre and multiply in fp64, a block of tokens at a time."""
     flop = 2.0 * shape.row_elements * shape.d_model
     moved = 100.0 * shape.row_elements
-    calls = _CALL_OVERHEAD + _BLOCK_CALLS * _blocks(shape, 1 << 20)
+    calls = _CALL_OVERHEAD + _BLOCK_CALLS * _blocks(shape)
     return Step(
         "moment", flop, moved, flop / roofs.outer + moved / roofs.bandwidth + calls * roofs.call
     )
@@ -279,7 +280,7 @@ def _rescore_rows(k: int, shape: Shape, roofs: Roofs) -> Step:
     chunks = -(-k // _RESCORE_ROWS)
     flop = 4.0 * k * shape.row_elements
     moved = chunks * 100.0 * shape.row_elements + 64.0 * k * shape.tokens
-    calls = chunks * (_TILE_CALLS + _BLOCK_CALLS * _blocks(shape, 1 << 20))
+    calls = chunks * (_TILE_CALLS + _BLOCK_CALLS * _blocks(shape))
     seconds = flop / roofs.fp64 + moved / roofs.bandwidth + calls * roofs.call
     return Step("rescore", flop, moved, seconds)
 
