@@ -46,6 +46,7 @@ def checks() -> Iterator[Row]:
                        "ok": error <= limit}  # fmt: skip
     yield from sums()
     yield from bounds()
+    yield from uploads()
     yield from rankings()
 
 
@@ -152,6 +153,22 @@ def screen_of(form: str, acts: Tensor, grads: Tensor, dtype: torch.dtype) -> Sco
     return triton_impl.QuadraticScorer.prepare(
         moment.matrix[None], rounding, dtype=dtype, screen=True
     )
+
+
+def uploads() -> Iterator[Row]:
+    """A decoder in host memory, copied in several tiles, against the same one on the device."""
+    tokens, d_model, n_latents = (20, 24, 200) if SMOKE else (300, 768, 250_001)
+    acts, grads = (normal(tokens, d_model, dtype=torch.float32) for _ in range(2))
+    for form, dtype in itertools.product(("token", "quadratic"), DTYPES):
+        resident = torch.randn(n_latents, d_model, device=DEVICE).to(dtype)
+        host = resident.cpu()
+        scores, top = (
+            [work(acts, grads, W_dec, form=form, impl="triton") for W_dec in (host, resident)]
+            for work in (deltalens.attribution, deltalens.attribution_topk)
+        )
+        same = torch.equal(*scores) and torch.equal(top[0].latents, top[1].latents)
+        yield {"kernel": f"upload {form}", "dtype": str(dtype)[6:],
+               "ok": same and torch.equal(top[0].scores, top[1].scores)}  # fmt: skip
 
 
 def rankings() -> Iterator[Row]:
