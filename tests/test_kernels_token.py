@@ -69,8 +69,11 @@ def test_parts_add_up_to_what_one_half_precision_number_cannot_hold():
     assert_close(result.scores, exact, magnitude(W_dec, grads, acts), 60, 120)
 
 
+@pytest.mark.parametrize("one_launch", [True, False])
 @pytest.mark.parametrize("offsets", [[0, 50], [0, 1, 2, 50], [0, 16, 32, 50], [0, 3, 47, 48, 50]])
-def test_segments_give_mean_and_spread_over_their_sums(offsets):
+def test_segments_give_mean_and_spread_over_their_sums(monkeypatch, offsets, one_launch):
+    module = importlib.import_module("deltalens.kernels.token_attribution")
+    monkeypatch.setattr(module, "compiles_segments", lambda *_: one_launch)
     case = operands(50, 33, 40, torch.float32)
     terms = products(*case)
     sums = torch.stack([terms[:, a:b].sum(1) for a, b in pairwise(offsets)])

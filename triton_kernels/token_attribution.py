@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -161,6 +162,8 @@ def token_attribution(
     config = config or tile_config(
         capability, W_dec.dtype, aligned=rows_aligned(W_dec, grads, acts)
     )
+    if segments is not None and not compiles_segments(capability, W_dec.dtype):
+        return _segment_by_segment(W_dec, grads, acts, segments, config)
     n_latents, d_model = W_dec.shape
     tokens = grads.shape[1]
     row_bytes = d_model * W_dec.element_size()
@@ -203,6 +206,29 @@ def needs_squares(capability: int, reduction: str) -> bool:
     Triton 3.9 fails to place accumulators in Blackwell's tensor memory for the loop without them.
     """
     return generation(capability) == "blackwell" and reduction != "segments"
+
+
+def compiles_segments(capability: int, dtype: torch.dtype) -> bool:
+    """Whether the kernel can go through segments by itself.
+
+    For Blackwell's tensor cores Triton 3.9 crashes, hangs or compiles it, at random.
+    """
+    return generation(capability) != "blackwell" or dtype == torch.float32
+
+
+def _segment_by_segment(
+    W_dec: Tensor, grads: Tensor, acts: Tensor, segments: Tensor, config: TileConfig
+) -> TokenScores:
+    """Mean and spread over segments (Welford) from a launch for each."""
+    mean = torch.zeros(W_dec.shape[0], device=W_dec.device)
+    spread = torch.zeros_like(mean)
+    for count, (start, stop) in enumerate(pairwise(segments.tolist()), 1):
+        tokens = slice(start, stop)
+        sums = token_attribution(W_dec, grads[:, tokens], acts[:, tokens], config=config).scores
+        delta = sums - mean
+        mean += delta / count
+        spread += delta * (sums - mean)
+    return TokenScores(mean, spread, None, None)
 
 
 def _check_request(
