@@ -77,7 +77,7 @@ TokenForm* token_form(std::vector<std::int64_t> offsets, std::int64_t d_model,
 }
 
 void set_tokens(TokenForm& form, std::int64_t first, const Floats& x, const Floats& y,
-                const Doubles& x_slopes, const Doubles& y_slopes, int threads) {
+                const Doubles& x_slopes, const Doubles& y_slopes) {
     expect(x.ndim() == 2 && y.ndim() == 2 && x.shape(1) == form.depth() &&
                y.shape(1) == form.depth(),
            "x and y must be [n, d_model]");
@@ -85,10 +85,7 @@ void set_tokens(TokenForm& form, std::int64_t first, const Floats& x, const Floa
     expect(y.shape(0) == n && x_slopes.size() == n && y_slopes.size() == n,
            "x, y and their slopes must be of the same tokens");
     expect(first >= 0 && first + n <= form.tokens(), "there are not that many tokens");
-    const float *from_x = x.data(), *from_y = y.data();
-    const double *from_x_slopes = x_slopes.data(), *from_y_slopes = y_slopes.data();
-    const py::gil_scoped_release unlocked;
-    form.set(first, n, from_x, from_y, from_x_slopes, from_y_slopes, threads);
+    form.set(first, n, x.data(), y.data(), x_slopes.data(), y_slopes.data());
 }
 
 py::object scan_tokens(const TokenForm& form, const py::array& rows, int threads, bool slopes) {
@@ -151,7 +148,7 @@ void bind_forms(py::module_& m) {
              py::arg("bf16_pairs"), py::arg("reduction"))
         .def("set", &set_tokens, py::arg("first"), py::arg("x").noconvert(),
              py::arg("y").noconvert(), py::arg("x_slopes").noconvert(),
-             py::arg("y_slopes").noconvert(), py::arg("threads"),
+             py::arg("y_slopes").noconvert(),
              "Tokens first ... from x, y float32 [n, d_model] and slopes float64 [n].")
         .def("scan", &scan_tokens, py::arg("rows"), py::arg("threads"), py::arg("slopes"),
              "(totals, sloped) of rows [n, d_model], float64 [n] each; the second, empty unless asked\n"

@@ -1,11 +1,7 @@
 #include "forms.h"
 
 #include <algorithm>
-#include <atomic>
 #include <limits>
-#include <utility>
-
-#include "threads.h"
 
 namespace deltalens {
 
@@ -47,18 +43,13 @@ TokenForm::TokenForm(const Kernels& kernels, std::vector<std::int64_t> offsets,
       slopes_(static_cast<std::size_t>(panels_.count() * panels_.width())) {}
 
 void TokenForm::set(std::int64_t first, std::int64_t n, const float* x, const float* y,
-                    const double* x_slopes, const double* y_slopes, int threads) {
+                    const double* x_slopes, const double* y_slopes) {
     const auto after = std::upper_bound(first_tokens_.begin(), first_tokens_.end(), first);
-    std::atomic<std::int64_t> next{after - first_tokens_.begin() - 1};
-    const auto work = [&](const Stopped&) {
-        std::int64_t panel = next++;
-        while (panel < panels_.count() &&
-               first_tokens_[static_cast<std::size_t>(panel)] < first + n) {
-            set_panel(panel, first, n, x, y, x_slopes, y_slopes);
-            panel = next++;
-        }
-    };
-    on_threads(threads, [] { return false; }, work);
+    for (std::int64_t panel = after - first_tokens_.begin() - 1;
+         panel < panels_.count() && first_tokens_[static_cast<std::size_t>(panel)] < first + n;
+         ++panel) {
+        set_panel(panel, first, n, x, y, x_slopes, y_slopes);
+    }
 }
 
 void TokenForm::set_panel(std::int64_t panel, std::int64_t first, std::int64_t n, const float* x,

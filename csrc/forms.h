@@ -20,7 +20,7 @@ class TokenForm {
 
     // Sets tokens first … first + n - 1 from rows x, y [n, depth] and their slopes [n].
     void set(std::int64_t first, std::int64_t n, const float* x, const float* y,
-             const double* x_slopes, const double* y_slopes, int threads);
+             const double* x_slopes, const double* y_slopes);
 
     // totals [rows.n], and unless null sloped [rows.n]: the sum, or for a maximum the maximum, of
     // y_slope_t |x_t·d_i| + x_slope_t |y_t·d_i|. False when stopped.

@@ -29,13 +29,13 @@ class Case:
 
     def exact(self) -> np.ndarray:
         """Scores in extended precision, [n_latents]."""
-        return self._terms().sum(1).astype(np.float64)
+        return self.terms().sum(1).astype(np.float64)
 
     def magnitude(self) -> np.ndarray:
         """Σ_t |w x y| [n_latents]: what errors are judged by, since scores cancel."""
-        return np.abs(self._terms()).sum(1).astype(np.float64)
+        return np.abs(self.terms()).sum(1).astype(np.float64)
 
-    def _terms(self) -> np.ndarray:
+    def terms(self) -> np.ndarray:
         def wide(t: Tensor) -> np.ndarray:
             return t.double().numpy().astype(np.longdouble)
 

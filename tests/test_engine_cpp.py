@@ -98,7 +98,7 @@ def test_numbers_of_a_decoder_are_read_exactly(level, dtype):
     rows = rows[rows.isfinite() & (rows.float().abs() > 2.0**-100)][:, None].to(dtype)
     form = EXTENSION.TokenForm([0, 1], 1, level, False, "sum")
     one = np.ones((1, 1), dtype=np.float32)
-    form.set(0, one, one, np.ones(1), np.ones(1), 1)
+    form.set(0, one, one, np.ones(1), np.ones(1))
     sums, _ = form.scan(as_array(rows), 2, False)
     assert np.array_equal(sums, rows[:, 0].double().square().numpy())
 

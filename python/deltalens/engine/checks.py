@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -80,3 +81,21 @@ def check_k(k: int, n_latents: int) -> None:
         raise InputError(f"k must be at least 1, got {k}")
     if k > n_latents:
         raise InputError(f"k is {k} but W_dec has only {n_latents} latents")
+
+
+def check_segments(segments: Tensor, tokens: int) -> list[int]:
+    """The offsets 0 = o_0 < o_1 < … < o_n = tokens that ``segments`` holds."""
+    if not isinstance(segments, Tensor) or segments.ndim != 1 or segments.numel() < 2:
+        found = tuple(segments.shape) if isinstance(segments, Tensor) else type(segments).__name__
+        raise InputError(f"segments must be a tensor of offsets [segments + 1], got {found}")
+    if segments.is_floating_point() or segments.is_complex() or segments.dtype == torch.bool:
+        raise InputError(f"segments must be integers, got {segments.dtype}")
+    offsets: list[int] = segments.tolist()
+    if offsets[0] != 0 or offsets[-1] != tokens:
+        raise InputError(
+            f"segments must go from 0 to the {tokens} tokens, got {offsets[0]} … {offsets[-1]}"
+        )
+    for i, (start, stop) in enumerate(pairwise(offsets)):
+        if start >= stop:
+            raise InputError(f"segments must rise, got {start} then {stop} at {[i, i + 1]}")
+    return offsets

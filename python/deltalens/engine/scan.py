@@ -16,7 +16,8 @@ from deltalens.engine.norms import row_norms
 from deltalens.engine.precision import SMALLEST_NORMAL, exact_matmul, gamma
 from deltalens.engine.problem import Problem
 from deltalens.engine.ranking import Candidates, Ranking, TopLatents, select
-from deltalens.engine.tile import Scorer, TileScores
+from deltalens.engine.reductions import SegmentStatistics
+from deltalens.engine.tile import Scorer, SegmentScorer, TileScores
 from deltalens.engine.upload import device_tiles
 
 _RESCORE_ROWS = 512
@@ -46,6 +47,30 @@ def full_scores(problem: Problem, *, normalize: bool) -> Tensor:
             nonfinite.append(tile.start + (~tile.finite).nonzero()[:, 0])
     _warn_nonfinite(torch.cat(nonfinite))
     return scores
+
+
+def segment_scores(problem: Problem, *, normalize: bool) -> SegmentStatistics:
+    """Statistics over segments of tokens, fp64 [n_latents] on the rows' device.
+
+    Non-finite rows give NaN and one warning.
+    """
+    shape = (2, problem.decoder.n_latents)
+    moments = torch.empty(shape, dtype=torch.float64, device=problem.device)
+    nonfinite: list[Tensor] = []
+    segments = 0
+    with exact_matmul():
+        scorer = problem.scorer()
+        assert isinstance(scorer, SegmentScorer)
+        for tile in _tiles(problem):
+            mean, spread, segments = scorer.statistics(tile.rows)
+            if normalize:
+                inverse = _inverse_square(tile.norms)
+                mean, spread = mean * inverse, spread * inverse.square()
+            values = torch.stack([mean, spread]).masked_fill(~tile.finite, torch.nan)
+            moments[:, tile.start : tile.start + tile.rows.shape[0]] = values
+            nonfinite.append(tile.start + (~tile.finite).nonzero()[:, 0])
+    _warn_nonfinite(torch.cat(nonfinite))
+    return SegmentStatistics(moments[0], moments[1], segments)
 
 
 def top_latents(problem: Problem, k: int, ranking: Ranking, *, normalize: bool) -> list[TopLatents]:

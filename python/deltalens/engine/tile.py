@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
+
+from deltalens.engine.reductions import SegmentStatistics
 
 
 class TileScores(NamedTuple):
@@ -23,4 +25,13 @@ class Scorer(Protocol):
 
     def scores_and_error(self, rows: Tensor, norms: Tensor) -> TileScores:
         """The same with bounds; norms are the fp64 Euclidean norms [n] of the rows."""
+        ...
+
+
+@runtime_checkable
+class SegmentScorer(Protocol):
+    """A scorer that was prepared with segments of tokens."""
+
+    def statistics(self, rows: Tensor) -> SegmentStatistics:
+        """Over segments, of the sums within each; fp64 [n] for rows [n, d_model]."""
         ...

@@ -21,16 +21,18 @@ from deltalens.engine.reductions import SegmentStatistics, segment_statistics
 
 GROUP_BYTES = 64 << 20  # of prepared rows that are held at a time
 GROUP_MULTIPLE = 128  # tokens; the compiled kernels reduce that many at a time
-BLOCK_ELEMENTS = 1 << 17  # folded at a time: their fp64 stays in a core's cache
-_LEAST_BLOCK, _MOST_BLOCK = 16, 1024  # tokens
+_LARGEST_BLOCK = 1024  # tokens folded at a time
+# On CPUs so few that fp64 stays in a core's cache and torch makes no threads for them.
+BLOCK_ELEMENTS = 1 << 15
+_DEVICE_BLOCK_ELEMENTS = 1 << 20
 
 _Held = TypeVar("_Held")
 _Result = TypeVar("_Result")
 
 
-def block_tokens(d_model: int, elements: int = BLOCK_ELEMENTS) -> int:
+def block_tokens(d_model: int, elements: int) -> int:
     """How many rows are about ``elements`` numbers."""
-    return max(_LEAST_BLOCK, min(_MOST_BLOCK, elements // d_model))
+    return max(1, min(_LARGEST_BLOCK, elements // d_model))
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,12 @@ class TokenRows:
         return tokens, d_model
 
     def blocks(
-        self, tokens: slice | None = None, elements: int = BLOCK_ELEMENTS
+        self, tokens: slice | None = None, elements: int | None = None
     ) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """(tokens of the block, x, y); fp64 [n, d_model], overwritten by the next block."""
+        if elements is None:
+            on_cpu = self.acts.device.type == "cpu"
+            elements = BLOCK_ELEMENTS if on_cpu else _DEVICE_BLOCK_ELEMENTS
         first, last, _ = (tokens or slice(None)).indices(self.shape[0])
         size = min(block_tokens(self.shape[1], elements), last - first)
         xs, ys = (

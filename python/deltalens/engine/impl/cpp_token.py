@@ -27,6 +27,7 @@ from deltalens.engine.token_rows import (
 )
 
 _FP32 = torch.float32
+_BF16_ROUNDOFF = 2.0**-9 * (1 + 2.0**-10)
 _LOST_TOKENS = 1024  # whose loss is measured at a time
 _LOST_ELEMENTS = 1 << 20
 
@@ -144,23 +145,18 @@ def _packed(
     of_x, of_y = (each.numpy() for each in slopes)
     for part, x, y in rows.blocks(group.tokens):
         x, y = _rounded(x, screen), _rounded(y, screen)
-        form.set(
-            part.start - first,
-            x.numpy(),
-            y.numpy(),
-            of_x[part],
-            of_y[part],
-            torch.get_num_threads(),
-        )
+        form.set(part.start - first, x.numpy(), y.numpy(), of_x[part], of_y[part])
     return form
 
 
 def _norms(rows: TokenRows, screen: bool) -> tuple[Tensor, Tensor]:
-    """‖x_t‖ and ‖y_t‖ as the kernels hold the rows, fp64 [tokens]."""
-    of_x, of_y = (torch.empty(rows.shape[0], dtype=torch.float64) for _ in range(2))
+    """At least ‖x_t‖ and ‖y_t‖ as the kernels hold the rows, fp64 [tokens]."""
+    norms = torch.empty(2, rows.shape[0], dtype=torch.float64)
     for part, x, y in rows.blocks():
-        of_x[part], of_y[part] = row_norms(_rounded(x, screen)), row_norms(_rounded(y, screen))
-    return of_x, of_y
+        torch.linalg.vector_norm(x, dim=1, out=norms[0, part])
+        torch.linalg.vector_norm(y, dim=1, out=norms[1, part])
+    norms *= 1 + 2 * (_BF16_ROUNDOFF if screen else UNIT_ROUNDOFF[_FP32])
+    return norms[0], norms[1]
 
 
 def _rounded(values: Tensor, screen: bool) -> Tensor:
