@@ -86,8 +86,10 @@ class CudaSlots:
     def __init__(self, shape: tuple[int, int], dtype: torch.dtype, device: torch.device) -> None:
         self._device = device
         self._stream = torch.cuda.Stream(device)
-        self._pinned = [torch.empty(shape, dtype=dtype, pin_memory=True) for _ in range(2)]
-        self._buffers = [torch.empty(shape, dtype=dtype, device=device) for _ in range(2)]
+        # Tensors made in inference mode could not be written to by the filling thread, outside it.
+        with torch.inference_mode(False):
+            self._pinned = [torch.empty(shape, dtype=dtype, pin_memory=True) for _ in range(2)]
+            self._buffers = [torch.empty(shape, dtype=dtype, device=device) for _ in range(2)]
         self._copied = [torch.cuda.Event() for _ in range(2)]
         self._used = [torch.cuda.Event() for _ in range(2)]
         for slot in (0, 1):  # work queued before may still write to the memory of new buffers
