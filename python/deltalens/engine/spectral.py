@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -10,6 +13,7 @@ from deltalens.engine.precision import SMALLEST_NORMAL, gamma, power_of_two_scal
 
 # One rounding to bfloat16, and before it the few to fp32 that gave the matrix.
 _BF16_ROUNDOFF = 1.01 * 2.0**-9
+_SQUARED_ROWS = 1024  # at a time: a product's scratch memory is as large as its operands
 
 
 def spectral_norm_bound(matrix: Tensor, squarings: int = 2) -> float:
@@ -25,22 +29,39 @@ def spectral_norm_bound(matrix: Tensor, squarings: int = 2) -> float:
     if largest == 0.0:
         return 0.0
     scale = power_of_two_scale(largest)
-    return _bound(matrix * scale, squarings) / scale
+    return _bound(matrix, scale, squarings) / scale
 
 
-def _bound(matrix: Tensor, squarings: int) -> float:
-    """The same for fp32 with magnitudes near 1.
+def _bound(matrix: Tensor, scale: float, squarings: int) -> float:
+    """The same for fp32 or bfloat16 that ``scale`` brings near 1, of the scaled matrix.
 
     For M of ‖M‖_F = 1, rounded to M̂ = M + δ: ‖M‖₂ ≤ ‖M̂‖₂ + ‖δ‖_F. The fp32 sums of M̂ᵀM̂ are off by
     at most γ_d ‖ |M̂ᵀ||M̂| ‖_F ≤ γ_d ‖M̂‖_F² in Frobenius norm, whatever their order, and are then
     rounded to bfloat16.
     """
-    norm = frobenius_bound(matrix)
+    norm = _frobenius(matrix, scale)
     if squarings == 0:
         return norm
+    unit = torch.empty_like(matrix, dtype=torch.bfloat16)
+    for rows, scaled in _scaled_rows(matrix, scale):
+        unit[rows] = scaled / norm
+    square = torch.empty_like(unit)
+    for start in range(0, square.shape[0], _SQUARED_ROWS):
+        rows = slice(start, start + _SQUARED_ROWS)
+        square[rows] = unit[:, rows].T @ unit
+    del unit
     width = matrix.shape[0]
-    unit = (matrix / norm).bfloat16()
-    square = (unit.T @ unit).float()
     sums = 1.01 * gamma(width + 2, torch.float32) + width**2 * SMALLEST_NORMAL[torch.float32]
-    rounding = _BF16_ROUNDOFF * frobenius_bound(square) + sums
-    return norm * ((_bound(square, squarings - 1) + rounding) ** 0.5 + _BF16_ROUNDOFF)
+    rounding = _BF16_ROUNDOFF * _frobenius(square, 1.0) + sums
+    return norm * ((_bound(square, 1.0, squarings - 1) + rounding) ** 0.5 + _BF16_ROUNDOFF)
+
+
+def _frobenius(matrix: Tensor, scale: float) -> float:
+    return math.hypot(*(frobenius_bound(scaled) for _, scaled in _scaled_rows(matrix, scale)))
+
+
+def _scaled_rows(matrix: Tensor, scale: float) -> Iterator[tuple[slice, Tensor]]:
+    """fp32 a few rows at a time: a copy of the matrix may be large."""
+    for start in range(0, matrix.shape[0], 256):
+        rows = slice(start, start + 256)
+        yield rows, matrix[rows].float() * scale

@@ -78,7 +78,7 @@ class TokenScorer:
         products = x_norms * y_norms
         norm_product = float(products.max() if reduction == "max" else products.sum())
         # One rounding of each of x and y to fp32.
-        rounding = 2.5 * UNIT_ROUNDOFF[_FP32] * norm_product
+        rounding = 2.5 * UNIT_ROUNDOFF[_FP32] * norm_product + (_lost(rows) if screen else 0.0)
         return cls(
             HeldGroups(
                 token_groups(tokens, held, segments),
@@ -91,7 +91,7 @@ class TokenScorer:
             relative,
             float(x_norms.sum() + y_norms.sum()),
             norm_product,
-            rounding + (_lost(rows) if screen else 0.0),
+            rounding,
         )
 
     def scores(self, rows: Tensor) -> Tensor:
@@ -180,25 +180,26 @@ class _LostMoment:
     """
 
     def __init__(self, d_model: int) -> None:
-        self._lost = torch.zeros(d_model, d_model, dtype=torch.float64)
-        self._block = torch.empty(d_model, d_model)  # what a block of tokens loses
+        self._lost = torch.zeros(d_model, d_model)
         self._magnitude = 0.0
         self._tokens = 0
+        self._blocks = 0
 
     def add(self, x: Tensor, y: Tensor) -> None:
-        """Up to _LOST_TOKENS rows x and y [tokens, d_model]; the differences are exact."""
+        """Up to _LOST_TOKENS rows x and y, fp32 [tokens, d_model]; the differences are exact."""
         rounded_x, rounded_y = x.bfloat16().float(), y.bfloat16().float()
         lost_x, lost_y = x - rounded_x, y - rounded_y
-        self._lost += torch.mm(lost_x.T, y, out=self._block)
-        self._lost += torch.mm(rounded_x.T, lost_y, out=self._block)
+        self._lost.addmm_(lost_x.T, y).addmm_(rounded_x.T, lost_y)
         self._magnitude += float(row_norms(lost_x).norm() * row_norms(y).norm())
         self._magnitude += float(row_norms(rounded_x).norm() * row_norms(lost_y).norm())
         self._tokens += x.shape[0]
+        self._blocks += 1
 
     def bound(self) -> float:
         """Bound on the spectral norm of the symmetrised loss, roundings of its sum included."""
         width = self._lost.shape[0]
-        rounding = gamma(_LOST_TOKENS + 2, _FP32) * self._magnitude
+        # Of a block's products, of adding blocks up, and of adding the transpose.
+        rounding = gamma(_LOST_TOKENS + 2 * self._blocks + 4, _FP32) * self._magnitude
         flushed = 4 * width * self._tokens * SMALLEST_NORMAL[_FP32]
-        symmetric = (self._lost + self._lost.T).float() / 2
+        symmetric = self._lost.add_(self._lost.T.clone()).div_(2)
         return spectral_norm_bound(symmetric, squarings=3) + rounding + flushed
