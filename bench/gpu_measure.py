@@ -7,7 +7,8 @@ import warnings
 
 import torch
 
-from deltalens.kernels import StreamingTopK
+from deltalens.engine.band import upper_room
+from deltalens.engine.topk import TopKPath, queries_topk
 from deltalens.kernels.row_norms import row_norms
 from gpu_contenders import (
     Inputs,
@@ -77,22 +78,23 @@ def one_shape(inputs: Inputs, where: Row, roof: float, *, quadratic: bool) -> li
 
 
 def measure_topk() -> list[Row]:
-    """Streaming against writing all scores and one torch.topk."""
+    """The plan's paths, "kernel" and "whole", against writing all scores and one torch.topk."""
     rows: list[Row] = []
     n, tile = (4000, 1000) if SMOKE else (1 << 21, 1 << 17)
     for queries in (1, 8):
         scores = torch.randn(queries, n, device=DEVICE)
 
-        def stream(k: int, scores: torch.Tensor = scores) -> None:
-            ranking = StreamingTopK(k, len(scores))
+        def stream(path: TopKPath, k: int, scores: torch.Tensor = scores) -> None:
+            ranking = queries_topk(k, len(scores), path)
             for start in range(0, n, tile):
                 ranking.push(scores[:, start : start + tile], start)
-            ranking.result()
+            ranking.results()
 
-        for k in (100, 4096) if not SMOKE else (10,):
+        for k in (100, 4096, upper_room(100), upper_room(4096)) if not SMOKE else (10,):
             times = medians(
                 {
-                    "streaming": lambda k=k: stream(k),
+                    "kernel": lambda k=k, run=stream: run("kernel", k),
+                    "whole": lambda k=k, run=stream: run("whole", k),
                     "write, then topk": lambda k=k, s=scores: s.clone().topk(k),
                 }
             )

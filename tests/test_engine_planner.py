@@ -132,7 +132,7 @@ def test_more_of_anything_costs_no_less(form, impl, dtype):
 
 @pytest.mark.parametrize("rate", ["fp32", "fp64", "outer", "bandwidth", "fresh", "link", "call"])
 def test_a_slower_unit_costs_no_candidate_less(rate):
-    change = {"call": 1.0} if rate == "call" else {rate: getattr(ROOFS, rate) / 1e9}
+    change = {"call": 1.0} if rate == "call" else {rate: getattr(ROOFS, rate) / 1e12}
     slower = dataclasses.replace(ROOFS, **change)
     fast, slow = (
         deltalens.plan(5000, 20_000, 4096, resident=False, roofs=roofs) for roofs in (ROOFS, slower)
@@ -150,15 +150,17 @@ def test_bandwidth_bounds_a_thin_scan():
     assert step.seconds >= step.bytes / 1e9
 
 
-def test_rows_from_outside_cost_their_way_in():
-    inside, outside = (
-        deltalens.plan(9, 1000, 64, dtype=torch.float16, resident=resident, impl="torch")
-        for resident in (True, False)
-    )
-    assert part(inside, "token", "torch", "read rows") is None
-    arrival = part(outside, "token", "torch", "read rows")
-    assert arrival.bytes == 2 * 64 * 1000
-    assert arrival.seconds == arrival.bytes / outside.roofs.link
+def test_rows_from_outside_are_waited_for_where_the_scan_is_faster():
+    def waiting(**options):
+        plan = deltalens.plan(9, 100_000, 64, dtype=torch.float16, impl="torch", **options)
+        return part(plan, "token", "torch", "wait for rows")
+
+    assert waiting() is None
+    slow = dataclasses.replace(ROOFS, link=1e3)
+    step = waiting(resident=False, roofs=slow)
+    assert step.bytes == 2 * 64 * 100_000
+    assert step.seconds == pytest.approx(step.bytes / 1e3, rel=1e-3)
+    assert waiting(resident=False, roofs=ROOFS).seconds == 0
 
 
 @PAIRS

@@ -81,11 +81,8 @@ class _Unit:
 def steps(form: str, impl: str, shape: Shape, roofs: Roofs) -> tuple[Step, ...]:
     """The steps of ``form`` ("token" or "quadratic") with an implementation, in order."""
     of_form = _token_steps if form == "token" else _quadratic_steps
-    found = [*of_form(impl, shape, roofs)]
-    if not shape.resident:
-        moved = shape.decoder_bytes
-        found.append(Step("read rows", 0.0, moved, moved / roofs.link))
-    return tuple(found)
+    found = tuple(of_form(impl, shape, roofs))
+    return found if shape.resident else (*found, _arrival(found, shape, roofs))
 
 
 def screened(form: str, impl: str, shape: Shape) -> bool:
@@ -135,6 +132,13 @@ def _quadratic_steps(impl: str, shape: Shape, roofs: Roofs) -> Iterator[Step]:
     if shape.k is not None:
         yield _rank(shape, roofs)
         yield _rescore_moment(shape.k, shape, roofs)
+
+
+def _arrival(others: tuple[Step, ...], shape: Shape, roofs: Roofs) -> Step:
+    """What is left of bringing the rows from disk or host, which goes on while others are used."""
+    hidden = sum(step.seconds for step in others if step.name in ("scan", "rank"))
+    moved = shape.decoder_bytes
+    return Step("wait for rows", 0.0, moved, max(0.0, moved / roofs.link - hidden))
 
 
 def _units(impl: str, shape: Shape, roofs: Roofs) -> tuple[_Unit, _Unit]:

@@ -15,12 +15,12 @@ from deltalens.engine.outer import add_outer
 
 _GIGA = 1e9
 # GFLOP/s per core: what torch's own matmul reaches in fp32, by vector unit …
-_CPU_MATMUL = {"AVX512": 60.0, "AVX2": 35.0}
+_CPU_MATMUL = {"AVX512": 65.0, "AVX2": 35.0}
 _CPU_MATMUL_OTHERWISE = 10.0
 # … and the compiled kernels by their level: in fp32, over pairs of bfloat16 numbers, in fp64.
 _CPU_KERNELS = {
-    "avx512_bf16": (100.0, 180.0, 45.0),
-    "avx512": (100.0, 0.0, 45.0),
+    "avx512_bf16": (110.0, 210.0, 50.0),
+    "avx512": (110.0, 0.0, 50.0),
     "avx2": (55.0, 0.0, 25.0),
 }
 _CPU_KERNELS_PORTABLE = 18.0
