@@ -33,6 +33,8 @@ format: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(VENV)/bin/python -m pytest bench --benchmark-enable
+	$(VENV)/bin/python bench/plan_grid.py
+	$(VENV)/bin/python bench/file_scan.py
 	$(VENV)/bin/deltalens demo --json > bench/results/demo.json
 	$(VENV)/bin/python bench/readme_tables.py
 

@@ -2,49 +2,24 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import os
-import re
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-from machine import describe, matmul_rate
-
-RESULTS = Path(__file__).parent / "results"
-
-Row = dict[str, object]
+from machine import RateMeter
+from results import Row, write_rows
+from suite import Report
 
 
 @pytest.fixture(scope="session")
-def roof() -> float:
-    """FLOP/s of torch's fp32 matmul in this session."""
-    return matmul_rate()
+def meter(tmp_path_factory: pytest.TempPathFactory) -> RateMeter:
+    return RateMeter(tmp_path_factory.mktemp("rates"))
 
 
 @pytest.fixture(scope="module")
-def report(request: pytest.FixtureRequest) -> Iterator[Callable[[Row], None]]:
-    """A function that takes one row of results; rows are written when the module is done."""
+def report(request: pytest.FixtureRequest) -> Iterator[Report]:
+    """A function that takes rows of results; they are written when the module is done."""
     rows: list[Row] = []
-    yield rows.append
+    yield rows.extend
     if rows and request.config.getoption("benchmark_enable"):
-        suite = request.module.__name__.removeprefix("test_")
-        _write(RESULTS / f"{suite}-{_slug(describe()['cpu'])}.csv", rows)
-
-
-def _write(path: Path, rows: list[Row]) -> None:
-    text = io.StringIO()
-    columns = [*rows[0], *describe()]
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**row, **describe()} for row in rows)
-    path.parent.mkdir(exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(text.getvalue(), encoding="utf-8")
-    os.replace(temporary, path)
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
+        write_rows(request.module.__name__.removeprefix("test_"), rows)

@@ -1,0 +1,120 @@
+"""README's performance tables, from the CSV files under bench/results."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+Row = dict[str, str]
+
+# Columns of the table of shapes: contenders, by the names they have there.
+FORMS = {
+    "PyTorch, chunked": "PyTorch chunked",
+    "torch.compile, chunked": "torch.compile",
+    "PyTorch, products only": "products only",
+    "torch token": "torch token",
+    "C++ token": "C++ token",
+    "torch quadratic": "torch quadratic",
+    "C++ quadratic": "C++ quadratic",
+}
+
+
+def performance(results: Path) -> Iterator[str]:
+    """The lines of all tables, a blank line between two."""
+    for suite, table in (("forms", _forms), ("targets", _targets)):
+        for path in sorted(results.glob(f"{suite}-*.csv")):
+            yield from table(_read(path))
+            yield ""
+    for suite, sentence in (("plan", _plan), ("file-scan", _file_scan)):
+        for path in sorted(results.glob(f"{suite}-*.csv")):
+            yield sentence(_read(path))
+            yield ""
+
+
+def _read(path: Path) -> list[Row]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def _machine(row: Row) -> str:
+    return f"{row['cpu']}, {row['threads']} threads, torch {row['torch']}"
+
+
+def _forms(rows: list[Row]) -> Iterator[str]:
+    yield (
+        f'Times faster than naive PyTorch, top-k included; {_machine(rows[0])}. "Products only" is '
+        "the token form's floor in PyTorch; a dash was not run.\n"
+    )
+    yield f"| tokens | latents | d | dtype | k | naive | {' | '.join(FORMS.values())} | MiB |"
+    yield "|--:|--:|--:|---|--:|--:|" + "--:|" * (len(FORMS) + 1)
+    shape = ("tokens", "n_latents", "d_model", "dtype", "k")
+    for _, group in groupby(rows, key=lambda row: [row[name] for name in shape]):
+        yield _shape(list(group))
+
+
+def _shape(rows: list[Row]) -> str:
+    by_name = {row["contender"]: row for row in rows}
+    naive = by_name["PyTorch, naive"]
+    ours = [row for row in rows if not row["contender"].startswith(("PyTorch", "torch.compile"))]
+    best = min(ours, key=lambda row: float(row["seconds"]))
+    cells = [
+        f"{int(naive['tokens']):,}",
+        f"{int(naive['n_latents']):,}",
+        naive["d_model"],
+        naive["dtype"],
+        naive["k"],
+        f"{float(naive['seconds']):.2f} s",
+        *(_speedup(by_name.get(name), best) for name in FORMS),
+        f"{int(naive['peak_mib']):,} → {int(best['peak_mib']):,}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _speedup(row: Row | None, best: Row) -> str:
+    if row is None:
+        return "–"
+    shown = f"{float(row['speedup']):.1f}"
+    return f"**{shown}**" if row is best else shown
+
+
+def _targets(rows: list[Row]) -> Iterator[str]:
+    first = rows[0]
+    yield (
+        f"One large decoder, {int(first['n_latents']):,} × {first['d_model']}; {_machine(first)}. "
+        "GFLOP/s count 4·N·R·d or 2·N·d², whatever was saved; the roof is what the processor "
+        "multiplies and adds in registers.\n"
+    )
+    yield "| tokens | | time | GFLOP/s | of the roof | compared | peak memory |"
+    yield "|--:|---|--:|--:|--:|---|--:|"
+    for row in rows:
+        alone = row["contender"] == row["baseline"]
+        compared = "" if alone else f"{float(row['speedup']):.2f}× {row['baseline']}"
+        yield (
+            f"| {int(row['tokens']):,} | {row['contender']} | {float(row['seconds']):.2f} s "
+            f"| {row['gflops']} | {float(row['roof_fraction']):.0%} | {compared} "
+            f"| {int(row['peak_mib']):,} MiB |"
+        )
+
+
+def _plan(rows: list[Row]) -> str:
+    ratios = [float(row["ratio"]) for row in rows]
+    worst = max(rows, key=lambda row: float(row["ratio"]))
+    near = sum(ratio <= 1.3 for ratio in ratios)
+    return (
+        f"The plan's choice of form and implementation is within 1.3× of the fastest in {near} of "
+        f"{len(rows)} shapes; the worst is {max(ratios):.2f}× (R = {int(worst['tokens']):,}, "
+        f"N = {int(worst['n_latents']):,}, d = {worst['d_model']}, {worst['dtype']}: "
+        f"{worst['chosen']}, where {worst['fastest']} is faster)."
+    )
+
+
+def _file_scan(rows: list[Row]) -> str:
+    row = rows[0]
+    return (
+        f"A bf16 decoder file of {int(row['n_latents']):,} × {row['d_model']} "
+        f"({float(row['gbytes']):.1f} GB) scanned from a cold cache: {float(row['scan_seconds']):.1f} s, "
+        f"{float(row['fraction_of_slower']):.0%} of the slower of disk and kernels, peak resident memory of "
+        f"the process {int(row['peak_rss_mib']):,} MiB."
+    )
