@@ -112,9 +112,10 @@ def _plan(rows: list[Row]) -> str:
 
 def _file_scan(rows: list[Row]) -> str:
     row = rows[0]
+    size, taken = float(row["gbytes"]), float(row["scan_seconds"])
+    share, peak = float(row["fraction_of_slower"]), int(row["peak_rss_mib"])
     return (
-        f"A bf16 decoder file of {int(row['n_latents']):,} × {row['d_model']} "
-        f"({float(row['gbytes']):.1f} GB) scanned from a cold cache: {float(row['scan_seconds']):.1f} s, "
-        f"{float(row['fraction_of_slower']):.0%} of the slower of disk and kernels, peak resident memory of "
-        f"the process {int(row['peak_rss_mib']):,} MiB."
+        f"A bf16 decoder file of {int(row['n_latents']):,} × {row['d_model']} ({size:.1f} GB) "
+        f"scanned from a cold cache: {taken:.1f} s, {share:.0%} of the slower of disk and "
+        f"kernels, peak resident memory of the process {peak:,} MiB."
     )
