@@ -140,10 +140,11 @@ void bind_forms(py::module_& m) {
           "uint16.");
 
     py::class_<TokenForm>(m, "TokenForm",
-                          "Reductions over t of (x_t . d_i)(y_t . d_i): fp32 products, fp64 sums.\n\n"
-                          "offsets [segments + 1] rise from 0 to the number of tokens; reduction is\n"
-                          "sum, abs, positive or max; bf16_pairs: x and y hold bfloat16 numbers, and\n"
-                          "so must the rows.")
+                          "Reductions over t of (x_t . d_i)(y_t . d_i): fp32 products, fp64 sums.\n"
+                          "\n"
+                          "offsets [segments + 1] rise from 0 to the number of tokens;\n"
+                          "reduction: sum, abs, positive or max; bf16_pairs: x and y hold\n"
+                          "bfloat16 numbers, and so must the rows.")
         .def(py::init(&token_form), py::arg("offsets"), py::arg("d_model"), py::arg("level"),
              py::arg("bf16_pairs"), py::arg("reduction"))
         .def("set", &set_tokens, py::arg("first"), py::arg("x").noconvert(),
@@ -151,8 +152,8 @@ void bind_forms(py::module_& m) {
              py::arg("y_slopes").noconvert(),
              "Tokens first ... from x, y float32 [n, d_model] and slopes float64 [n].")
         .def("scan", &scan_tokens, py::arg("rows"), py::arg("threads"), py::arg("slopes"),
-             "(totals, sloped) of rows [n, d_model], float64 [n] each; the second, empty unless asked\n"
-             "for, is the sum, or with max the maximum, of y_slope_t |x_t . d_i| +\n"
+             "(totals, sloped) of rows [n, d_model], float64 [n] each; the second, empty unless\n"
+             "asked for, is the sum, or with max the maximum, of y_slope_t |x_t . d_i| +\n"
              "x_slope_t |y_t . d_i|.")
         .def("statistics", &token_statistics, py::arg("rows"), py::arg("threads"),
              "(mean, sum of squared deviations) over segments of their totals, float64 [n] each.");

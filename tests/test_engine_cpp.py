@@ -253,6 +253,19 @@ def test_the_binding_refuses_rows_it_would_misread(rows):
         form.scan(np.ones((3, 8), np.float32)[:, ::2], 1)
 
 
+def test_the_binding_refuses_tokens_it_would_misplace():
+    for offsets in ([0], [1, 3], [0, 3, 3], [0, 4, 2]):
+        with pytest.raises(ValueError, match="offsets must rise from 0"):
+            EXTENSION.TokenForm(offsets, 4, "portable", False, "sum")
+    with pytest.raises(ValueError, match="reduction must be sum, abs, positive or max"):
+        EXTENSION.TokenForm([0, 3], 4, "portable", False, "mean")
+    form = EXTENSION.TokenForm([0, 3], 4, "portable", False, "sum")
+    rows = np.ones((2, 4), np.float32)
+    for first in (-1, 2):
+        with pytest.raises(ValueError, match="not that many tokens"):
+            form.set(first, rows, rows, np.ones(2), np.ones(2))
+
+
 def alarm(signum, frame):
     raise KeyboardInterrupt
 
