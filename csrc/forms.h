@@ -14,7 +14,7 @@ namespace deltalens {
 // fp32 products.
 class TokenForm {
   public:
-    // offsets: where segments of tokens begin, and where the last ends. Each segment starts a panel.
+    // offsets: where segments of tokens begin, and where the last ends. Each starts a panel.
     TokenForm(const Kernels& kernels, std::vector<std::int64_t> offsets, std::int64_t depth,
               Reduction reduction);
 
