@@ -38,8 +38,15 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None
 def add_sae(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """--sae and how it is read."""
     group = parser.add_argument_group("SAE")
-    group.add_argument("--sae", required=required, help="SAE directory or file with the decoder")
-    group.add_argument("--sae-format", help="saelens, gemma_scope, dictionary_learning or bare")
+    group.add_argument(
+        "--sae", required=required, help="SAE directory, file or hub folder org/repo/folder"
+    )
+    group.add_argument(
+        "--sae-format", help="saelens, sparsify, gemma_scope …; default: by what is there"
+    )
+    group.add_argument(
+        "--sae-part", help="layer, hookpoint or SOURCE:TARGET, where a checkpoint holds several"
+    )
     group.add_argument("--sae-tensor", help="name of the decoder tensor in a bare file")
 
 

@@ -54,7 +54,7 @@ def load_sae(args: argparse.Namespace) -> Any:
     """The SAE of --sae."""
     from deltalens.sae import load_sae
 
-    return load_sae(args.sae, format=args.sae_format, tensor=args.sae_tensor)
+    return load_sae(args.sae, format=args.sae_format, tensor=args.sae_tensor, part=args.sae_part)
 
 
 def choose_site(args: argparse.Namespace, sae: Any) -> int | str:

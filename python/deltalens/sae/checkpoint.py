@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from deltalens.engine.decoder import Decoder
+from deltalens.sae.encoding import Encoding
 from deltalens.sae.fingerprint import fingerprint
 from deltalens.sae.stored import TensorFile
 
@@ -29,6 +31,8 @@ class SAE:
     metadata: dict[str, Any]
     """The checkpoint's own configuration, unchanged."""
     weights: TensorFile = field(repr=False)
+    read_encoding: Callable[[], Encoding] = field(repr=False)
+    """How the format reads :attr:`encoding`."""
 
     def tensor(self, name: str) -> Tensor:
         """The tensor the checkpoint calls ``name``, as stored; do not write to it.
@@ -36,6 +40,15 @@ class SAE:
         Raises :class:`~deltalens.errors.InputError` listing the names when there is none.
         """
         return self.weights.get(name).read()
+
+    @cached_property
+    def encoding(self) -> Encoding:
+        """How activations become latents; its biases and thresholds are read on first use.
+
+        Raises :class:`~deltalens.errors.InputError` saying why this checkpoint cannot be encoded
+        with: it holds a decoder only, its architecture is unknown, or a tensor is missing or wrong.
+        """
+        return self.read_encoding()
 
     @cached_property
     def fingerprint(self) -> str:

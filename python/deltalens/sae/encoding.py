@@ -55,7 +55,7 @@ class Encoding:
 
     x̃ = input_scale · normalise(x) − (b_dec if ``subtract_b_dec``). ``layer_norm`` subtracts each
     token's mean and divides by its standard deviation (of d − 1, plus 1e-5); ``constant_norm``
-    gives each token the norm √d. The reconstruction is (z @ W_dec + b_dec) / input_scale, with the
+    gives each token the norm √d. The reconstruction is (z @ W_dec + b_dec) / output_scale, with the
     normalisation undone, plus x @ W_skip.T where there is one.
     """
 
@@ -69,6 +69,8 @@ class Encoding:
     subtract_b_dec: bool
     normalization: Normalization = "none"
     input_scale: float = 1.0
+    output_scale: float | None = None
+    """None stands for input_scale; a transcoder's output has a scale of its own."""
     rescale_by_decoder_norm: bool = False
     """Whether u is multiplied by ‖d_i‖ before the activation, and z divided by it in decoding."""
     W_skip: Tensor | None = None

@@ -8,37 +8,54 @@ from deltalens.errors import InputError
 from deltalens.sae.checkpoint import SAE
 from deltalens.sae.formats import FORMATS, Format, bare
 from deltalens.sae.formats.layout import describe
+from deltalens.sae.hub import find
 
 
-def load_sae(path: str | Path, *, format: str | None = None, tensor: str | None = None) -> SAE:
-    """The SAE stored at ``path``, a directory or its weight file.
+def load_sae(
+    path: str | Path,
+    *,
+    format: str | None = None,
+    tensor: str | None = None,
+    part: str | int | None = None,
+) -> SAE:
+    """The SAE stored at ``path``, a directory or its weight file, here or on the Hugging Face hub.
 
     Args:
-        format: ``"saelens"``, ``"gemma_scope"``, ``"dictionary_learning"`` or ``"bare"`` (one
+        path: ``org/repo/folder`` or ``hf://org/repo/folder@revision`` is downloaded through
+            huggingface_hub, that folder only, when nothing local has the name.
+        format: the name of one of :data:`~deltalens.sae.formats.FORMATS`, or ``"bare"`` (one
             matrix [n_latents, d_model] in a safetensors, npz or npy file); None looks at the files.
         tensor: the decoder's name in a bare file; not needed when there is no doubt.
+        part: which SAE, where there are several: a layer (12), a hookpoint (``"layers.10"``), or a
+            cross-layer transcoder's source and target layer (``"3:7"``).
 
-    Nothing but headers is read until rows are asked for, and no object is unpickled. Raises
-    :class:`InputError` saying what was found when that is not a checkpoint that can be used.
+    Nothing but headers is read until rows are asked for, and no object is unpickled. A large
+    decoder stored by column gets a copy by row when its rows are first read (see
+    :class:`~deltalens.sae.transposed.TransposedTensor`). Raises :class:`InputError` saying what was
+    found when that is not a checkpoint that can be used.
     """
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or directory")
+    chosen = None if part is None else str(part)
+    path = find(path, chosen)
     if tensor is None:
-        return _format_for(path, format).load(path)
+        return _load(_format_for(path, format), path, chosen)
     if format not in (None, bare.NAME):
         raise InputError(
             f"tensor={tensor!r} names a tensor of a bare file, not of format={format!r}"
         )
-    return bare.load(path, tensor)
+    return bare.load_tensor(path, tensor)
+
+
+def _load(format: Format, path: Path, part: str | None) -> SAE:
+    if part is not None and format.PART is None:
+        raise InputError(f"{path}: part={part!r}, but a {format.NAME} checkpoint holds one SAE")
+    return format.load(path, part)
 
 
 def _format_for(path: Path, name: str | None) -> Format:
+    known = ", ".join(candidate.NAME for candidate in FORMATS)
     for candidate in FORMATS:
         if name == candidate.NAME or (name is None and candidate.detect(path)):
             return candidate
     if name is not None:
-        known = ", ".join(candidate.NAME for candidate in FORMATS)
         raise InputError(f"unknown SAE format {name!r}; known formats: {known}")
-    tried = "; ".join(f"{candidate.NAME} ({candidate.LAYOUT})" for candidate in FORMATS)
-    raise InputError(f"{path}: no known SAE format: found {describe(path)}; known formats: {tried}")
+    raise InputError(f"{path}: no known SAE format: found {describe(path)}; tried {known}")

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from deltalens.engine.decoder import DECODER_DTYPES
 from deltalens.errors import InputError
 from deltalens.sae.pages import FilePages
 
 CACHE_LINE_BYTES = 64
+LISTED = 8
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,10 @@ class StoredTensor:
     @property
     def T(self) -> StoredTensor:
         return StoredTensor(self.array.T, self.dtype, self.pages)
+
+    def plane(self, index: int) -> StoredTensor:
+        """The matrix [first, last] of a tensor [first, planes, last]; its rows lie apart."""
+        return StoredTensor(self.array[:, index], self.dtype)
 
     def read(self) -> Tensor:
         """The whole tensor, contiguous; do not write to it."""
@@ -74,7 +78,7 @@ def _row_major(part: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
     A transposed matrix is copied in stripes as wide as a cache line: eight times as fast as whole.
     """
-    if part.ndim != 2 or part.flags.c_contiguous:
+    if part.ndim != 2 or part.strides[1] == part.itemsize:
         return np.require(part, requirements=("C", "A", "W"))
     copy = np.empty(part.shape, part.dtype)
     width = CACHE_LINE_BYTES // part.itemsize
@@ -89,32 +93,47 @@ class TensorFile:
 
     path: Path
     tensors: Mapping[str, StoredTensor]
+    values: Mapping[str, Any] = field(default_factory=dict)
+    """What a torch file holds beside tensors: numbers, text and containers of them."""
 
     def get(self, name: str) -> StoredTensor:
         if name not in self.tensors:
             raise InputError(f"{self.path} has no tensor {name!r}; it has {self.describe()}")
         return self.tensors[name]
 
-    def describe(self) -> str:
+    def describe(self, limit: int = LISTED) -> str:
         """Names and shapes, for error messages: ``W_dec [1024, 64], b_dec [64]``."""
         if not self.tensors:
             return "no tensors"
         listed = [f"{name} {list(stored.shape)}" for name, stored in self.tensors.items()]
-        return ", ".join(listed[:12]) + (
-            f" and {len(listed) - 12} more" if len(listed) > 12 else ""
-        )
+        more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+        return ", ".join(listed[:limit]) + more
+
+
+class RowSource(Protocol):
+    """A matrix on disk that is read by rows."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> torch.dtype: ...
+
+    def rows(self, start: int, stop: int) -> Tensor: ...
+
+    def prefetch(self, start: int, stop: int) -> None: ...
+
+    def release(self, start: int, stop: int) -> None: ...
 
 
 class StoredDecoder:
     """A decoder read from disk a slice at a time; float64 rows are rounded to float32.
 
-    A file that stores the transpose [d_model, n_latents] is read through a transposed view, which
-    costs d_model short reads a slice. A scan reads ahead in a safetensors, .npy or .npz file that
-    is not transposed and drops the pages behind it, on Linux; otherwise, and in torch's files,
-    pages of the file stay in memory until the system takes them back.
+    A scan reads ahead in a safetensors, .npy or .npz file and drops the pages behind it, on Linux;
+    of torch's files, pages stay in memory until the system takes them back.
     """
 
-    def __init__(self, stored: StoredTensor) -> None:
+    def __init__(self, stored: RowSource) -> None:
         self._stored = stored
 
     @property
@@ -140,35 +159,3 @@ class StoredDecoder:
     def release(self, start: int, stop: int) -> None:
         """See :meth:`StoredTensor.release`."""
         self._stored.release(start, stop)
-
-
-def decoder_from(
-    file: TensorFile,
-    name: str,
-    *,
-    transposed: bool = False,
-    said: Mapping[str, Any] | None = None,
-) -> StoredDecoder:
-    """The decoder held by tensor ``name``: [n_latents, d_model], or the reverse if ``transposed``.
-
-    ``said`` is what the checkpoint's other parts say its sizes are, in the order (latents, width),
-    by the names they use; None stands for silence. Raises :class:`InputError` when they disagree
-    and when the tensor is no matrix of floating-point numbers.
-    """
-    stored = file.get(name)
-    shape, dtype = list(stored.shape), stored.dtype
-    if len(shape) != 2 or 0 in shape:
-        raise InputError(f"{file.path}: {name} has shape {shape}; a decoder is a non-empty matrix")
-    if dtype not in (*DECODER_DTYPES, torch.float64):
-        raise InputError(f"{file.path}: {name} is {dtype}; a decoder is of floating-point numbers")
-    decoder = StoredDecoder(stored.T if transposed else stored)
-    sizes = (decoder.n_latents, decoder.d_model)
-    pairs = zip((said or {}).items(), sizes, strict=False)
-    if any(value not in (None, size) for (_, value), size in pairs):
-        layout = "[width, latents]" if transposed else "[latents, width]"
-        claims = ", ".join(f"{key} = {value}" for key, value in (said or {}).items())
-        raise InputError(
-            f"{file.path}: {name} {layout} is {shape}, which contradicts {claims}; "
-            "the files are of different SAEs or of another format"
-        )
-    return decoder

@@ -37,7 +37,7 @@ def open_npy(path: Path) -> TensorFile:
     """The one array of a .npy file, mapped, under the file's stem as its name."""
     memory = map_file(path)
     try:
-        return TensorFile(path, {path.stem: _array_at(memory, 0)})
+        return TensorFile(path, {path.stem: _array_at(memory, 0, len(memory))})
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
 
@@ -75,13 +75,14 @@ def _member(path: Path, memory: mmap.mmap, member: zipfile.ZipInfo) -> StoredTen
     local = member.header_offset
     lengths = memory[local + 26 : local + ZIP_LOCAL_HEADER]
     name, extra = (int.from_bytes(lengths[i : i + 2], "little") for i in (0, 2))
+    start = local + ZIP_LOCAL_HEADER + name + extra
     try:
-        return _array_at(memory, local + ZIP_LOCAL_HEADER + name + extra)
+        return _array_at(memory, start, start + member.file_size)
     except InputError as error:
         raise InputError(f"{path}: {member.filename!r}: {error}") from None
 
 
-def _array_at(memory: mmap.mmap, offset: int) -> StoredTensor:
+def _array_at(memory: mmap.mmap, offset: int, end: int) -> StoredTensor:
     stream = io.BytesIO(memory[offset : offset + LONGEST_HEADER])
     try:
         read_header = HEADER_READERS[np.lib.format.read_magic(stream)]
@@ -91,11 +92,15 @@ def _array_at(memory: mmap.mmap, offset: int) -> StoredTensor:
         raise InputError(f"not an array in NumPy's format, or truncated ({reason})") from None
     if dtype.str not in DTYPES:
         raise InputError(f"an array of dtype {dtype}, which is not supported")
-    return mapped_tensor(
+    start = offset + stream.tell()
+    stored = mapped_tensor(
         memory,
-        offset=offset + stream.tell(),
+        offset=start,
         shape=shape,
         bits=dtype,
         dtype=DTYPES[dtype.str],
         order="F" if fortran else "C",
     )
+    if start + stored.array.nbytes != end:
+        raise InputError(f"damaged: an array ends at byte {start + stored.array.nbytes}, not {end}")
+    return stored

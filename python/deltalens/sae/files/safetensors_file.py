@@ -43,6 +43,12 @@ def open_safetensors(path: Path) -> TensorFile:
         raise InputError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a valid safetensors header ({error!r})") from None
+    held = sum(stored.array.nbytes for stored in tensors.values())
+    if held != len(memory) - data_start:
+        raise InputError(
+            f"{path}: truncated or damaged: its tensors are of {held} bytes, and "
+            f"{len(memory) - data_start} follow the header"
+        )
     return TensorFile(path, tensors)
 
 

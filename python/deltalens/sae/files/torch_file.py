@@ -16,7 +16,7 @@ from deltalens.sae.stored import StoredTensor, TensorFile
 
 
 def open_torch(path: Path) -> TensorFile:
-    """The tensors of a state dict written by torch.save, mapped; other values are passed over.
+    """The tensors of a state dict written by torch.save, mapped, and the plain values beside them.
 
     Raises :class:`InputError` for files that are truncated, foreign, from before torch 1.6, or
     that hold pickled objects other than tensors and plain containers.
@@ -25,12 +25,14 @@ def open_torch(path: Path) -> TensorFile:
     if not isinstance(state, dict):
         raise InputError(f"{path}: holds a {type(state).__name__}, not a dict of tensors")
     tensors = {str(name): _stored(path, value) for name, value in state.items() if _dense(value)}
-    return TensorFile(path, tensors)
+    values = {str(name): value for name, value in state.items() if not isinstance(value, Tensor)}
+    return TensorFile(path, tensors, values)
 
 
 def _load(path: Path) -> Any:
     if not _is_zip(path):
         raise InputError(f"{path}: truncated, or not written by torch.save (1.6 or later)")
+    _check_records(path)
     try:
         return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
     except pickle.UnpicklingError as error:
@@ -42,6 +44,17 @@ def _load(path: Path) -> Any:
     except Exception as error:  # a damaged archive fails in many ways
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path}: not a readable torch file: {reason}") from None
+
+
+def _check_records(path: Path) -> None:
+    """Compare checksums of all but the tensors' own bytes, which torch.load leaves out."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for record in archive.infolist():
+                if "/data/" not in record.filename:
+                    archive.read(record)
+    except Exception as error:  # a damaged archive fails in many ways
+        raise InputError(f"{path}: not a readable torch file: {error}") from None
 
 
 def _is_zip(path: Path) -> bool:

@@ -3,18 +3,47 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from deltalens.errors import InputError
 from deltalens.sae.files import OPENERS, open_tensors
 
-LISTED = 10
+LISTED = 8
+LISTED_TENSORS = 4
+TORCH_SUFFIXES = (".pt", ".pth")
 
 
 def weight_file(path: Path, name: str) -> Path:
     """``path`` if it is a file, otherwise the file ``name`` in it, there or not."""
     return path if path.is_file() else path / name
+
+
+def torch_file(path: Path) -> Path:
+    """``path`` if it is a file, otherwise the only .pt or .pth file in it (``path`` if none is)."""
+    if not path.is_dir():
+        return path
+    found = [entry for entry in path.iterdir() if entry.suffix in TORCH_SUFFIXES]
+    return found[0] if len(found) == 1 else path
+
+
+def torch_file_has(path: Path, *names: str) -> bool:
+    """Whether the torch file at ``path``, or the only one in it, holds these tensors.
+
+    A file that is refused is an :class:`InputError` if ``path`` names it, and no otherwise.
+    """
+    file = torch_file(path)
+    if not file.is_file() or file.suffix not in TORCH_SUFFIXES:
+        return False
+    try:
+        tensors = open_tensors(file).tensors
+    except InputError:
+        if file is path:
+            raise
+        return False
+    return all(name in tensors for name in names)
 
 
 def require_files(path: Path, format_name: str, *files: Path) -> None:
@@ -27,6 +56,16 @@ def require_files(path: Path, format_name: str, *files: Path) -> None:
             )
 
 
+def require_torch_file(path: Path, format_name: str, *names: str) -> Path:
+    """The torch file at ``path`` with the tensors ``names``, or :class:`InputError`."""
+    if not torch_file_has(path, *names):
+        raise InputError(
+            f"{path} is not a {format_name} checkpoint: a .pt file with {', '.join(names)} "
+            f"is missing, found {describe(path)}"
+        )
+    return torch_file(path)
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """The JSON object in ``path``."""
     try:
@@ -36,6 +75,55 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise InputError(f"{path}: a JSON {type(config).__name__}, expected an object")
     return config
+
+
+def section(config: dict[str, Any], key: str) -> dict[str, Any]:
+    """The object under ``key``; empty where there is none."""
+    value = config.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def count(config: dict[str, Any], key: str, where: Path, most: int) -> int:
+    """The whole number ``config[key]`` from 1 to ``most``, such as a TopK's k."""
+    value = config.get(key)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
+        raise InputError(f"{where}: {key} is {value!r}; expected a whole number from 1 to {most}")
+    return value
+
+
+def number(config: dict[str, Any], key: str, where: Path) -> float:
+    """The positive number ``config[key]``, such as a mean norm."""
+    value = config.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
+        raise InputError(f"{where}: {key} is {value!r}; expected a positive number")
+    return float(value)
+
+
+def choose(path: Path, part: str | None, options: Iterable[str], what: str) -> str:
+    """``part`` if it is one of the checkpoint's ``options``, or the only one if it is None."""
+    known = sorted(options, key=_natural)
+    if part in known:
+        return part
+    if part is None and len(known) == 1:
+        return known[0]
+    listed = ", ".join(known[:LISTED]) + (f" … {known[-1]}" if known[LISTED:] else "")
+    asked = f"no {what} {part!r}" if part is not None else f"which {what}? Choose one with part="
+    raise InputError(f"{path}: {asked}; it has {listed}")
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    return [(int(piece or 0), text) for text, piece in re.findall(r"(\D*)(\d*)", name)]
+
+
+def place(path: Path) -> str:
+    """``path`` in full, for what its directories say; links of the hub's cache are not followed."""
+    return path.absolute().as_posix()
+
+
+def resid_post(layer: str | int) -> str:
+    return f"blocks.{layer}.hook_resid_post"
 
 
 def describe(path: Path) -> str:
@@ -55,6 +143,6 @@ def _describe_entry(entry: Path) -> str:
     if entry.suffix not in OPENERS:
         return entry.name
     try:
-        return f"{entry.name} with {open_tensors(entry).describe()}"
+        return f"{entry.name} with {open_tensors(entry).describe(LISTED_TENSORS)}"
     except InputError:
         return f"{entry.name} (unreadable)"

@@ -6,18 +6,21 @@ site first called ``hook_point``. A transcoder writes at ``hook_name_out``, with
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from deltalens.sae.checkpoint import SAE
 from deltalens.sae.files import open_tensors
-from deltalens.sae.formats.layout import read_config, require_files, weight_file
-from deltalens.sae.stored import decoder_from
+from deltalens.sae.formats.layout import read_config, require_files, section, weight_file
+from deltalens.sae.formats.saelens_encoding import read_encoding
+from deltalens.sae.matrices import decoder_from
 
 NAME = "saelens"
 WEIGHTS = "sae_weights.safetensors"
 CONFIG = "cfg.json"
 LAYOUT = f"a directory with {CONFIG} and {WEIGHTS}"
+PART = None
 
 
 def detect(path: Path) -> bool:
@@ -25,7 +28,7 @@ def detect(path: Path) -> bool:
     return file.name == WEIGHTS and file.is_file() and file.with_name(CONFIG).is_file()
 
 
-def load(path: Path) -> SAE:
+def load(path: Path, part: str | None = None) -> SAE:
     file = weight_file(path, WEIGHTS)
     config_file = file.with_name(CONFIG)
     require_files(path, NAME, file, config_file)
@@ -33,19 +36,21 @@ def load(path: Path) -> SAE:
     weights = open_tensors(file)
     width = "d_out" if "d_out" in config else "d_in"
     said = {"d_sae": config.get("d_sae"), width: config.get(width)}
+    W_dec = decoder_from(weights, "W_dec", said=said)
     return SAE(
-        W_dec=decoder_from(weights, "W_dec", said=said),
+        W_dec=W_dec,
         format=NAME,
         path=path,
         site=_site(config),
         model_name=_recorded(config, "model_name"),
         metadata=config,
         weights=weights,
+        read_encoding=partial(read_encoding, weights, W_dec, config),
     )
 
 
 def _recorded(config: dict[str, Any], *keys: str) -> str | None:
-    places = (config.get("metadata") or {}, config)
+    places = (section(config, "metadata"), config)
     values = (place[key] for key in keys for place in places if place.get(key))
     return next(values, None)
 
