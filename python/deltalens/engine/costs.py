@@ -19,6 +19,8 @@ from deltalens.engine.impl import cpp as cpp_impl
 from deltalens.engine.roofs import Roofs
 from deltalens.engine.token_rows import tokens_held
 
+ARRIVAL = "wait for rows"
+
 _KEPT = 1 << 25  # bytes; glibc's largest M_MMAP_THRESHOLD
 _BLOCK_T, _BLOCK_N = 1024, 1024  # tokens and decoder rows that torch multiplies at a time
 _BLOCK_D = 256  # columns of d_model that torch multiplies at a time
@@ -138,7 +140,7 @@ def _arrival(others: tuple[Step, ...], shape: Shape, roofs: Roofs) -> Step:
     """What is left of bringing the rows from disk or host, which goes on while others are used."""
     hidden = sum(step.seconds for step in others if step.name in ("scan", "rank"))
     moved = shape.decoder_bytes
-    return Step("wait for rows", 0.0, moved, max(0.0, moved / roofs.link - hidden))
+    return Step(ARRIVAL, 0.0, moved, max(0.0, moved / roofs.link - hidden))
 
 
 def _units(impl: str, shape: Shape, roofs: Roofs) -> tuple[_Unit, _Unit]:
