@@ -70,11 +70,63 @@ def test_unknown_sites_list_those_that_exist(name: int | str) -> None:
         resolve_site(build("llama"), name)
 
 
-def test_a_block_input_is_named_as_the_output_before() -> None:
-    with pytest.raises(InputError, match=r"input of block 2: use site 1, the same point"):
-        resolve_site(build("llama"), "blocks.2.hook_resid_pre")
+@pytest.mark.parametrize("name", ["blocks.2.hook_resid_pre", "resid_pre_layer_2"])
+def test_a_block_input_is_the_output_before(name: str) -> None:
+    model = build("llama")
+    assert resolve_site(model, name) == resolve_site(model, 1)
+
+
+def test_the_first_block_input_is_no_site() -> None:
     with pytest.raises(InputError, match=r"input of block 0: the embeddings are no site"):
         resolve_site(build("llama"), "blocks.0.hook_resid_pre")
+
+
+# As Neuronpedia names them, with the hooks that SAELens's list of published SAEs gives.
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("gemma-2-2b/2-gemmascope-res-16k", 2),
+        ("gemma-2-2b/2-gemmascope-res-16k/4093", 2),
+        ("2-gemmascope-res-16k__l0-143", 2),
+        ("2-gemmascope-2-res-1m", 2),
+        ("llama3.1-8b/0-llamascope-res-131k", 0),
+        ("deepseek-r1-distill-llama-8b/0-llamascope-slimpj-openr1-res-32k", 0),
+        ("qwen2.5-7b-it/1-resid-post-aa", 1),
+        ("gpt2-small/1-res_post_128k-oai", 1),
+        ("gemma-2-2b/1-sae_bench-topk-res-4k__trainer_0_step_0", 1),
+        ("gemma-2-2b/1-temporal-res", 1),
+        ("gemma-2b/1-res-jb", 1),
+        ("gpt2-small/2-res-jb", 1),
+        ("gpt2-small/2-res_fs768-jb", 1),
+        ("gpt2-small/2-res_scefr-ajt", 1),
+    ],
+)
+def test_neuronpedia_names(name: str, layer: int) -> None:
+    model = build("llama")
+    assert resolve_site(model, name) == resolve_site(model, layer)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "gemma-2-2b/1-gemmascope-att-16k",
+        "gemma-2-2b/1-gemmascope-mlp-16k",
+        "gemma-2-2b/1-gemmascope-transcoder-16k",
+        "gemma-2-2b/1-clt-hp",
+        "gpt2-small/1-res_mid_128k-oai",
+        "1-att-kk",
+    ],
+)
+def test_neuronpedia_names_of_other_points_are_refused(name: str) -> None:
+    with pytest.raises(InputError, match=r"is not the output of a decoder block: sites are 0 … 2"):
+        resolve_site(build("llama"), name)
+
+
+def test_a_neuronpedia_name_that_means_two_points_is_refused() -> None:
+    with pytest.raises(InputError, match=r"input of block 2 in gpt2-small .* \(MODEL/2-res-jb\)"):
+        resolve_site(build("llama"), "2-res-jb")
+    with pytest.raises(InputError, match="the embeddings are no site"):
+        resolve_site(build("llama"), "gpt2-small/0-res-jb")
 
 
 @pytest.mark.parametrize(

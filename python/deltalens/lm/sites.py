@@ -25,6 +25,13 @@ _COMMON_NAMES = tuple(
 _LAYER_INPUT = re.compile(r"blocks\.(\d+)\.hook_resid_pre|resid_pre_layer_(\d+)")
 _OTHER_POINT = re.compile(r"hook_|attn|attention|mlp|norm|ln_|resid_mid|router|experts")
 
+# model/layer-source/latent of a Neuronpedia page: gemma-2-2b/12-gemmascope-res-16k/4093
+_NEURONPEDIA = re.compile(r"(?:(?P<model>[^/\s]+)/)?(?P<layer>\d+)-(?P<source>[^/\s]+)(?:/\d+)?")
+_RESIDUAL_SOURCE = re.compile(r"(?<![a-z])resi?d?(?![a-z])(?!_mid)")
+# Sources of gpt2-small that read a block's input, where those of other models read its output.
+_INPUT_SOURCE = re.compile(r"res-jb|res_fs\d+-jb|res_s\w+-ajt")
+_INPUT_MODEL = "gpt2-small"
+
 
 @dataclass(frozen=True)
 class Site:
@@ -46,9 +53,11 @@ def resolve_site(model: nn.Module, site: int | str | Site) -> Site:
 
     An int counts decoder blocks from 0 (negative numbers are refused, so that what is recorded
     reads the same for every model). A string is the block's module path in this model, or
-    ``layers.12``, ``layer_12``, ``model.layers.12``, ``blocks.12.hook_resid_post`` or
-    ``resid_post_layer_12``. Raises :class:`InputError` listing the sites that exist, and for names
-    of other points (block inputs, attention and MLP outputs).
+    ``layers.12``, ``layer_12``, ``model.layers.12``, ``blocks.12.hook_resid_post``,
+    ``resid_post_layer_12``, or Neuronpedia's ``gemma-2-2b/12-gemmascope-res-16k`` and
+    ``12-gemmascope-res-16k``. The input of block 13 (``blocks.13.hook_resid_pre``) is the output of
+    block 12. Raises :class:`InputError` listing the sites that exist, and for names of other points
+    (the embeddings, attention and MLP outputs).
     """
     if isinstance(site, Site):
         return site
@@ -110,23 +119,40 @@ def _layer_number(site: int | str, path: str, n_layers: int) -> int:
     if not isinstance(site, str):
         raise InputError(f"site must be an int or a name, got {site!r}")
     name = site.strip()
+    existing = _existing(path, n_layers)
     for pattern in (*_COMMON_NAMES, re.compile(re.escape(path) + r"\.(\d+)")):
         if match := pattern.fullmatch(name):
             return int(match[1])
-    raise InputError(_unknown(name, path, n_layers))
-
-
-def _unknown(name: str, path: str, n_layers: int) -> str:
-    existing = _existing(path, n_layers)
     if match := _LAYER_INPUT.fullmatch(name):
-        layer = int(match[1] or match[2])
-        same = (
-            f"use site {layer - 1}, the same point" if layer > 0 else "the embeddings are no site"
-        )
-        return f"site {name!r} is the input of block {layer}: {same}; {existing}"
+        return _block_before(int(match[1] or match[2]), name, existing)
+    if match := _NEURONPEDIA.fullmatch(name):
+        return _neuronpedia_layer(match, existing)
     if _OTHER_POINT.search(name):
-        return f"site {name!r} is not the output of a decoder block: {existing}"
-    return f"no site {name!r}: {existing}"
+        raise InputError(f"site {name!r} is not the output of a decoder block: {existing}")
+    raise InputError(f"no site {name!r}: {existing}")
+
+
+def _block_before(layer: int, name: str, existing: str) -> int:
+    """The block whose output is the input of block ``layer``."""
+    if layer == 0:
+        raise InputError(
+            f"site {name!r} is the input of block 0: the embeddings are no site; {existing}"
+        )
+    return layer - 1
+
+
+def _neuronpedia_layer(match: re.Match[str], existing: str) -> int:
+    layer, name = int(match["layer"]), match[0]
+    if not _RESIDUAL_SOURCE.search(match["source"]):
+        raise InputError(f"site {name!r} is not the output of a decoder block: {existing}")
+    if not _INPUT_SOURCE.fullmatch(match["source"]):
+        return layer
+    if match["model"] is None:
+        raise InputError(
+            f"site {name!r} is the input of block {layer} in {_INPUT_MODEL} and its output in "
+            f"other models: write the model too (MODEL/{name}); {existing}"
+        )
+    return _block_before(layer, name, existing) if match["model"] == _INPUT_MODEL else layer
 
 
 def _existing(path: str, n_layers: int) -> str:
