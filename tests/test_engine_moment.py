@@ -133,3 +133,12 @@ def test_an_empty_moment_and_mixed_widths_are_refused():
         moment.topk(torch.randn(5, 9), 2)
     with pytest.raises(ValueError, match="no moments"):
         deltalens.scan_moments([], torch.randn(5, 8), 2)
+
+
+def test_rows_may_be_added_after_the_matrix_was_read_and_changing_it_changes_nothing():
+    case = random_case(90, 20, 1)
+    moment = filled(case, cuts=(0, 40))
+    moment.matrix.zero_()
+    moment.add(case.acts[40:], case.grads[40:], baseline=case.baseline, weights=case.weights[40:])
+    torch.testing.assert_close(moment.matrix, filled(case).matrix, rtol=0, atol=1e-13)
+    assert moment.rounding > filled(case).rounding

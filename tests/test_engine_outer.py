@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from deltalens.engine.extension import cpu_extension
-from deltalens.engine.outer import add_outer
+from deltalens.engine.outer import add_outer, symmetrise
 
 SHAPES = [(1, 1), (700, 45), (384, 14), (385, 16), (50, 33), (1000, 64)]
 LEVELS = [] if cpu_extension() is None else cpu_extension().levels()
@@ -70,3 +70,11 @@ def test_wrong_shapes_and_unknown_levels_are_refused():
         extension.add_outer(total, x, x, "portable", 1)
     with pytest.raises(ValueError, match="no level"):
         extension.add_outer(total, x[:, :4].copy(), x[:, :4].copy(), "sse9", 1)
+
+
+@pytest.mark.parametrize("width", [1, 7, 512, 1100])
+def test_the_symmetric_part_is_taken_in_place(width):
+    matrix = random_rows(width, width)[0]
+    expected = (matrix + matrix.T) / 2
+    symmetrise(matrix)
+    assert torch.equal(matrix, expected)

@@ -9,14 +9,14 @@ from torch import Tensor
 
 from deltalens.engine.checks import check_token_rows
 from deltalens.engine.decoder import Decoder
-from deltalens.engine.outer import add_outer
+from deltalens.engine.outer import add_outer, symmetrise
 from deltalens.engine.precision import exact_matmul, gamma
 from deltalens.engine.problem import moment_problem
 from deltalens.engine.ranking import Ranking, TopLatents
 from deltalens.engine.scan import full_scores, top_latents
 from deltalens.errors import InputError
 
-_CHUNK_NUMBERS = 1 << 21  # 16 MiB of fp64, of which a chunk needs a few
+_CHUNK_NUMBERS = 1 << 20  # 8 MiB of fp64, of which a chunk needs a few
 
 
 class CrossMoment:
@@ -35,6 +35,8 @@ class CrossMoment:
         self._push = torch.zeros(d_model, dtype=torch.float64, device=device)
         self._presence = torch.zeros(d_model, dtype=torch.float64, device=device)
         self._magnitude = 0.0
+        self._symmetric = True
+        self._roundings = 0  # times that all of S was rounded
 
     @property
     def device(self) -> torch.device:
@@ -44,7 +46,15 @@ class CrossMoment:
     @property
     def matrix(self) -> Tensor:
         """S, symmetric, fp64 [d_model, d_model]."""
-        return (self._outer + self._outer.T).div_(2)
+        return self.shared_matrix().clone()
+
+    def shared_matrix(self) -> Tensor:
+        """:attr:`matrix` in the moment's own memory, to be read before rows are added again."""
+        if not self._symmetric:
+            symmetrise(self._outer)
+            self._symmetric = True
+            self._roundings += 1
+        return self._outer
 
     @property
     def push_direction(self) -> Tensor:
@@ -59,7 +69,7 @@ class CrossMoment:
     @property
     def rounding(self) -> float:
         """Bound on the spectral norm of the rounding error that S has accumulated."""
-        return gamma(self.tokens + 8, torch.float64) * self._magnitude
+        return gamma(self.tokens + self._roundings + 8, torch.float64) * self._magnitude
 
     def add(
         self,
@@ -89,6 +99,7 @@ class CrossMoment:
                 part = slice(start, start + chunk)
                 self._add_chunk(acts[part], grads[part], baseline, weights[part])
         self.tokens += tokens
+        self._symmetric = False
 
     def _add_chunk(
         self, acts: Tensor, grads: Tensor, baseline: Tensor | None, weights: Tensor

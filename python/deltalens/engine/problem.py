@@ -62,7 +62,7 @@ def moment_problem(moments: Sequence[CrossMoment], W_dec: Tensor | Decoder, impl
         check_width(decoder, moment.d_model)
         if moment.tokens == 0:
             raise InputError("the CrossMoment is empty: add rows before scanning a decoder")
-    first, *others = [moment.matrix for moment in moments]
+    first, *others = [moment.shared_matrix() for moment in moments]
     matrices = torch.stack([first, *others]) if others else first[None]
     rounding = torch.tensor(
         [moment.rounding for moment in moments], dtype=torch.float64, device=device

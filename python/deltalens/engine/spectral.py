@@ -12,14 +12,14 @@ from deltalens.engine.norms import frobenius_bound, largest_magnitude
 from deltalens.engine.precision import SMALLEST_NORMAL, gamma, power_of_two_scale
 
 # One rounding to bfloat16, and before it the few to fp32 that gave the matrix.
-_BF16_ROUNDOFF = 1.01 * 2.0**-9
+BF16_ROUNDOFF = 1.01 * 2.0**-9
 _SQUARED_ROWS = 1024  # at a time: a product's scratch memory is as large as its operands
 
 
 def spectral_norm_bound(matrix: Tensor, squarings: int = 2) -> float:
     """A number that ‖matrix‖₂ does not exceed, nor that of the real matrix it is the rounding of.
 
-    matrix: finite fp32 [d, d].
+    matrix: finite fp32 or bfloat16 [d, d]; a rounding to bfloat16 is not counted as one to fp32 is.
 
     ‖M‖₂² = ‖MᵀM‖₂, and ‖·‖₂ ≤ ‖·‖_F: after s squarings the bound exceeds a flat spectrum's norm by
     a factor of about d^(1/2^(s+1)). A squaring is a product of bfloat16 matrices, 2·d³ FLOP, whose
@@ -52,8 +52,8 @@ def _bound(matrix: Tensor, scale: float, squarings: int) -> float:
     del unit
     width = matrix.shape[0]
     sums = 1.01 * gamma(width + 2, torch.float32) + width**2 * SMALLEST_NORMAL[torch.float32]
-    rounding = _BF16_ROUNDOFF * _frobenius(square, 1.0) + sums
-    return norm * ((_bound(square, 1.0, squarings - 1) + rounding) ** 0.5 + _BF16_ROUNDOFF)
+    rounding = BF16_ROUNDOFF * _frobenius(square, 1.0) + sums
+    return norm * ((_bound(square, 1.0, squarings - 1) + rounding) ** 0.5 + BF16_ROUNDOFF)
 
 
 def _frobenius(matrix: Tensor, scale: float) -> float:

@@ -11,6 +11,8 @@ by it is still exact.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,10 +27,11 @@ from deltalens.engine.precision import (
     gamma,
     power_of_two_scale,
 )
-from deltalens.engine.spectral import spectral_norm_bound
+from deltalens.engine.spectral import BF16_ROUNDOFF, spectral_norm_bound
 from deltalens.engine.tile import TileScores
 
 _FP32 = torch.float32
+_SCALED_ROWS = 256
 _SLAB = 256  # block_depth in csrc/kernels.h
 SLACK = 1 + 2.0**-30  # of the fp64 arithmetic on bounds
 
@@ -113,23 +116,29 @@ def _prepare_moment(moment: Tensor, screen: bool) -> tuple[Any, float, float]:
     more rounding, and so does that of S to fp32. In a screen, ‖S − Ŝ‖₂ is measured and bounded.
     """
     scale = power_of_two_scale(largest_magnitude(moment))
-    rounded, lost = _rounded(moment, scale, torch.bfloat16 if screen else _FP32)
+    lost = _lost_norm_bound(moment, scale) if screen else 0.0
+    rounded = torch.empty_like(moment, dtype=_FP32)
+    for rows, scaled in _scaled_rows(moment, scale):
+        rounded[rows] = scaled.to(torch.bfloat16 if screen else _FP32)
     relative = gamma(chain_length(moment.shape[0], screen) + 3, _FP32)
     form = extension().QuadraticForm(rounded.numpy(), cpu_level(), screen)
-    error = relative * frobenius_bound(rounded) + (spectral_norm_bound(lost) if screen else 0.0)
-    return form, 1.0 / scale, error
+    return form, 1.0 / scale, relative * frobenius_bound(rounded) + lost
 
 
-def _rounded(moment: Tensor, scale: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """fp64 moment · scale rounded to dtype, and what that took from it; both as fp32 [d, d]."""
-    rounded, lost = torch.empty_like(moment, dtype=_FP32), torch.empty_like(moment, dtype=_FP32)
-    # A few rows at a time: fp64 copies of a whole moment cost more than the arithmetic.
-    for start in range(0, moment.shape[0], 256):
-        rows = slice(start, start + 256)
-        scaled = moment[rows] * scale
-        rounded[rows] = scaled.to(dtype)
-        lost[rows] = scaled - rounded[rows]
-    return rounded, lost
+def _lost_norm_bound(moment: Tensor, scale: float) -> float:
+    """Bound on ‖scale · S − Ŝ‖₂ for Ŝ in bfloat16; what was lost is itself kept in bfloat16."""
+    lost = torch.empty_like(moment, dtype=torch.bfloat16)
+    for rows, scaled in _scaled_rows(moment, scale):
+        lost[rows] = scaled - scaled.bfloat16()
+    norm = math.hypot(*(frobenius_bound(part.float()) for part in lost.split(_SCALED_ROWS)))
+    return spectral_norm_bound(lost) + BF16_ROUNDOFF * norm
+
+
+def _scaled_rows(moment: Tensor, scale: float) -> Iterator[tuple[slice, Tensor]]:
+    """fp64 moment · scale, a few rows at a time: copies of it cost more than the arithmetic."""
+    for start in range(0, moment.shape[0], _SCALED_ROWS):
+        rows = slice(start, start + _SCALED_ROWS)
+        yield rows, moment[rows] * scale
 
 
 def extension() -> Any:
