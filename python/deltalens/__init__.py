@@ -22,6 +22,7 @@ _HOME = {
     "SAE": "deltalens.sae",
     "TopLatents": "deltalens.engine",
     "ablate": "deltalens.study",
+    "as_sae": "deltalens.sae",
     "attribute": "deltalens.study",
     "attribution": "deltalens.engine",
     "attribution_statistics": "deltalens.engine",
@@ -33,6 +34,7 @@ _HOME = {
     "plan": "deltalens.engine",
     "read_pairs": "deltalens.study",
     "read_texts": "deltalens.study",
+    "rows_from": "deltalens.engine",
     "scan_moments": "deltalens.engine",
     "steering": "deltalens.lm",
 }
@@ -48,6 +50,7 @@ __all__ = [
     "PairRows",
     "TopLatents",
     "ablate",
+    "as_sae",
     "attribute",
     "attribution",
     "attribution_statistics",
@@ -59,6 +62,7 @@ __all__ = [
     "plan",
     "read_pairs",
     "read_texts",
+    "rows_from",
     "scan_moments",
     "steering",
 ]
@@ -72,11 +76,12 @@ if TYPE_CHECKING:
         attribution_statistics,
         attribution_topk,
         plan,
+        rows_from,
         scan_moments,
     )
     from deltalens.errors import InputError
     from deltalens.lm import Pair, PairRows, capture, steering
-    from deltalens.sae import SAE, load_sae
+    from deltalens.sae import SAE, as_sae, load_sae
     from deltalens.study import (
         Attribution,
         Baseline,

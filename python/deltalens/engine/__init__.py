@@ -9,6 +9,7 @@ from deltalens.engine.api import (
 from deltalens.engine.decoder import Decoder, PagedDecoder, as_decoder
 from deltalens.engine.moment import CrossMoment, scan_moments
 from deltalens.engine.planner import Plan, plan
+from deltalens.engine.prompt_rows import PromptRows, rows_from
 from deltalens.engine.ranking import TopLatents
 
 __all__ = [
@@ -17,11 +18,13 @@ __all__ = [
     "Decoder",
     "PagedDecoder",
     "Plan",
+    "PromptRows",
     "TopLatents",
     "as_decoder",
     "attribution",
     "attribution_statistics",
     "attribution_topk",
     "plan",
+    "rows_from",
     "scan_moments",
 ]

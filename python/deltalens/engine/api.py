@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.checks import check_k, check_segments, check_token_rows, check_width
-from deltalens.engine.decoder import Decoder, TensorDecoder, as_decoder
+from deltalens.engine.decoder import Decoder, HasDecoder, TensorDecoder, as_decoder
 from deltalens.engine.moment import CrossMoment
 from deltalens.engine.planner import Plan, plan
 from deltalens.engine.problem import Problem, moment_problem, token_problem
@@ -22,7 +22,7 @@ from deltalens.errors import InputError
 def attribution(
     acts: Tensor,
     grads: Tensor,
-    W_dec: Tensor | Decoder,
+    W_dec: Tensor | Decoder | HasDecoder,
     *,
     baseline: Tensor | None = None,
     weights: Tensor | None = None,
@@ -36,7 +36,8 @@ def attribution(
     ``scores[i] = -sum_t weights[t] * (grads[t] @ W_dec[i]) * ((acts[t] - baseline) @ W_dec[i])``
 
     acts, grads: [tokens, d_model], any floating dtype; W_dec: [n_latents, d_model] in float32,
-    bfloat16 or float16 on any device, or a :class:`Decoder`; baseline: [d_model] or None for 0;
+    bfloat16 or float16 on any device, a :class:`Decoder`, or an SAE that has one as ``W_dec``;
+    baseline: [d_model] or None for 0;
     weights: [tokens] or None for 1/tokens; form: "token", "quadratic" or "auto" (the cheaper one,
     see :func:`plan`); impl: "reference", "torch", "cpp" (the compiled kernels, on CPUs),
     "triton" (the GPU kernels) or "auto";
@@ -56,7 +57,7 @@ def attribution(
 def attribution_topk(
     acts: Tensor,
     grads: Tensor,
-    W_dec: Tensor | Decoder,
+    W_dec: Tensor | Decoder | HasDecoder,
     k: int = 100,
     *,
     largest: bool = True,
@@ -89,7 +90,7 @@ class AttributionStatistics(NamedTuple):
 def attribution_statistics(
     acts: Tensor,
     grads: Tensor,
-    W_dec: Tensor | Decoder,
+    W_dec: Tensor | Decoder | HasDecoder,
     segments: Tensor,
     *,
     baseline: Tensor | None = None,
@@ -125,7 +126,7 @@ def attribution_statistics(
 def _problem(
     acts: Tensor,
     grads: Tensor,
-    W_dec: Tensor | Decoder,
+    W_dec: Tensor | Decoder | HasDecoder,
     baseline: Tensor | None,
     weights: Tensor | None,
     form: str,

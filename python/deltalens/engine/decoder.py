@@ -71,12 +71,21 @@ class TensorDecoder:
         return self._W_dec[start:stop]
 
 
-def as_decoder(W_dec: Tensor | Decoder) -> Decoder:
-    """``W_dec`` as a :class:`Decoder`.
+class HasDecoder(Protocol):
+    """An SAE: ours, or any library's that keeps its decoder under this name."""
+
+    @property
+    def W_dec(self) -> Tensor | Decoder: ...
+
+
+def as_decoder(W_dec: Tensor | Decoder | HasDecoder) -> Decoder:
+    """``W_dec`` as a :class:`Decoder`; of an SAE, such as SAELens's, its attribute ``W_dec``.
 
     Raises :class:`InputError` for a tensor that is not [n_latents, d_model] in
     float32, bfloat16 or float16, and for objects without the protocol's members.
     """
+    if not isinstance(W_dec, Tensor):
+        W_dec = getattr(W_dec, "W_dec", W_dec)
     if isinstance(W_dec, Tensor):
         if W_dec.ndim != 2:
             raise InputError(f"W_dec must be [n_latents, d_model], got shape {tuple(W_dec.shape)}")

@@ -13,8 +13,11 @@ from deltalens.errors import InputError
 
 
 def decoder_of(source: Any) -> Decoder:
-    """The decoder of a tensor [n_latents, d_model], a :class:`Decoder` or an SAE (``W_dec``)."""
-    return as_decoder(getattr(source, "W_dec", source))
+    """The decoder of a tensor [n_latents, d_model], a :class:`Decoder` or an SAE (``W_dec``).
+
+    An SAE may be one of ours or another library's object, such as SAELens's.
+    """
+    return as_decoder(source)
 
 
 def check_d_model(decoder: Decoder, d_model: int, site: str) -> None:

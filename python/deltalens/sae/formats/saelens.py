@@ -41,21 +41,23 @@ def load(path: Path, part: str | None = None) -> SAE:
         W_dec=W_dec,
         format=NAME,
         path=path,
-        site=_site(config),
-        model_name=_recorded(config, "model_name"),
+        site=site(config),
+        model_name=recorded(config, "model_name"),
         metadata=config,
         weights=weights,
         read_encoding=partial(read_encoding, weights, W_dec, config),
     )
 
 
-def _recorded(config: dict[str, Any], *keys: str) -> str | None:
+def recorded(config: dict[str, Any], *keys: str) -> str | None:
+    """The first of ``keys`` that the configuration gives, of any version."""
     places = (section(config, "metadata"), config)
     values = (place[key] for key in keys for place in places if place.get(key))
     return next(values, None)
 
 
-def _site(config: dict[str, Any]) -> str | None:
-    name = _recorded(config, "hook_name_out", "hook_name", "hook_point")
+def site(config: dict[str, Any]) -> str | None:
+    """The hook the SAE was trained at; for a transcoder the one it writes to."""
+    name = recorded(config, "hook_name_out", "hook_name", "hook_point")
     layer = config.get("hook_point_layer", config.get("hook_layer"))
     return name and name.replace("{layer}", str(layer))
