@@ -185,7 +185,7 @@ def _token_memory(shape: Shape) -> int:
 
 
 def _quadratic_memory(shape: Shape) -> int:
-    return (8 + 8 + 4) * shape.d_model**2 + _tile_memory(shape)
+    return (8 + 4 + 4) * shape.d_model**2 + _tile_memory(shape)
 
 
 def _tile_memory(shape: Shape) -> int:
