@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from deltalens.engine.decoder import Decoder
+from deltalens.sae.encoder import Encoder
 from deltalens.sae.encoding import Encoding
 from deltalens.sae.fingerprint import fingerprint
 from deltalens.sae.stored import TensorFile
@@ -33,6 +34,8 @@ class SAE:
     weights: TensorFile = field(repr=False)
     read_encoding: Callable[[], Encoding] = field(repr=False)
     """How the format reads :attr:`encoding`."""
+    part: str | None = None
+    """Which of several SAEs at ``path`` it is, as asked for."""
 
     def tensor(self, name: str) -> Tensor:
         """The tensor the checkpoint calls ``name``, as stored; do not write to it.
@@ -50,7 +53,15 @@ class SAE:
         """
         return self.read_encoding()
 
+    def encoder(self) -> Encoder:
+        """Encodes activations into latents and decodes them.
+
+        Raises :class:`~deltalens.errors.InputError` when :attr:`encoding` does.
+        """
+        return Encoder(self.encoding, self.W_dec)
+
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the weight file (see :func:`deltalens.sae.fingerprint.fingerprint`)."""
-        return fingerprint(self.weights.path)
+        """Hash of the weight file (see :func:`deltalens.sae.fingerprint.fingerprint`), and part."""
+        whole = fingerprint(self.weights.path)
+        return whole if self.part is None else f"{whole}:{self.part}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from deltalens.errors import InputError
@@ -48,7 +49,7 @@ def load_sae(
 def _load(format: Format, path: Path, part: str | None) -> SAE:
     if part is not None and format.PART is None:
         raise InputError(f"{path}: part={part!r}, but a {format.NAME} checkpoint holds one SAE")
-    return format.load(path, part)
+    return dataclasses.replace(format.load(path, part), part=part)
 
 
 def _format_for(path: Path, name: str | None) -> Format:

@@ -71,7 +71,8 @@ def describe(
 
 
 def _sae(source: Any, decoder: Decoder) -> dict[str, Any]:
-    said = {name: getattr(source, name, None) for name in ("path", "format", "site", "model_name")}
+    names = ("path", "format", "part", "site", "model_name")
+    said = {name: getattr(source, name, None) for name in names}
     return {
         **{name: str(value) for name, value in said.items() if value is not None},
         "n_latents": decoder.n_latents,

@@ -60,11 +60,17 @@ def _fill_from_run(args: argparse.Namespace, metadata: dict[str, Any]) -> None:
     recorded = metadata["model"]
     if args.model is None:
         args.model, args.revision = recorded["name"], args.revision or recorded["revision"]
+    fill_sae(args, metadata)
+
+
+def fill_sae(args: argparse.Namespace, metadata: dict[str, Any]) -> None:
+    """The SAE that a run was made with, unless another was named."""
     if args.sae is None:
         if "path" not in metadata["sae"]:
             raise InputError(f"{args.run_dir} does not say which SAE was used; give --sae")
         args.sae = metadata["sae"]["path"]
         args.sae_format = args.sae_format or metadata["sae"].get("format")
+        args.sae_part = args.sae_part or metadata["sae"].get("part")
 
 
 def _show(args: argparse.Namespace, latents: Any, estimates: Any, exact: Any, check: Any) -> None:
