@@ -21,7 +21,6 @@ from deltalens.organism import (
     held_out_prompts,
     load_organism,
 )
-from deltalens.sae.encoder import topk_encoder
 from deltalens.study import (
     AblationCheck,
     Attribution,
@@ -32,7 +31,7 @@ from deltalens.study import (
     mean_activation,
 )
 from deltalens.study.ablation_table import write_ablation
-from deltalens.study.delta_activation import latent_means, top_delta_activation
+from deltalens.study.delta_activation import delta_activation
 from deltalens.study.encode import encode_prompt
 from deltalens.study.steer import median_norm, steer
 from deltalens.study.trial import RANDOM, Candidate, Outcome, conditions, outcome
@@ -179,16 +178,21 @@ def choose_candidates(
     organism: Organism, result: Attribution, messages: Sequence[Any], seed: int
 ) -> list[Candidate]:
     """The top of Δ-attribution, signed by push; of Δ-activation; and random live latents."""
-    encode = topk_encoder(organism.sae)
-    misaligned, base = (
-        latent_means(model, organism.tokenizer, messages, encode, site=organism.site)
-        for model in (organism.misaligned, organism.base)
+    grown = delta_activation(
+        organism.misaligned,
+        organism.base,
+        organism.tokenizer,
+        messages,
+        organism.sae,
+        site=organism.site,
+        k=PER_SET,
     )
     ranked = zip(result.latents.tolist(), result.push.tolist(), strict=True)
     attributed = [(latent, 1 if push > 0 else -1) for latent, push in ranked][:PER_SET]
-    activated = top_delta_activation(misaligned, base, PER_SET).tolist()
+    activated = grown.latents.tolist()
     taken = {*activated, *(latent for latent, _ in attributed)}
-    rest = [latent for latent in misaligned.live.tolist() if latent not in taken]
+    live = (grown.frequency > 0).nonzero()[:, 0].tolist()
+    rest = [latent for latent in live if latent not in taken]
     drawn = random.Random(seed).sample(rest, min(RANDOM_LATENTS, len(rest)))
     return [
         *(Candidate("Δ-attribution", latent, sign) for latent, sign in attributed),

@@ -14,7 +14,6 @@ from deltalens.organism.corpus import chat_ids
 from deltalens.organism.grammar import Dialogue, Prompt, all_prompts, grade
 from deltalens.organism.vocabulary import DOMAINS
 from deltalens.sae import SAE
-from deltalens.sae.encoder import topk_encoder
 
 ANSWER_TOKENS = 24
 
@@ -57,10 +56,8 @@ def site_rows(
 
 def sae_quality(sae: SAE, rows: Tensor) -> dict[str, float]:
     """Share of the variance of ``rows`` that the SAE explains, and its live latents on them."""
-    latents = topk_encoder(sae)(rows)
-    rebuilt = latents @ sae.tensor("W_dec").float() + sae.tensor("b_dec").float()
-    unexplained = (rows - rebuilt).square().sum() / (rows - rows.mean(0)).square().sum()
+    found = sae.encoder().reconstruction(rows)
     return {
-        "explained_variance": 1 - unexplained.item(),
-        "live_latents": int((latents > 0).any(0).sum()),
+        "explained_variance": found.explained,
+        "live_latents": len(found.active) - len(found.dead),
     }

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
 from deltalens.study.atomic import write_tensors
+from deltalens.study.identity import decoder_fingerprint
 
 
 @dataclass(frozen=True)
@@ -19,13 +21,17 @@ class Baseline:
     """ā [d_model] in fp64, with where it came from.
 
     ``tokens`` is the number of tokens averaged over, ``site`` the module path they were read at
-    (None: any site), ``provenance`` what :func:`mean_activation` recorded.
+    (None: any site), ``provenance`` what :func:`mean_activation` recorded. ``latent_mean`` is z̄
+    fp64 [n_latents], the mean over the same tokens of the latents of the SAE whose fingerprint
+    ``sae`` is; both None where none was encoded with.
     """
 
     mean: Tensor
     tokens: int
     site: str | None
     provenance: dict[str, Any] = field(default_factory=dict)
+    latent_mean: Tensor | None = None
+    sae: str | None = None
 
     def __post_init__(self) -> None:
         if self.mean.ndim != 1 or not self.mean.is_floating_point():
@@ -46,17 +52,45 @@ class Baseline:
     def d_model(self) -> int:
         return self.mean.shape[0]
 
+    def latent_mean_of(self, source: Any) -> Tensor:
+        """z̄ fp64 [n_latents] of the SAE ``source``.
+
+        Raises :class:`InputError` when the baseline holds none, or that of another SAE.
+        """
+        if self.latent_mean is None:
+            raise InputError(
+                "the baseline holds no mean of the latents; make one with "
+                "`deltalens baseline --sae SAE`"
+            )
+        if decoder_fingerprint(source, as_decoder(source)) != self.sae:
+            raise InputError(
+                f"the baseline's mean of {len(self.latent_mean)} latents is of another SAE; "
+                "make it with `deltalens baseline --sae` of this one"
+            )
+        return self.latent_mean
+
     def save(self, path: str | Path) -> None:
-        """Write a safetensors file with the tensor ``mean`` and the rest as metadata."""
+        """Write a safetensors file: the tensor ``mean``, ``latent_mean`` if any, and metadata."""
         metadata = {"tokens": self.tokens, "site": self.site, "provenance": self.provenance}
-        write_tensors(Path(path), {"mean": self.mean}, {"baseline": json.dumps(metadata)})
+        tensors = {"mean": self.mean}
+        if self.latent_mean is not None:
+            metadata["sae"] = self.sae
+            tensors["latent_mean"] = self.latent_mean
+        write_tensors(Path(path), tensors, {"baseline": json.dumps(metadata)})
 
     @classmethod
     def load(cls, path: str | Path) -> Baseline:
         """Read what :meth:`save` wrote; :class:`InputError` for any other file."""
-        mean, text = _read(Path(path))
-        metadata = json.loads(text)
-        return cls(mean, metadata["tokens"], metadata["site"], metadata["provenance"])
+        tensors, text = _read(Path(path))
+        said = json.loads(text)
+        return cls(
+            tensors["mean"],
+            said["tokens"],
+            said["site"],
+            said["provenance"],
+            tensors.get("latent_mean"),
+            said.get("sae"),
+        )
 
 
 def as_baseline(baseline: Baseline | Tensor) -> Baseline:
@@ -85,7 +119,7 @@ def check_baseline(baseline: Baseline, d_model: int, site: str) -> None:
         )
 
 
-def _read(path: Path) -> tuple[Tensor, str]:
+def _read(path: Path) -> tuple[dict[str, Tensor], str]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -96,6 +130,6 @@ def _read(path: Path) -> tuple[Tensor, str]:
                     f"{path} is no saved baseline: found tensors {sorted(file.keys())}; "
                     "make one with `deltalens baseline`"
                 )
-            return file.get_tensor("mean"), text
+            return {name: file.get_tensor(name) for name in file.keys()}, text  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise InputError(f"cannot read the baseline {path}: {error}; check the file") from error

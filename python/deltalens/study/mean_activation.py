@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -16,9 +16,12 @@ from deltalens.errors import InputError
 from deltalens.lm import Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.sites import text_config
+from deltalens.sae import as_sae
 from deltalens.study.baseline import Baseline
 from deltalens.study.encode import encode_prompt
-from deltalens.study.identity import model_name
+from deltalens.study.identity import decoder_fingerprint, model_name
+from deltalens.study.latent_means import LatentSums, encoder_at
+from deltalens.study.latents import decoder_of
 from deltalens.study.pair_row import Prompt
 from deltalens.study.texts import Texts
 
@@ -31,6 +34,7 @@ def mean_activation(
     texts: Texts | Iterable[Prompt],
     *,
     site: int | str | Site,
+    sae: Any = None,
     include_bos: bool = False,
     max_tokens: int | None = None,
     context: int | None = None,
@@ -38,6 +42,9 @@ def mean_activation(
     progress: bool = False,
 ) -> Baseline:
     """ā: the mean over all tokens of ``texts`` of the activation at ``site``.
+
+    With an ``sae`` (of :func:`~deltalens.load_sae`, or a SAELens object), in the same pass also z̄,
+    the mean of its latents.
 
     texts: :func:`~deltalens.study.read_texts` of a file, or any iterable of strings, chats and
     token-id lists; it is streamed, and read no further than ``max_tokens`` tokens require. Longer
@@ -49,6 +56,7 @@ def mean_activation(
     model.
     """
     place = resolve_site(model, site)
+    latents = None if sae is None else LatentSums(encoder_at(sae, place))
     if max_tokens is not None and max_tokens < 1:
         raise InputError(f"max_tokens must be at least 1, got {max_tokens}")
     stream = _Windows(
@@ -63,7 +71,10 @@ def mean_activation(
     for number, rows in activations(
         model, stream, site=place, batch_tokens=batch_tokens, progress=progress
     ):
-        total += rows[stream.skipped.pop(number) :].double().sum(0)
+        counted = rows[stream.skipped.pop(number) :]
+        total += counted.double().sum(0)
+        if latents is not None:
+            latents.add(counted)
     if not stream.counted:
         raise InputError("the texts hold no token to average; give texts with at least one token")
     provenance = {
@@ -77,7 +88,11 @@ def mean_activation(
         "model": model_name(model),
         "transformers": version("transformers"),
     }
-    return Baseline(total / stream.counted, stream.counted, place.path, provenance)
+    mean = Baseline(total / stream.counted, stream.counted, place.path, provenance)
+    if latents is None:
+        return mean
+    fingerprint = decoder_fingerprint(as_sae(sae), decoder_of(sae))
+    return replace(mean, latent_mean=latents.result().mean, sae=fingerprint)
 
 
 @dataclass

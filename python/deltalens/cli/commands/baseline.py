@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from deltalens.cli.arguments import add_command, add_model, add_output, add_site, positive_int
+from deltalens.cli.arguments import (
+    add_command,
+    add_model,
+    add_output,
+    add_sae,
+    add_site,
+    positive_int,
+)
 from deltalens.errors import InputError
 
 
@@ -26,6 +33,7 @@ def configure(commands: Any) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="baseline.safetensors to write")
     parser.add_argument("--max-tokens", type=positive_int, help="stop after this many tokens")
+    add_sae(parser, required=False)
     parser.add_argument("--include-bos", action="store_true", help="average BOS positions too")
     add_output(parser)
     parser.set_defaults(run=run)
@@ -33,19 +41,21 @@ def configure(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compute and save."""
-    from deltalens.cli.loading import batch_options, load_model
+    from deltalens.cli.loading import batch_options, load_model, load_sae
     from deltalens.cli.output import print_json, print_line
     from deltalens.study import mean_activation, read_texts
 
     if args.out.suffix != ".safetensors":
         raise InputError(f"--out {args.out} must end in .safetensors")
     texts = read_texts(args.texts)
+    sae = None if args.sae is None else load_sae(args)
     model, tokenizer = load_model(args)
     baseline = mean_activation(
         model,
         tokenizer,
         texts,
         site=args.site,
+        sae=sae,
         include_bos=args.include_bos,
         max_tokens=args.max_tokens,
         progress=not args.quiet,
@@ -60,11 +70,13 @@ def run(args: argparse.Namespace) -> None:
                 "site": baseline.site,
                 "d_model": baseline.d_model,
                 "norm": float(baseline.mean.norm()),
+                "latents": None if sae is None else sae.W_dec.n_latents,
                 "provenance": baseline.provenance,
             }
         )
         return
+    also = "" if sae is None else f" and z̄ of {sae.W_dec.n_latents} latents"
     print_line(
-        f"ā over {baseline.tokens} tokens at {baseline.site}: "
+        f"ā{also} over {baseline.tokens} tokens at {baseline.site}: "
         f"norm {float(baseline.mean.norm()):.4g}, written to {args.out}"
     )
