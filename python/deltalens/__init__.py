@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
+    "ActivationDifference": "deltalens.study",
     "Attribution": "deltalens.study",
     "Baseline": "deltalens.study",
     "CrossMoment": "deltalens.engine",
     "Decoder": "deltalens.engine",
+    "Encoder": "deltalens.sae",
     "InputError": "deltalens.errors",
     "Pair": "deltalens.lm",
     "PairRows": "deltalens.lm",
@@ -28,6 +30,9 @@ _HOME = {
     "attribution_statistics": "deltalens.engine",
     "attribution_topk": "deltalens.engine",
     "capture": "deltalens.lm",
+    "delta_activation": "deltalens.study",
+    "delta_activation_of_pairs": "deltalens.study",
+    "export": "deltalens.study",
     "lens": "deltalens.study",
     "load_sae": "deltalens.sae",
     "mean_activation": "deltalens.study",
@@ -41,10 +46,12 @@ _HOME = {
 
 __all__ = [
     "SAE",
+    "ActivationDifference",
     "Attribution",
     "Baseline",
     "CrossMoment",
     "Decoder",
+    "Encoder",
     "InputError",
     "Pair",
     "PairRows",
@@ -56,6 +63,9 @@ __all__ = [
     "attribution_statistics",
     "attribution_topk",
     "capture",
+    "delta_activation",
+    "delta_activation_of_pairs",
+    "export",
     "lens",
     "load_sae",
     "mean_activation",
@@ -81,12 +91,16 @@ if TYPE_CHECKING:
     )
     from deltalens.errors import InputError
     from deltalens.lm import Pair, PairRows, capture, steering
-    from deltalens.sae import SAE, as_sae, load_sae
+    from deltalens.sae import SAE, Encoder, as_sae, load_sae
     from deltalens.study import (
+        ActivationDifference,
         Attribution,
         Baseline,
         ablate,
         attribute,
+        delta_activation,
+        delta_activation_of_pairs,
+        export,
         lens,
         mean_activation,
         read_pairs,

@@ -40,8 +40,7 @@ def as_sae(source: Any) -> SAE:
 
     A SAELens SAE, transcoder or training SAE is recognised by what it has (``cfg``, ``W_dec``,
     ``state_dict``), so that SAELens need not be installed; a training SAE becomes what SAELens
-    would save for inference. The decoder and encoder stay where they are; do not train on while the
-    result is in use. Raises :class:`InputError` for other objects; where only a decoder is needed,
+    would save for inference, a copy. Decoder and encoder stay on their device. Raises :class:`InputError` for other objects; where only a decoder is needed,
     anything with a ``W_dec`` [n_latents, d_model] will do as it is.
     """
     if isinstance(source, SAE):
@@ -55,14 +54,14 @@ def as_sae(source: Any) -> SAE:
     config, state = _inference_state(source)
     weights = TensorFile(path, {name: _stored(tensor) for name, tensor in state.items()})
     return LoadedObject(
-        W_dec=as_decoder(source),
+        W_dec=as_decoder(state["W_dec"]),
         format=saelens.NAME,
         path=path,
         site=saelens.site(config),
         model_name=saelens.recorded(config, "model_name"),
         metadata=config,
         weights=weights,
-        read_encoding=partial(_encoding, source, weights, config),
+        read_encoding=partial(_encoding, weights, state["W_enc"], config),
     )
 
 
@@ -70,6 +69,7 @@ def _inference_state(source: Any) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Configuration and tensors as SAELens saves them for inference."""
     state = dict(source.state_dict())
     if hasattr(source, "process_state_dict_for_saving_inference"):
+        state = {name: tensor.clone() for name, tensor in state.items()}
         source.process_state_dict_for_saving_inference(state)
         return source.cfg.get_inference_sae_cfg_dict(), state
     return source.cfg.to_dict(), state
@@ -81,6 +81,6 @@ def _stored(tensor: Tensor) -> StoredTensor:
     return StoredTensor(bits.numpy(), values.dtype)
 
 
-def _encoding(source: Any, weights: TensorFile, config: dict[str, Any]) -> Encoding:
+def _encoding(weights: TensorFile, W_enc: Tensor, config: dict[str, Any]) -> Encoding:
     encoding = read_encoding(weights, decoder_from(weights, "W_dec"), config)
-    return replace(encoding, W_enc=as_decoder(source.W_enc.detach().T))
+    return replace(encoding, W_enc=as_decoder(W_enc.T))

@@ -1,9 +1,12 @@
 """Studies: pairs in, ranked latents out, each with its evidence."""
 
 from deltalens.study.ablate import AblationCheck, ablate, compare_ablation
+from deltalens.study.activation_difference import ActivationDifference
 from deltalens.study.attribute import attribute
 from deltalens.study.attribution import Attribution
 from deltalens.study.baseline import Baseline
+from deltalens.study.delta_activation import delta_activation, delta_activation_of_pairs
+from deltalens.study.export import export
 from deltalens.study.lens import LatentLens, LensToken, lens
 from deltalens.study.mean_activation import mean_activation
 from deltalens.study.read_pairs import read_pairs, write_pairs
@@ -12,6 +15,7 @@ from deltalens.study.texts import Texts, read_texts
 
 __all__ = [
     "AblationCheck",
+    "ActivationDifference",
     "Attribution",
     "Baseline",
     "Completion",
@@ -22,6 +26,9 @@ __all__ = [
     "ablate",
     "attribute",
     "compare_ablation",
+    "delta_activation",
+    "delta_activation_of_pairs",
+    "export",
     "lens",
     "mean_activation",
     "read_pairs",
