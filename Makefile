@@ -2,10 +2,11 @@
 PYTHON ?= python3
 VENV := .venv
 VENV4 := .venv-transformers4
+VENV_INTEROP := .venv-interop
 NATIVE := $(wildcard csrc/*.cpp csrc/*.h)
 BUILD := pyproject.toml setup.py constraints.txt $(NATIVE)
 
-.PHONY: help demo test lint format bench test-transformers4 clean
+.PHONY: help demo test lint format bench test-transformers4 test-interop clean
 
 help:
 	@echo "make demo                run the whole method on the model in the package"
@@ -14,6 +15,7 @@ help:
 	@echo "make format              let ruff rewrite what it can"
 	@echo "make bench               run the benchmarks and rewrite README's tables"
 	@echo "make test-transformers4  run the tests on transformers 4.57"
+	@echo "make test-interop        hold SAEs against the libraries that train them; write docs/interop.md"
 	@echo "make clean               remove environments and build products"
 
 demo: $(VENV)/installed
@@ -41,6 +43,9 @@ bench: $(VENV)/installed
 test-transformers4: $(VENV4)/installed
 	$(VENV4)/bin/python -m pytest
 
+test-interop: $(VENV_INTEROP)/installed
+	$(VENV_INTEROP)/bin/python -m pytest -c tests_interop/pytest.ini --record docs/interop.md
+
 # The extension is removed first: a build that fails must not leave an older one in place.
 $(VENV)/installed: $(BUILD)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
@@ -55,5 +60,14 @@ $(VENV4)/installed: $(BUILD)
 	$(VENV4)/bin/python -m pip install -q -c $(VENV4)/constraints.txt -e ".[dev]" "transformers>=4.57,<4.58"
 	touch $@
 
+# deltalens itself is taken from python/, as it is.
+$(VENV_INTEROP)/installed: constraints-interop.txt
+	test -x $(VENV_INTEROP)/bin/python || $(PYTHON) -m venv $(VENV_INTEROP)
+	$(VENV_INTEROP)/bin/python -m pip install -q torch==2.13.0
+	$(VENV_INTEROP)/bin/python -m pip install -q -c constraints-interop.txt pytest sae-lens \
+		eai-sparsify circuit-tracer nnsight transformer-lens gguf
+	$(VENV_INTEROP)/bin/python -m pip install -q --no-deps dictionary-learning==0.1.0
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV4) build dist python/*.egg-info python/deltalens/_cpu*.so
+	rm -rf $(VENV) $(VENV4) $(VENV_INTEROP) build dist python/*.egg-info python/deltalens/_cpu*.so

@@ -9,6 +9,7 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any
 
+from deltalens import __version__
 from deltalens.engine import Decoder
 from deltalens.lm import EncodedPair, Site
 from deltalens.study.baseline import Baseline
@@ -63,7 +64,8 @@ def describe(
         },
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in ("deltalens", "torch", "transformers")},
+            "deltalens": __version__,
+            **{name: version(name) for name in ("torch", "transformers")},
         },
         "command": sys.argv,
         "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
