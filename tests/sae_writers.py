@@ -287,7 +287,7 @@ MAKERS: dict[str, tuple[Callable[[Path], Path], str | None]] = {
         lambda place: write_dictionary_learning(place, batch_topk_state(SHAPE), SHAPE),
         None,
     ),
-    "sparsify": (lambda place: write_sparsify(place, sparsify_state(SHAPE)), None),
+    "sparsify": (lambda place: write_sparsify(place, sparsify_state(SHAPE, skip=True)), None),
     "llama_scope": (lambda place: write_llama_scope(place, linear_state(SHAPE)), None),
     "openai": (lambda place: write_torch(place / "8.pt", openai_state(SHAPE)).parent, None),
     "goodfire": (
@@ -317,7 +317,10 @@ MAKERS: dict[str, tuple[Callable[[Path], Path], str | None]] = {
         "7",
     ),
     "circuit_tracer": (
-        lambda place: write_transcoders(place, {0: transcoder_state(SHAPE)}),
+        lambda place: write_transcoders(
+            place,
+            {0: transcoder_state(SHAPE) | {"activation_function.threshold": torch.rand(50)}},
+        ),
         "0",
     ),
     "cross_layer": (_cross_layer, "1:2"),

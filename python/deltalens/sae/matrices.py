@@ -89,6 +89,19 @@ def check_matrix(file: TensorFile, name: str, stored: StoredTensor, ndim: int = 
         raise InputError(f"{file.path}: {name} is {stored.dtype}; expected floating-point numbers")
 
 
+def check_names(file: TensorFile, *known: str) -> None:
+    """Raise :class:`InputError` for tensors that the format does not have.
+
+    Where a tensor's presence decides how latents are computed, one by another name must not pass.
+    """
+    unknown = sorted(set(file.tensors) - set(known))
+    if unknown:
+        raise InputError(
+            f"{file.path}: cannot be encoded with: {', '.join(unknown[:4])} is not known in this "
+            f"format, which has {', '.join(known)}"
+        )
+
+
 def vector(file: TensorFile, name: str, length: int) -> Tensor:
     """The fp32 vector ``name`` [length]; :class:`InputError` for another shape, dtype, or NaN."""
     return _finite(file, name, [length])

@@ -14,6 +14,9 @@ from torch import Tensor
 from deltalens.errors import InputError
 from deltalens.sae.stored import StoredTensor, TensorFile
 
+LOCAL_HEADER = 30  # bytes before a record's name; lengths of name and extra at 26 and 28
+SIGNATURE = b"PK"  # of whatever follows a record
+
 
 def open_torch(path: Path) -> TensorFile:
     """The tensors of a state dict written by torch.save, mapped, and the plain values beside them.
@@ -50,11 +53,25 @@ def _check_records(path: Path) -> None:
     """Compare checksums of all but the tensors' own bytes, which torch.load leaves out."""
     try:
         with zipfile.ZipFile(path) as archive:
-            for record in archive.infolist():
+            records = archive.infolist()
+            for record in records:
                 if "/data/" not in record.filename:
                     archive.read(record)
+        _check_places(path, records)
     except Exception as error:  # a damaged archive fails in many ways
         raise InputError(f"{path}: not a readable torch file: {error}") from None
+
+
+def _check_places(path: Path, records: list[zipfile.ZipInfo]) -> None:
+    """That each record ends where its descriptor or the next header begins."""
+    with path.open("rb") as file:
+        for record in records:
+            file.seek(record.header_offset)
+            header = file.read(LOCAL_HEADER)
+            lengths = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
+            file.seek(record.header_offset + LOCAL_HEADER + sum(lengths) + record.compress_size)
+            if file.read(2) != SIGNATURE:
+                raise InputError(f"{record.filename} is not where its header says")
 
 
 def _is_zip(path: Path) -> bool:

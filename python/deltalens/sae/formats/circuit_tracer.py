@@ -27,6 +27,7 @@ from deltalens.sae.formats.layout import choose, describe
 from deltalens.sae.matrices import (
     EncoderRows,
     check_matrix,
+    check_names,
     decoder_from,
     encoder_from,
     matrix,
@@ -106,6 +107,7 @@ def _site(config: dict[str, Any], layer: str) -> str:
 
 def _single_encoding(weights: TensorFile, W_dec: StoredDecoder) -> Encoding:
     F, d = W_dec.n_latents, W_dec.d_model
+    check_names(weights, "W_enc", "W_dec", "b_enc", "b_dec", "W_skip", THRESHOLD)
     return Encoding(
         W_enc=_encoder(weights, F, d),
         b_enc=vector(weights, "b_enc", F),
@@ -162,6 +164,8 @@ def _cross_decoder(encoder_file: Path, source: str) -> tuple[TensorFile, StoredT
 
 def _cross_encoding(encoder: TensorFile, W_dec: StoredDecoder, source: str) -> Encoding:
     F, d = W_dec.n_latents, W_dec.d_model
+    names = ("W_enc", "b_enc", "b_dec", "threshold")
+    check_names(encoder, *(f"{name}_{source}" for name in names))
     return Encoding(
         W_enc=encoder_from(encoder, f"W_enc_{source}", n_latents=F, d_in=d),
         b_enc=vector(encoder, f"b_enc_{source}", F),

@@ -29,6 +29,7 @@ from deltalens.sae.formats.layout import (
 )
 from deltalens.sae.matrices import (
     check_matrix,
+    check_names,
     decoder_from,
     encoder_from,
     matrix,
@@ -110,6 +111,7 @@ def _encoding(
             f"{config.get('architecture')!r} is not jump_relu"
         )
     F, d = W_dec.n_latents, W_dec.d_model
+    check_names(weights, "w_enc", "w_dec", "b_enc", "b_dec", "threshold", SKIP)
     maps = target is not None or SKIP in weights.tensors or "hf_hook_point_out" in config
     W_enc = encoder_from(weights, "w_enc", n_latents=F, d_in=None if maps else d, transposed=True)
     alone = target is None

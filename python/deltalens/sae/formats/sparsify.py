@@ -17,7 +17,7 @@ from deltalens.sae.checkpoint import SAE
 from deltalens.sae.encoding import Encoding, GroupMax, TopK
 from deltalens.sae.files import open_tensors
 from deltalens.sae.formats.layout import choose, count, read_config, require_files, weight_file
-from deltalens.sae.matrices import decoder_from, encoder_from, matrix, vector
+from deltalens.sae.matrices import check_names, decoder_from, encoder_from, matrix, vector
 from deltalens.sae.stored import StoredDecoder, TensorFile
 
 NAME = "sparsify"
@@ -92,13 +92,16 @@ def _model_name(run_config: Path) -> str | None:
 
 def _encoding(weights: TensorFile, W_dec: StoredDecoder, config: dict[str, Any]) -> Encoding:
     F, d = W_dec.n_latents, W_dec.d_model
+    skips = bool(config.get("skip_connection"))
+    names = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
+    check_names(weights, *names, *(("W_skip",) if skips else ()))
     return Encoding(
         W_enc=encoder_from(weights, "encoder.weight", n_latents=F, d_in=d),
         b_enc=vector(weights, "encoder.bias", F),
         b_dec=vector(weights, "b_dec", d),
         activation=_activation(weights.path, config, F),
         subtract_b_dec=not config.get("transcode", False),
-        W_skip=matrix(weights, "W_skip", (d, d)) if "W_skip" in weights.tensors else None,
+        W_skip=matrix(weights, "W_skip", (d, d)) if skips else None,
     )
 
 
