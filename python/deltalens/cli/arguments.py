@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
@@ -59,6 +60,15 @@ def add_site(parser: argparse.ArgumentParser, *, required: bool = False) -> None
         help="layer number, or a name such as blocks.12.hook_resid_post"
         + ("" if required else "; default: where the SAE says it was trained"),
     )
+
+
+def add_pairs(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
+    """--pairs and the names of its fields."""
+    group = parser.add_argument_group("pairs")
+    group.add_argument("--pairs", type=Path, required=required, help="JSONL file or run directory")
+    group.add_argument("--prompt-field", help="default: prompt or messages")
+    group.add_argument("--positive", default="positive", help="field with the behaviour")
+    group.add_argument("--negative", default="negative", help="field without it")
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

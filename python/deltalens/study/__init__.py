@@ -5,6 +5,7 @@ from deltalens.study.activation_difference import ActivationDifference
 from deltalens.study.attribute import attribute
 from deltalens.study.attribution import Attribution
 from deltalens.study.baseline import Baseline
+from deltalens.study.check_sae import SAECheck, check_sae
 from deltalens.study.delta_activation import delta_activation, delta_activation_of_pairs
 from deltalens.study.export import export
 from deltalens.study.lens import LatentLens, LensToken, lens
@@ -22,9 +23,11 @@ __all__ = [
     "Condition",
     "LatentLens",
     "LensToken",
+    "SAECheck",
     "Texts",
     "ablate",
     "attribute",
+    "check_sae",
     "compare_ablation",
     "delta_activation",
     "delta_activation_of_pairs",

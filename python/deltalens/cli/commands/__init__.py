@@ -1,5 +1,15 @@
 """One module per command, each with ``configure(commands)`` and ``run(args)``."""
 
-from deltalens.cli.commands import ablate, attribute, baseline, demo, export, lens, plan
+from deltalens.cli.commands import (
+    ablate,
+    attribute,
+    baseline,
+    check_sae,
+    delta_activation,
+    demo,
+    export,
+    lens,
+    plan,
+)
 
-COMMANDS = (demo, baseline, attribute, ablate, export, lens, plan)
+COMMANDS = (demo, baseline, attribute, ablate, delta_activation, export, lens, plan, check_sae)

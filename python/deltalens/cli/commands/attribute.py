@@ -10,6 +10,7 @@ from deltalens.cli.arguments import (
     add_command,
     add_model,
     add_output,
+    add_pairs,
     add_sae,
     add_site,
     positive_int,
@@ -30,20 +31,12 @@ def configure(commands: Any) -> None:
     add_model(parser)
     add_sae(parser)
     add_site(parser)
-    _add_pairs(parser)
+    add_pairs(parser)
     _add_method(parser)
     parser.add_argument("--out", type=Path, required=True, help="run directory to write")
     parser.add_argument("--show", type=int, default=20, help="rows of the table; default: 20")
     add_output(parser)
     parser.set_defaults(run=run)
-
-
-def _add_pairs(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("pairs")
-    group.add_argument("--pairs", type=Path, required=True, help="JSONL file or run directory")
-    group.add_argument("--prompt-field", help="default: prompt or messages")
-    group.add_argument("--positive", default="positive", help="field with the behaviour")
-    group.add_argument("--negative", default="negative", help="field without it")
 
 
 def _add_method(parser: argparse.ArgumentParser) -> None:
