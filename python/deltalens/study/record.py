@@ -9,7 +9,6 @@ from datetime import datetime, timezone
 from importlib.metadata import version
 from typing import Any
 
-from deltalens import __version__
 from deltalens.engine import Decoder
 from deltalens.lm import EncodedPair, Site
 from deltalens.study.baseline import Baseline
@@ -21,6 +20,7 @@ from deltalens.study.identity import (
     vector_fingerprint,
 )
 from deltalens.study.options import Options
+from deltalens.version import __version__
 
 
 def run_settings(
