@@ -96,6 +96,11 @@ class TensorFile:
     values: Mapping[str, Any] = field(default_factory=dict)
     """What a torch file holds beside tensors: numbers, text and containers of them."""
 
+    def __post_init__(self) -> None:
+        unprintable = next((name for name in self.tensors if not name.isprintable()), None)
+        if unprintable is not None:
+            raise InputError(f"{self.path}: damaged: a tensor is called {unprintable!r}")
+
     def get(self, name: str) -> StoredTensor:
         if name not in self.tensors:
             raise InputError(f"{self.path} has no tensor {name!r}; it has {self.describe()}")

@@ -16,6 +16,7 @@ from deltalens.sae.stored import StoredTensor, TensorFile
 
 LOCAL_HEADER = 30  # bytes before a record's name; lengths of name and extra at 26 and 28
 SIGNATURE = b"PK"  # of whatever follows a record
+LONGEST_DESCRIPTOR = 24
 
 
 def open_torch(path: Path) -> TensorFile:
@@ -53,24 +54,26 @@ def _check_records(path: Path) -> None:
     """Compare checksums of all but the tensors' own bytes, which torch.load leaves out."""
     try:
         with zipfile.ZipFile(path) as archive:
-            records = archive.infolist()
-            for record in records:
+            for record in archive.infolist():
                 if "/data/" not in record.filename:
                     archive.read(record)
-        _check_places(path, records)
+            _check_places(path, archive)
     except Exception as error:  # a damaged archive fails in many ways
         raise InputError(f"{path}: not a readable torch file: {error}") from None
 
 
-def _check_places(path: Path, records: list[zipfile.ZipInfo]) -> None:
+def _check_places(path: Path, archive: zipfile.ZipFile) -> None:
     """That each record ends where its descriptor or the next header begins."""
+    records = sorted(archive.infolist(), key=lambda record: record.header_offset)
+    following = [*(record.header_offset for record in records[1:]), archive.start_dir]
     with path.open("rb") as file:
-        for record in records:
+        for record, limit in zip(records, following, strict=True):
             file.seek(record.header_offset)
             header = file.read(LOCAL_HEADER)
             lengths = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
-            file.seek(record.header_offset + LOCAL_HEADER + sum(lengths) + record.compress_size)
-            if file.read(2) != SIGNATURE:
+            end = record.header_offset + LOCAL_HEADER + sum(lengths) + record.compress_size
+            file.seek(end)
+            if not 0 <= limit - end <= LONGEST_DESCRIPTOR or file.read(2) != SIGNATURE:
                 raise InputError(f"{record.filename} is not where its header says")
 
 
