@@ -11,7 +11,7 @@ from deltalens.lm.rows import RowBatch, TokenRow
 from deltalens.lm.sampling import sample
 from deltalens.lm.sites import Site, resolve_site
 from deltalens.lm.steering import steering
-from deltalens.lm.tokenise import EncodedPair, encode_pair, find_bos
+from deltalens.lm.tokenise import EncodedPair, encode_pair, encode_pairs, find_bos
 
 __all__ = [
     "EncodedPair",
@@ -24,6 +24,7 @@ __all__ = [
     "capture",
     "completion_losses",
     "encode_pair",
+    "encode_pairs",
     "find_bos",
     "pair_label",
     "resolve_site",

@@ -19,7 +19,7 @@ from deltalens.lm.pairs import Pair, pair_label
 from deltalens.lm.progress import Progress
 from deltalens.lm.rows import PaddingSide, TokenRow, pad_rows
 from deltalens.lm.sites import Site, resolve_site
-from deltalens.lm.tokenise import EncodedPair, check_context, check_ids, encode_pair, find_bos
+from deltalens.lm.tokenise import EncodedPair, encode_pairs
 
 Gradients = Literal["plain", "integrated", "lrp"]
 
@@ -84,7 +84,7 @@ def capture(
         raise InputError(f"padding_side must be 'right' or 'left', got {padding_side!r}")
     where = resolve_site(model, site)
     provider = _provider(gradients, baseline, steps, where)
-    encoded = _encode(model, tokenizer, pairs)
+    encoded = encode_pairs(model, tokenizer, pairs)
     budget = TokenBudget(batch_tokens)
     run = _Runner(model, where, provider, loss, padding_side)
     return _stream(run, encoded, budget, progress)
@@ -105,21 +105,6 @@ def _provider(gradients: str, baseline: Tensor | None, steps: int, site: Site) -
             f"got {list(baseline.shape)}"
         )
     return integrated_gradients(baseline, steps)
-
-
-def _encode(model: Any, tokenizer: Any, pairs: Iterable[Pair]) -> list[EncodedPair]:
-    bos = find_bos(model, tokenizer)
-    encoded = []
-    for number, pair in enumerate(pairs, start=1):
-        item = encode_pair(tokenizer, pair, bos_token_id=bos, number=number)
-        for side in ("positive", "negative"):
-            completion = getattr(item, f"{side}_ids")
-            label = f"{pair_label(pair, number)}: {side}"
-            check_ids(model, item.prompt_ids + completion, label)
-            lengths = f"prompt {len(item.prompt_ids)} + completion {len(completion)}"
-            check_context(model, len(item.prompt_ids) + len(completion), f"{label}: {lengths}")
-        encoded.append(item)
-    return encoded
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -52,6 +52,26 @@ def encode_pair(
     if not any(counted):
         raise InputError(f"{label}: the prompt has no token after the BOS")
     return EncodedPair(pair, prompt_ids, positive_ids, negative_ids, counted)
+
+
+def encode_pairs(model: Any, tokenizer: Any, pairs: Iterable[Pair]) -> list[EncodedPair]:
+    """Every pair as :func:`encode_pair` encodes it, with the model's BOS.
+
+    Raises :class:`InputError` naming the first pair that cannot be encoded or does not fit the
+    model's vocabulary or context.
+    """
+    bos = find_bos(model, tokenizer)
+    encoded = []
+    for number, pair in enumerate(pairs, start=1):
+        item = encode_pair(tokenizer, pair, bos_token_id=bos, number=number)
+        for side in ("positive", "negative"):
+            completion = getattr(item, f"{side}_ids")
+            label = f"{pair_label(pair, number)}: {side}"
+            check_ids(model, item.prompt_ids + completion, label)
+            lengths = f"prompt {len(item.prompt_ids)} + completion {len(completion)}"
+            check_context(model, len(item.prompt_ids) + len(completion), f"{label}: {lengths}")
+        encoded.append(item)
+    return encoded
 
 
 def find_bos(model: Any, tokenizer: Any) -> int | None:

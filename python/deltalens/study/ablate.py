@@ -17,7 +17,7 @@ from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.forward import Loss
 from deltalens.lm.losses import Edit
 from deltalens.study.baseline import Baseline, as_baseline, check_baseline
-from deltalens.study.encode import encode_pairs
+from deltalens.study.encode import encode_study
 from deltalens.study.latents import check_d_model, decoder_of, latent_rows, unit
 
 
@@ -51,7 +51,7 @@ def ablate(
     decoder = decoder_of(decoder)
     check_d_model(decoder, place.d_model, place.path)
     units = unit(latent_rows(decoder, latents))
-    encoded = encode_pairs(model, tokenizer, pairs)
+    encoded = encode_study(model, tokenizer, pairs)
     conditions = 1 + units.shape[0]
     rows = [
         TokenRow(pair.prompt_ids, completion, pair.counted)

@@ -23,7 +23,7 @@ from deltalens.lm.progress import Progress
 from deltalens.study.attribution import Attribution
 from deltalens.study.baseline import Baseline, as_baseline, check_baseline
 from deltalens.study.effects import PairEffects, pair_effects, study_moment
-from deltalens.study.encode import encode_pairs
+from deltalens.study.encode import encode_study
 from deltalens.study.latents import check_d_model, decoder_of, latent_rows, nonfinite_message, unit
 from deltalens.study.lens import lens
 from deltalens.study.options import Options, Ranking
@@ -123,7 +123,7 @@ def _prepare(
     decoder = decoder_of(source)
     check_d_model(decoder, place.d_model, place.path)
     check_k(options.k, decoder.n_latents)
-    encoded = encode_pairs(model, tokenizer, pairs)
+    encoded = encode_study(model, tokenizer, pairs)
     settings = run_settings(model, encoded, source, decoder, place, baseline, options)
     return _Study(model, tokenizer, pairs, source, decoder, place, baseline, options, settings)
 

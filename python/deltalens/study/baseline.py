@@ -10,10 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
+from deltalens.sae import as_sae
 from deltalens.study.atomic import write_tensors
-from deltalens.study.identity import decoder_fingerprint
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Baseline:
         return self.mean.shape[0]
 
     def latent_mean_of(self, source: Any) -> Tensor:
-        """z̄ fp64 [n_latents] of the SAE ``source``.
+        """z̄ fp64 [n_latents] of the SAE ``source``, ours or a SAELens object.
 
         Raises :class:`InputError` when the baseline holds none, or that of another SAE.
         """
@@ -62,7 +61,7 @@ class Baseline:
                 "the baseline holds no mean of the latents; make one with "
                 "`deltalens baseline --sae SAE`"
             )
-        if decoder_fingerprint(source, as_decoder(source)) != self.sae:
+        if as_sae(source).fingerprint != self.sae:
             raise InputError(
                 f"the baseline's mean of {len(self.latent_mean)} latents is of another SAE; "
                 "make it with `deltalens baseline --sae` of this one"

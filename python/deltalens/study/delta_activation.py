@@ -10,8 +10,8 @@ from deltalens.lm import Pair, Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.sae import SAE, as_sae
 from deltalens.study.activation_difference import ActivationDifference
-from deltalens.study.encode import encode_pairs, encode_prompt
-from deltalens.study.identity import decoder_fingerprint, model_name
+from deltalens.study.encode import encode_prompt, encode_study
+from deltalens.study.identity import model_name
 from deltalens.study.latent_means import encoder_at
 from deltalens.study.pair_row import Prompt
 from deltalens.study.paired_sums import PairedSums, Rows, batches
@@ -76,7 +76,7 @@ def delta_activation_of_pairs(
     """
     if tokens not in ("completion", "all"):
         raise InputError(f"tokens must be 'completion' or 'all', got {tokens!r}")
-    encoded = encode_pairs(model, tokenizer, pairs)
+    encoded = encode_study(model, tokenizer, pairs)
     sequences = [
         item.prompt_ids + completion
         for item in encoded
@@ -109,6 +109,6 @@ def _compare(
         **said,
         "site": site.path,
         "sae": str(sae.path),
-        "sae_fingerprint": decoder_fingerprint(sae, sae.W_dec),
+        "sae_fingerprint": sae.fingerprint,
     }
     return sums.result(k, said)

@@ -7,26 +7,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from deltalens.errors import InputError
-from deltalens.lm import EncodedPair, Pair, encode_pair, find_bos, pair_label
-from deltalens.lm.tokenise import check_context, check_ids
+from deltalens.lm import EncodedPair, Pair, encode_pair, encode_pairs
 from deltalens.study.pair_row import Prompt
 
 
-def encode_pairs(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> list[EncodedPair]:
-    """Every pair's token ids; :class:`InputError` naming the first pair that does not fit."""
+def encode_study(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> list[EncodedPair]:
+    """Every pair's token ids; :class:`InputError` for no pairs, equal ids, or what does not fit."""
     if not pairs:
         raise InputError("no pairs given; a study needs at least one")
     _check_ids_differ(pairs)
-    bos = find_bos(model, tokenizer)
-    encoded = []
-    for number, pair in enumerate(pairs, start=1):
-        item = encode_pair(tokenizer, pair, bos_token_id=bos, number=number)
-        for completion in (item.positive_ids, item.negative_ids):
-            ids = item.prompt_ids + completion
-            check_ids(model, ids, pair_label(pair, number))
-            check_context(model, len(ids), f"{pair_label(pair, number)}: prompt + completion")
-        encoded.append(item)
-    return encoded
+    return encode_pairs(model, tokenizer, pairs)
 
 
 def _check_ids_differ(pairs: Sequence[Pair]) -> None:

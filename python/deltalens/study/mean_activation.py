@@ -19,9 +19,8 @@ from deltalens.lm.sites import text_config
 from deltalens.sae import as_sae
 from deltalens.study.baseline import Baseline
 from deltalens.study.encode import encode_prompt
-from deltalens.study.identity import decoder_fingerprint, model_name
+from deltalens.study.identity import model_name
 from deltalens.study.latent_means import LatentSums, encoder_at
-from deltalens.study.latents import decoder_of
 from deltalens.study.pair_row import Prompt
 from deltalens.study.texts import Texts
 
@@ -91,8 +90,7 @@ def mean_activation(
     mean = Baseline(total / stream.counted, stream.counted, place.path, provenance)
     if latents is None:
         return mean
-    fingerprint = decoder_fingerprint(as_sae(sae), decoder_of(sae))
-    return replace(mean, latent_mean=latents.result().mean, sae=fingerprint)
+    return replace(mean, latent_mean=latents.result().mean, sae=as_sae(sae).fingerprint)
 
 
 @dataclass
