@@ -44,7 +44,8 @@ test-transformers4: $(VENV4)/installed
 	$(VENV4)/bin/python -m pytest
 
 test-interop: $(VENV_INTEROP)/installed
-	$(VENV_INTEROP)/bin/python -m pytest -c tests_interop/pytest.ini --record docs/interop.md
+	$(VENV_INTEROP)/bin/python -m pytest -c tests_interop/pytest.ini tests_interop \
+		--record docs/interop.md
 
 # The extension is removed first: a build that fails must not leave an older one in place.
 $(VENV)/installed: $(BUILD)

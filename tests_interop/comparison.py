@@ -58,8 +58,8 @@ class Compared:
         self.equal(sae.W_dec.rows(0, sae.W_dec.n_latents), W_dec)
         mine = encoder.encode(acts)
         self.latents(mine, z)
-        some = [sae.W_dec.n_latents - 1, 3, 0]
-        self.close(encoder.encode_selected(acts, some), mine[:, some])
+        some = z.amax(dim=0).topk(3).indices
+        self.close(encoder.encode_selected(acts, some), z[:, some])
         self.close(encoder.decode(mine, acts), rebuilt)
         self.close(encoder.reconstruct(acts), rebuilt)
 

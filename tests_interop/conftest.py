@@ -21,10 +21,11 @@ ALSO = ("torch", "transformers", "huggingface-hub", "safetensors", "numpy")
 HEAD = """\
 # Held against the originals
 
-Written by `make test-interop`, when every test passes. Each comparison is of one tensor: made by
-the library's own object, saved with that library's own code, loaded here.
-Decoder rows must be equal bit for bit; latents must be active at the same places and agree, like
-reconstructions, to a relative error of 1e-5 of the largest value.
+Written by `make test-interop`, when every test passes. An object of the library, with random
+weights, is saved with the library's own code and loaded here. Each comparison is of one tensor:
+decoder rows must be equal bit for bit; latents must be active at the same places and agree, like
+reconstructions, to 1e-5 of the largest value. "Its reader of" a format: the same files read by
+SAELens and here, where the format's own library cannot be installed.
 """
 
 
