@@ -11,8 +11,10 @@ from typing import Any
 from deltalens.errors import InputError
 from deltalens.sae.files import OPENERS, open_tensors
 
-LISTED = 8
-LISTED_TENSORS = 4
+LISTED = 6
+LISTED_TENSORS = 3
+OPENED = 2
+OPTIONS = 8
 TORCH_SUFFIXES = (".pt", ".pth")
 
 
@@ -108,7 +110,7 @@ def choose(path: Path, part: str | None, options: Iterable[str], what: str) -> s
         return part
     if part is None and len(known) == 1:
         return known[0]
-    listed = ", ".join(known[:LISTED]) + (f" … {known[-1]}" if known[LISTED:] else "")
+    listed = ", ".join(known[:OPTIONS]) + (f" … {known[-1]}" if known[OPTIONS:] else "")
     asked = f"no {what} {part!r}" if part is not None else f"which {what}? Choose one with part="
     raise InputError(f"{path}: {asked}; it has {listed}")
 
@@ -127,22 +129,28 @@ def resid_post(layer: str | int) -> str:
 
 
 def describe(path: Path) -> str:
-    """What lies at ``path``, with the tensors of the files that can be read, for error messages."""
+    """What lies at ``path``, for error messages, with tensors of the first files that have any."""
     if path.is_file():
-        return _describe_entry(path)
+        return _with_tensors(path)
     entries = sorted(path.iterdir())
     if not entries:
         return "an empty directory"
-    listed = [_describe_entry(entry) for entry in entries[:LISTED]]
+    readable = [entry for entry in entries if entry.suffix in OPENERS and entry.is_file()]
+    listed = [
+        _with_tensors(entry) if entry in readable[:OPENED] else _name(entry)
+        for entry in entries[:LISTED]
+    ]
     return ", ".join(listed) + (f" and {len(entries) - LISTED} more" if entries[LISTED:] else "")
 
 
-def _describe_entry(entry: Path) -> str:
-    if entry.is_dir():
-        return f"{entry.name}/"
-    if entry.suffix not in OPENERS:
-        return entry.name
+def _name(entry: Path) -> str:
+    return f"{entry.name}/" if entry.is_dir() else entry.name
+
+
+def _with_tensors(file: Path) -> str:
+    if file.suffix not in OPENERS:
+        return file.name
     try:
-        return f"{entry.name} with {open_tensors(entry).describe(LISTED_TENSORS)}"
+        return f"{file.name} with {open_tensors(file).describe(LISTED_TENSORS)}"
     except InputError:
-        return f"{entry.name} (unreadable)"
+        return f"{file.name} (unreadable)"
