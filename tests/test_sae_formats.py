@@ -11,7 +11,8 @@ import torch
 
 from deltalens.errors import InputError
 from deltalens.sae import SAE, load_sae
-from sae_layouts import encode, refused
+from deltalens.sae.encoder import Encoder
+from sae_layouts import close, encode, refused
 from sae_writers import MAKERS
 
 FORMATS = [name for name in MAKERS if name != "cross_layer"]
@@ -28,6 +29,9 @@ def test_the_files_tell_the_format(tmp_path: Path, made: str) -> None:
     z, reconstruction = encode(sae.encoding, sae.W_dec, x)
     assert (z.shape, reconstruction.shape) == ((20, 50), (20, 16))
     assert 0 < (z > 0).double().mean() < 0.7
+    encoder = Encoder(sae.encoding, sae.W_dec)
+    assert close(encoder.encode(x), z)
+    assert close(encoder.reconstruct(x), reconstruction)
     assert sae.encoding is sae.encoding
     assert sae.part == part
     assert sae.fingerprint.endswith(f":{part}") == (part is not None)
