@@ -40,8 +40,10 @@ def as_sae(source: Any) -> SAE:
 
     A SAELens SAE, transcoder or training SAE is recognised by what it has (``cfg``, ``W_dec``,
     ``state_dict``), so that SAELens need not be installed; a training SAE becomes what SAELens
-    would save for inference, a copy. Decoder and encoder stay on their device. Raises :class:`InputError` for other objects; where only a decoder is needed,
-    anything with a ``W_dec`` [n_latents, d_model] will do as it is.
+    would save for inference, a copy. Decoder and encoder stay on their device. Where only a decoder
+    is needed, anything with a ``W_dec`` [n_latents, d_model] will do as it is.
+
+    Raises :class:`InputError` for other objects.
     """
     if isinstance(source, SAE):
         return source
