@@ -76,7 +76,7 @@ def export(
         payload = _payload(result, places, strength, source, prompt)
         write_text(path, json.dumps(payload, indent=2, ensure_ascii=False) + "\n")
     elif format == "gguf":
-        _write_gguf(path, result, strength * steering_direction(result, places, decoder))
+        _write_gguf(path, result, strength * _direction(result, places, decoder))
     else:
         raise InputError(f"unknown export format {format!r}; known are {', '.join(FORMATS)}")
 
@@ -139,7 +139,7 @@ def _signs(result: Attribution, places: list[int]) -> Tensor:
     return torch.where(result.push[places] > 0, 1.0, -1.0).double()
 
 
-def steering_direction(result: Attribution, places: list[int], decoder: Any) -> Tensor:
+def _direction(result: Attribution, places: list[int], decoder: Any) -> Tensor:
     """The sum of the latents' unit rows, each with the sign of its push: fp64 [d_model]."""
     return _signs(result, places) @ _units(result, places, decoder)
 
