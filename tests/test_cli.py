@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import deltalens
+from deltalens.cli.commands import COMMANDS
 from deltalens.cli.main import main
 from deltalens.cli.output import print_table
 from deltalens.sae import save_saelens
@@ -170,6 +171,24 @@ def test_baseline_writes_what_attribute_reads(inputs, tmp_path, capsys):
     assert zero["latents"] != direct["latents"]
 
 
+def test_baseline_with_an_sae_keeps_the_mean_of_its_latents(inputs, tmp_path, capsys):
+    out = tmp_path / "baseline.safetensors"
+    argv = ["baseline", "--model", str(inputs / "model"), "--site", str(SITE), "--quiet"]
+    argv += ["--texts", str(inputs / "texts.txt"), "--sae", str(inputs / "sae"), "--out", str(out)]
+    assert printed_json(capsys, argv)["latents"] == N_LATENTS
+    sae, model = deltalens.load_sae(inputs / "sae"), make_model()
+    ids = [make_tokenizer()(text)["input_ids"] for text in ("w1 w2 w3", "w4 w5 w6 w7")]
+    rows = [
+        model(torch.tensor([one]), output_hidden_states=True).hidden_states[SITE + 1][0, 1:]
+        for one in ids
+    ]
+    before = torch.cat(rows).detach() @ sae.tensor("W_enc")
+    kept = before.topk(4, dim=1)
+    z = torch.zeros_like(before).scatter(1, kept.indices, kept.values.relu())
+    found = deltalens.Baseline.load(out).latent_mean_of(sae)
+    torch.testing.assert_close(found.float(), z.mean(0), rtol=1e-4, atol=1e-5)
+
+
 def test_lens_names_the_nearest_tokens(inputs, capsys):
     argv = ["lens", "--model", str(inputs / "model"), "--sae", str(inputs / "sae")]
     (found,) = printed_json(capsys, [*argv, "--latents", "17", "--top", "3"])
@@ -226,8 +245,9 @@ def test_plan_reads_the_shape_from_an_sae(inputs, capsys):
     assert "wait for rows" in steps, "a checkpoint is read from disk"
 
 
-@pytest.mark.parametrize("command", ["demo", "baseline", "attribute", "ablate", "lens", "plan"])
+@pytest.mark.parametrize("command", [module.__name__.split(".")[-1] for module in COMMANDS])
 def test_every_command_has_help_with_an_example(command, capsys):
+    command = command.replace("_", "-")
     with pytest.raises(SystemExit) as stopped:
         main([command, "--help"])
     assert stopped.value.code == 0

@@ -289,7 +289,7 @@ def test_planted_latent_ranks_first_in_both_forms(planted, planted_decoder, form
         ({"pairs": make_pairs(2) + make_pairs(1)}, "2 pairs have the id 'p0'"),
         ({"pairs": [Pair([6], [7], [7], "x")]}, "pair 'x': .*same completion"),
         ({"pairs": [Pair([6], [7], [])]}, "pair 1: negative completion is empty"),
-        ({"pairs": [Pair([6] * 64, [7], [8])]}, "pair 1: prompt . completion = 65 tokens.* 64"),
+        ({"pairs": [Pair([6] * 64, [7], [8])]}, r"pair 1: .* 64 \+ .* 1 = 65 tokens"),
         ({"pairs": [Pair([VOCABULARY], [7], [8])]}, "outside the model's vocabulary"),
         ({"pairs": [Pair("text", "a", "b")]}, "needs a tokenizer"),
         ({"decoder": torch.full((N_LATENTS, D_MODEL), torch.nan)}, "150 decoder rows hold NaN"),
