@@ -12,6 +12,7 @@ from torch import Tensor
 from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
 from deltalens.lm import Site, activations, find_bos, resolve_site
+from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.sites import text_config
 from deltalens.sae import SAE, Encoder, as_sae
 from deltalens.sae.encoding import Encoding, TopK
@@ -61,6 +62,7 @@ def check_sae(
     *,
     site: int | str | Site,
     texts: Iterable[Prompt] | None = None,
+    batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> SAECheck:
     """Rebuild sample text's activations with ``sae`` and warn of what looks wrong.
@@ -85,11 +87,14 @@ def check_sae(
     rows = summarise_rows(sae.W_dec, encoding.W_enc)
     warnings += _row_warnings(rows)
     ids = _sample(model, tokenizer, texts)
-    acts, excluded = _site_rows(model, ids, place, progress)
+    acts, excluded = _site_rows(model, ids, place, batch_tokens, progress)
     found = encoder.reconstruction(acts)
     few = _evenly(acts)
     compared = encoder.reconstruction(few).explained
-    others = [*alternatives(encoding, sae.W_dec, few), *_layers(model, ids, place, encoder)]
+    others = [
+        *alternatives(encoding, sae.W_dec, few),
+        *_layers(model, ids, place, encoder, batch_tokens),
+    ]
     others.sort(key=lambda other: -other.explained)
     warnings += _fit_warnings(sae, encoding, rows, found, compared, others)
     return SAECheck(place, rows, found, compared, others, excluded, warnings)
@@ -152,11 +157,11 @@ def _check_known(tokenizer: Any, ids: list[list[int]]) -> None:
 
 
 def _site_rows(
-    model: Any, ids: list[list[int]], site: Site, progress: bool = False
+    model: Any, ids: list[list[int]], site: Site, batch_tokens: int, progress: bool = False
 ) -> tuple[Tensor, int]:
     """Activations of all tokens that are neither first nor of huge norm; how many those were."""
-    parts = [rows[1:] for _, rows in activations(model, ids, site=site, progress=progress)]
-    acts = torch.cat(parts).to(next(site.module.parameters()).device)
+    stream = activations(model, ids, site=site, batch_tokens=batch_tokens, progress=progress)
+    acts = torch.cat([rows[1:] for _, rows in stream]).to(next(site.module.parameters()).device)
     norms = acts.norm(dim=1)
     kept = acts[norms <= _OUTLIER * norms.median()]
     return kept, sum(map(len, ids)) - len(kept)
@@ -167,11 +172,11 @@ def _evenly(acts: Tensor) -> Tensor:
 
 
 def _layers(
-    model: Any, ids: list[list[int]], site: Site, encoder: Encoder
+    model: Any, ids: list[list[int]], site: Site, encoder: Encoder, batch_tokens: int
 ) -> Iterator[Alternative]:
     for layer in (site.layer - 1, site.layer + 1):
         if 0 <= layer < site.n_layers:
-            acts, _ = _site_rows(model, ids, resolve_site(model, layer))
+            acts, _ = _site_rows(model, ids, resolve_site(model, layer), batch_tokens)
             explained = encoder.reconstruction(_evenly(acts)).explained
             yield Alternative(f"layer {layer}", explained)
 

@@ -31,7 +31,7 @@ def configure(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Check and print."""
-    from deltalens.cli.loading import choose_site, load_model, load_sae
+    from deltalens.cli.loading import batch_options, choose_site, load_model, load_sae
     from deltalens.cli.output import print_json, print_line, print_table
     from deltalens.study import check_sae, read_texts
 
@@ -39,7 +39,15 @@ def run(args: argparse.Namespace) -> None:
     sae = load_sae(args)
     site = choose_site(args, sae)
     model, tokenizer = load_model(args)
-    found = check_sae(model, tokenizer, sae, site=site, texts=texts, progress=not args.quiet)
+    found = check_sae(
+        model,
+        tokenizer,
+        sae,
+        site=site,
+        texts=texts,
+        progress=not args.quiet,
+        **batch_options(args),
+    )
     if args.json:
         print_json(_as_json(sae, found))
         return
