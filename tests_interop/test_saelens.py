@@ -261,3 +261,28 @@ def test_configurations_before_6(
     ours = deltalens.load_sae(tmp_path)
     begin.sae(ours, acts, theirs.W_dec, z, rebuilt)
     begin.equal((ours.site, ours.model_name), ("blocks.3.hook_resid_post", "gpt2-small"))
+
+
+def test_a_study_takes_the_object(compared: Begin) -> None:
+    """A study, its lens and exact ablation, over a live object and over its decoder."""
+    config = LlamaConfig(
+        vocab_size=20, hidden_size=12, intermediate_size=16, num_hidden_layers=4,
+        num_attention_heads=2, bos_token_id=1, initializer_range=0.3,
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).eval()
+    pairs = [deltalens.Pair([1, 5, 6, 7], [8, 9], [10]), deltalens.Pair([1, 3, 4], [2], [11, 12])]
+    sae = build("TopKSAE", WIDTHS[0], k=K)
+    options = {"site": sae.cfg.metadata.hook_name, "baseline": deltalens.Baseline.zero(12), "k": 5}
+    ours, rows = (
+        deltalens.attribute(model, None, pairs, decoder, **options)
+        for decoder in (sae, sae.W_dec.detach())
+    )
+    begin = compared(LIBRARY, "a study over a live object")
+    begin.equal(ours.latents, rows.latents)
+    begin.equal(ours.scores, rows.scores)
+    begin.equal(ours.lens, rows.lens)
+    del options["k"]
+    begin.equal(
+        deltalens.ablate(model, None, pairs, sae, ours.latents, **options),
+        deltalens.ablate(model, None, pairs, sae.W_dec.detach(), ours.latents, **options),
+    )
