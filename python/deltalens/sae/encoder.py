@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cached_property
 
 import torch
@@ -28,9 +28,9 @@ class Encoder:
     """Encodes with an SAE's :class:`~deltalens.sae.encoding.Encoding` and decodes with its W_dec.
 
     Everything is computed in fp32, whatever dtype activations and weights have, on the device of
-    the activations. Besides what is returned, a call needs at most 256 MiB for 4096 tokens, however
-    many latents there are. Where TopK finds equal values at its k-th place, the smaller latents are
-    kept (in torch.topk any may be).
+    the activations. Besides what is returned and a few copies of 4096 activations, a call needs at
+    most 256 MiB, however many latents there are. Where TopK finds equal values at its k-th place,
+    the smaller latents are kept (in torch.topk any may be).
 
     Raises :class:`InputError` when the encoding's tensors do not fit each other or W_dec.
     """
@@ -191,19 +191,16 @@ class Encoder:
                 return before.relu_()
 
     def _winners(self, x: Tensor) -> Winners | None:
+        """Who wins each token's competition among all latents; None where there is none."""
         activation = self.encoding.activation
-        add: Callable[[Winners | None, Tensor, int], Winners]
-        if isinstance(activation, TopK):
-            k = activation.k
-            add = lambda best, before, start: keep_largest(best, before, start, k)  # noqa: E731
-        elif isinstance(activation, GroupMax):
-            k, size = activation.k, self.n_latents // activation.k
-            add = lambda best, before, start: keep_largest_of_groups(best, before, start, k, size)  # noqa: E731
-        else:
+        if not isinstance(activation, TopK | GroupMax):
             return None
-        best: Winners | None = None
+        k, best = activation.k, None
         for start, before in self._before_tiles(x):
-            best = add(best, before, start)
+            if isinstance(activation, TopK):
+                best = keep_largest(best, before, start, k)
+            else:
+                best = keep_largest_of_groups(best, before, start, k, self.n_latents // k)
         return best
 
     def _selected(self, x: Tensor, chosen: Tensor) -> Tensor:
