@@ -19,6 +19,19 @@ constexpr std::int64_t block_columns = 256;  // columns multiplied before their 
 // How the products x_t·y_t of a row are put together over tokens.
 enum class Reduction { sum, abs, positive, max };
 
+// What opens a latent, and how its products err: by slope · a token's norm.
+struct Gate {
+    double scale, bias, cut, mean;
+    double x_slope, u_slope;
+    double rounding;  // relative, of adding up terms
+};
+
+// What the terms of a latent need of each token of a block of panels, [panels, 2 * lanes] each.
+struct GateTokens {
+    const double* thresholds;  // of the latent's group; null for none
+    const double *x_norms, *u_norms;
+};
+
 struct Kernels {
     std::int64_t rows;
     std::int64_t lanes;
@@ -39,6 +52,15 @@ struct Kernels {
     using Reduce = double (*)(const float* c, std::int64_t stride, std::int64_t panels,
                               const double* slopes, double& sloped);
     Reduce reduce_products[4];
+
+    // For each Reduction of a latent's terms x·(z − mean), x and u `panels` rows of 2 * lanes
+    // numbers, `stride` apart: with p = scale·u + bias, z is max(p, 0) where u > cut and p exceeds
+    // the token's threshold, 0 elsewhere. Unless error is null, a bound on what the errors of x, u
+    // and p do to the terms is added to it.
+    using ReduceLatent = double (*)(const float* x, const float* u, std::int64_t stride,
+                                    std::int64_t panels, const Gate& gate,
+                                    const GateTokens& tokens, double* error);
+    ReduceLatent reduce_latent[4];
 
     // Σ c·row over the same layout; row [panels, 2 * lanes].
     double (*dot)(const float* c, std::int64_t stride, std::int64_t panels, const float* row);

@@ -10,6 +10,7 @@ namespace py = pybind11;
 
 namespace deltalens {
 void bind_forms(py::module_& m);
+void bind_latent(py::module_& m);
 void bind_outer(py::module_& m);
 }
 
@@ -70,5 +71,6 @@ PYBIND11_MODULE(_cpu, m) {
         .def_property_readonly("nan_count", &StreamingTopK::nan_count,
                                "How many NaN scores were pushed.");
     deltalens::bind_forms(m);
+    deltalens::bind_latent(m);
     deltalens::bind_outer(m);
 }

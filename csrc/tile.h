@@ -100,6 +100,74 @@ struct Tile {
     }
 
     template <Reduction reduction>
+    static double reduce_latent(const float* x, const float* u, std::int64_t stride,
+                                std::int64_t panels, const Gate& gate, const GateTokens& tokens,
+                                double* error) {
+        double totals[width], errors[width] = {};
+        for (double& total : totals) {
+            total = reduction == Reduction::max ? -std::numeric_limits<double>::infinity() : 0.0;
+        }
+        double open[width], thresholds[width];
+        for (double& threshold : thresholds) {
+            threshold = -std::numeric_limits<double>::infinity();
+        }
+        for (std::int64_t p = 0; p < panels; ++p, x += stride, u += stride) {
+            if (tokens.thresholds != nullptr) {
+                std::memcpy(thresholds, tokens.thresholds + p * width, sizeof thresholds);
+            }
+            activate(u, gate, thresholds, open);
+            for (std::int64_t j = 0; j < width; ++j) {
+                include<reduction>(totals[j],
+                                   static_cast<double>(x[j]) * (open[j] - gate.mean));
+            }
+            if (error != nullptr) {
+                add_errors(x, u, gate, thresholds, open, tokens.x_norms + p * width,
+                           tokens.u_norms + p * width, errors);
+            }
+        }
+        if (error != nullptr) {
+            *error += sum(errors);
+        }
+        constexpr Reduction over_lanes = reduction == Reduction::max ? reduction : Reduction::sum;
+        double total = totals[0];
+        for (std::int64_t j = 1; j < width; ++j) {
+            include<over_lanes>(total, totals[j]);
+        }
+        return total;
+    }
+
+    // z of one panel.
+    static void activate(const float* u, const Gate& gate, const double* thresholds, double* z) {
+        for (std::int64_t j = 0; j < width; ++j) {
+            const double product = u[j], p = gate.scale * product + gate.bias;
+            const bool passes = (product > gate.cut) & (p > thresholds[j]) & (p > 0.0);
+            z[j] = passes ? p : 0.0;
+        }
+    }
+
+    // (|x| + e_x)·e_z + |z − mean|·e_x + rounding, where an open latent's z is off by e_p, a closed
+    // one's by nothing, and both by all of it where rounding may have decided which it is.
+    static void add_errors(const float* x, const float* u, const Gate& gate,
+                           const double* thresholds, const double* z, const double* x_norms,
+                           const double* u_norms, double* errors) {
+        for (std::int64_t j = 0; j < width; ++j) {
+            const double product = u[j], p = gate.scale * product + gate.bias;
+            const double e_u = gate.u_slope * u_norms[j], e_x = gate.x_slope * x_norms[j];
+            const double e_p =
+                gate.scale * e_u + 0x1p-50 * (std::fabs(p) + std::fabs(gate.bias));
+            const bool unsure =
+                (std::fabs(product - gate.cut) <= e_u) | (std::fabs(p - thresholds[j]) <= e_p);
+            const bool open =
+                unsure | ((product > gate.cut) & (p > thresholds[j]) & (p > -e_p));
+            const double positive = p > 0.0 ? p : 0.0;
+            const double e_z = open ? e_p + (unsure ? positive : 0.0) : 0.0;
+            const double size = std::fabs(static_cast<double>(x[j]));
+            errors[j] += (size + e_x) * e_z +
+                         std::fabs(z[j] - gate.mean) * (e_x + gate.rounding * size);
+        }
+    }
+
+    template <Reduction reduction>
     static void include(double& total, double value) {
         if (reduction == Reduction::max) {
             total = (value > total) | (value != value) ? value : total;
@@ -140,6 +208,8 @@ struct Tile {
                 widen_f16,
                 {reduce_products<Reduction::sum>, reduce_products<Reduction::abs>,
                  reduce_products<Reduction::positive>, reduce_products<Reduction::max>},
+                {reduce_latent<Reduction::sum>, reduce_latent<Reduction::abs>,
+                 reduce_latent<Reduction::positive>, reduce_latent<Reduction::max>},
                 dot};
     }
 };

@@ -32,6 +32,7 @@ _FP32 = TileConfig(rows=64, columns=64, depth=32, num_warps=8, num_stages=3)
 _FP32_TWO_DECODERS = TileConfig(rows=64, columns=32, depth=32, num_warps=4, num_stages=3)
 _HALF = TileConfig(rows=128, columns=128, depth=64, num_warps=8, num_stages=3)
 _HALF_AMPERE = TileConfig(rows=128, columns=128, depth=32, num_warps=8, num_stages=3)
+_HALF_WITH_ERRORS = TileConfig(rows=128, columns=64, depth=64, num_warps=8, num_stages=3)
 # Where registers are short: rows not on 16 bytes pass through them, two decoders need two tiles.
 _HALF_NARROW = TileConfig(rows=128, columns=64, depth=32, num_warps=8, num_stages=2)
 
@@ -52,16 +53,20 @@ def tile_config(
     *,
     aligned: bool = True,
     two_decoders: bool = False,
+    errors: bool = False,
 ) -> TileConfig:
     """For operands of ``dtype``.
 
-    aligned: rows start on 16 bytes; two_decoders: each product has decoder rows of its own.
+    aligned: rows start on 16 bytes; two_decoders: each product has decoder rows of its own, and
+    with errors, bounds on what rounding did are reduced beside them.
     """
     if dtype == torch.float32:
         return _FP32_TWO_DECODERS if two_decoders else _FP32
     ampere = generation(capability) == "ampere"
     if not aligned or (ampere and two_decoders):
         return _HALF_NARROW
+    if errors:
+        return _HALF_WITH_ERRORS
     return _HALF_AMPERE if ampere else _HALF
 
 

@@ -7,6 +7,8 @@ from deltalens.engine.api import (
     attribution_topk,
 )
 from deltalens.engine.decoder import Decoder, PagedDecoder, as_decoder
+from deltalens.engine.gates import LatentGate
+from deltalens.engine.latent import gated_attribution, gated_attribution_topk
 from deltalens.engine.moment import CrossMoment, scan_moments
 from deltalens.engine.planner import Plan, plan
 from deltalens.engine.prompt_rows import PromptRows, rows_from
@@ -16,6 +18,7 @@ __all__ = [
     "AttributionStatistics",
     "CrossMoment",
     "Decoder",
+    "LatentGate",
     "PagedDecoder",
     "Plan",
     "PromptRows",
@@ -24,6 +27,8 @@ __all__ = [
     "attribution",
     "attribution_statistics",
     "attribution_topk",
+    "gated_attribution",
+    "gated_attribution_topk",
     "plan",
     "rows_from",
     "scan_moments",

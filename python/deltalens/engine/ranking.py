@@ -59,11 +59,14 @@ class Candidates:
     scores: Tensor  # fp64 [c]
     error: Tensor  # fp64 [c]
     complete: bool  # whether every latent outside is provably below the k-th place
+    # fp64 [c], by how much scores that are equal may differ here; None for ``error``
+    rounding: Tensor | None = None
 
 
 def select(candidates: Candidates, k: int, ranking: Ranking, nonfinite: Tensor) -> TopLatents:
     """The best k candidates; fewer when there are fewer."""
-    order = _order(ranking.key(candidates.scores), candidates.error, candidates.latents)
+    rounding = candidates.error if candidates.rounding is None else candidates.rounding
+    order = _order(ranking.key(candidates.scores), rounding, candidates.latents)
     keys = ranking.key(candidates.scores)[order]
     error = candidates.error[order]
     certified = candidates.complete and _separated(keys, error, k)

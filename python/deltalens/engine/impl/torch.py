@@ -19,6 +19,7 @@ from torch import Tensor
 
 from deltalens.engine.norms import row_norms
 from deltalens.engine.precision import SMALLEST_NORMAL, UNIT_ROUNDOFF, gamma, power_of_two_scale
+from deltalens.engine.products import blocked_product, chain_length
 from deltalens.engine.reductions import SegmentStatistics, combine, reduce_terms
 from deltalens.engine.tile import TileScores
 from deltalens.engine.token_rows import (
@@ -31,22 +32,8 @@ from deltalens.engine.token_rows import (
     tokens_held,
 )
 
-BLOCK_D = 256
 BLOCK_T = 1024
 BLOCK_N = 1024  # decoder rows multiplied at a time
-
-
-def _blocked_product(rows: Tensor, other: Tensor) -> Tensor:
-    """rows @ other with the contracted axis in blocks of BLOCK_D; rows [n, d], other [d, m]."""
-    product = rows[:, :BLOCK_D] @ other[:BLOCK_D]
-    for start in range(BLOCK_D, rows.shape[1], BLOCK_D):
-        product.addmm_(rows[:, start : start + BLOCK_D], other[start : start + BLOCK_D])
-    return product
-
-
-def _chain_length(d_model: int) -> int:
-    """Roundings an element of :func:`_blocked_product` goes through, plus one for its operand."""
-    return min(d_model, BLOCK_D) + -(-d_model // BLOCK_D) + 1
 
 
 class _Rows(NamedTuple):
@@ -123,7 +110,7 @@ def _hold(rows: TokenRows, group: Group) -> _Rows:
 
 def _products(held: _Rows, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Both [n, tokens] for rows fp32 [n, d_model]."""
-    return _blocked_product(rows, held.x.T), _blocked_product(rows, held.y.T)
+    return blocked_product(rows, held.x.T), blocked_product(rows, held.y.T)
 
 
 def _reduced_blocks(
@@ -169,7 +156,7 @@ def _product_error(norms: Tensor, x: Tensor, y: Tensor, rows: _Rows) -> Tensor:
     each product and one of their fp64 sum.
     """
     tokens, d_model = rows.x.shape
-    relative = gamma(_chain_length(d_model), torch.float32) * norms  # [n] fp64
+    relative = gamma(chain_length(d_model), torch.float32) * norms  # [n] fp64
     flushed = d_model * SMALLEST_NORMAL[torch.float32] * (1 + norms)
     abs_x, abs_y = x.abs(), y.abs()
     x_by_y, x_sum = _weighted_sums(abs_x, rows.y_norms)
@@ -218,7 +205,7 @@ class QuadraticScorer:
         norm = torch.linalg.matrix_norm(scaled)
         lost = torch.linalg.matrix_norm(scaled - rounded.double())
         d_model = moments.shape[-1]
-        relative = gamma(_chain_length(d_model) + 2, torch.float32)
+        relative = gamma(chain_length(d_model) + 2, torch.float32)
         inverse = torch.tensor([1.0 / s for s in scales], dtype=torch.float64).to(moments.device)
         return cls(rounded, inverse, (relative * norm + lost) * inverse + accumulated)
 
@@ -226,7 +213,7 @@ class QuadraticScorer:
         """fp64 [B, n] for rows [n, d_model]."""
         rows = rows.float()
         per_moment = [
-            _blocked_product(rows, moment).mul_(rows).sum(1, dtype=torch.float64)
+            blocked_product(rows, moment).mul_(rows).sum(1, dtype=torch.float64)
             for moment in self.moments
         ]
         return torch.stack(per_moment) * self.scales[:, None]

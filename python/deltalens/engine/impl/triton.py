@@ -67,7 +67,7 @@ def _config(like: Tensor, dtype: torch.dtype) -> TileConfig:
     return tile_config(capability_of(like), dtype, aligned=aligned)
 
 
-def _dot_error(length: int, dtype: torch.dtype, parts: int) -> float:
+def dot_error(length: int, dtype: torch.dtype, parts: int) -> float:
     """Bound on |fl(x·y) − x·y| / Σ|x_j y_j| in the kernels, y the sum of its parts."""
     if dtype == _FP32:
         return gamma(length + 2, _FP32)
@@ -156,7 +156,7 @@ def _prepare_moment(
         else float(torch.linalg.matrix_norm(lost))
     )
     width = moment.shape[0]
-    relative = _dot_error(min(width, config.chain), dtype, parts)
+    relative = dot_error(min(width, config.chain), dtype, parts)
     column_blocks = -(-width // config.columns)
     sums = config.columns + column_blocks * (2 + -(-width // config.chain))
     relative += gamma(sums + 2, _FP32) * (1 + relative) * _PARTS_SLACK
@@ -212,7 +212,7 @@ class TokenScorer:
         tokens, d_model = acts.shape
         held = tokens_held(2 * parts * operand.itemsize * d_model)
         groups = HeldGroups(token_groups(tokens, held, segments), source.parts_of)
-        relative = _dot_error(d_model, operand, parts)
+        relative = dot_error(d_model, operand, parts)
         return cls(source, groups, reduction, _config(acts, operand), relative)
 
     def scores(self, rows: Tensor) -> Tensor:
