@@ -83,8 +83,11 @@ def warn_of_other_site(model: Any, site: int | str, sae: Any) -> None:
         )
 
 
-def load_baseline(text: str, model: Any, tokenizer: Any, site: Any, quiet: bool) -> Any:
-    """--baseline: the word zero, a saved baseline, or texts to average over now."""
+def load_baseline(
+    text: str, model: Any, tokenizer: Any, site: Any, quiet: bool, sae: Any = None
+) -> Any:
+    """--baseline: the word zero, a saved baseline, or texts to average over now, with the mean of
+    the latents of ``sae`` if one is given."""
     from deltalens.lm import resolve_site
     from deltalens.study import Baseline, mean_activation, read_texts
 
@@ -92,7 +95,9 @@ def load_baseline(text: str, model: Any, tokenizer: Any, site: Any, quiet: bool)
         return Baseline.zero(resolve_site(model, site).d_model)
     if Path(text).suffix == ".safetensors":
         return Baseline.load(text)
-    return mean_activation(model, tokenizer, read_texts(text), site=site, progress=not quiet)
+    return mean_activation(
+        model, tokenizer, read_texts(text), site=site, sae=sae, progress=not quiet
+    )
 
 
 def batch_options(args: argparse.Namespace) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deltalens.engine import CrossMoment, Decoder, TopLatents
+from deltalens.engine import Decoder, TopLatents
 from deltalens.engine.checks import check_k
 from deltalens.errors import InputError
 from deltalens.lm import Pair, Site, capture, resolve_site
@@ -24,9 +24,11 @@ from deltalens.study.attribution import Attribution
 from deltalens.study.baseline import Baseline, as_baseline, check_baseline
 from deltalens.study.effects import PairEffects, pair_effects, study_moment
 from deltalens.study.encode import encode_study
-from deltalens.study.latents import check_d_model, decoder_of, latent_rows, nonfinite_message, unit
+from deltalens.study.identity import vector_fingerprint
+from deltalens.study.latent_score import LatentScore, rank_by_latents
+from deltalens.study.latents import check_d_model, check_found, decoder_of, latent_rows, unit
 from deltalens.study.lens import lens
-from deltalens.study.options import Options, Ranking
+from deltalens.study.options import Options, Ranking, Score
 from deltalens.study.record import describe, run_settings
 from deltalens.study.row_store import RowStore
 from deltalens.study.run import is_complete, work_directory
@@ -41,7 +43,8 @@ def attribute(
     site: int | str | Site,
     baseline: Baseline | Tensor,
     k: int = 100,
-    normalize: bool = True,
+    score: Score = "direction",
+    normalize: bool | None = None,
     ranking: Ranking = "top",
     present_only: bool = False,
     loss: Loss = "sum",
@@ -60,8 +63,15 @@ def attribute(
     of mean-ablating latent i on a completion's log-loss ("Debugging misaligned completions with
     sparse-autoencoder latent attribution", OpenAI, December 2025).
 
+    With score="latent" latent i's own activation z takes the place of its direction's projection:
+    δ_i = −mean_t (g_t·r_{t,i})(z_{t,i} − z̄_i), with r_{t,i} what a unit of the latent writes (see
+    :func:`deltalens.latent_attribution`) and z̄ the baseline's mean of the latents
+    (:func:`mean_activation` with ``sae``), 0 with a zero baseline; ``presence`` is then the mean of
+    z − z̄. This needs an SAE that can be encoded with.
+
     decoder: a tensor [n_latents, d_model], a :class:`Decoder` or an SAE (``.W_dec``); baseline:
-    ā, :meth:`Baseline.zero` for none; normalize: unit rows; ranking: "top" (largest scores),
+    ā, :meth:`Baseline.zero` for none; normalize: unit rows, the default, for score="direction"
+    only; ranking: "top" (largest scores),
     "bottom" (most negative) or "abs"; present_only: only latents with positive presence, fewer
     than k if need be; loss, gradients, steps, batch_tokens as in :func:`~deltalens.lm.capture`;
     save_scores: keep every latent's score; metadata: entries to record beside the run's own.
@@ -75,8 +85,10 @@ def attribute(
     later, for NaN or infinity in activations, gradients or decoder rows, leaving nothing behind.
     """
     started = time.perf_counter()
+    if normalize is None:
+        normalize = score == "direction"
     options = Options(
-        k, normalize, ranking, present_only, loss, gradients, steps, save_scores, impl
+        k, normalize, ranking, present_only, loss, gradients, steps, save_scores, impl, score
     )
     study = _prepare(model, tokenizer, list(pairs), decoder, site, as_baseline(baseline), options)
     directory = None if run_dir is None else Path(run_dir)
@@ -86,7 +98,7 @@ def attribute(
         store = RowStore(work, study.pairs)
         _capture_missing(study, store, batch_tokens, progress)
         captured = time.perf_counter()
-        result = _rank(study, store)
+        result = _result(study, _rank(study, store, work))
         timings = {"capture_s": captured - started, "scan_s": time.perf_counter() - captured}
         result.metadata.update({**(metadata or {}), **result.metadata, "timings": timings})
         if directory is not None:
@@ -107,6 +119,7 @@ class _Study:
     baseline: Baseline
     options: Options
     settings: dict[str, Any]
+    by_latents: LatentScore | None  # for score="latent"
 
 
 def _prepare(
@@ -124,8 +137,13 @@ def _prepare(
     check_d_model(decoder, place.d_model, place.path)
     check_k(options.k, decoder.n_latents)
     encoded = encode_study(model, tokenizer, pairs)
+    by_latents = LatentScore.of(source, decoder, baseline) if options.score == "latent" else None
     settings = run_settings(model, encoded, source, decoder, place, baseline, options)
-    return _Study(model, tokenizer, pairs, source, decoder, place, baseline, options, settings)
+    if by_latents is not None and by_latents.mean is not None:
+        settings["fingerprints"]["latent_mean"] = vector_fingerprint(by_latents.mean)
+    return _Study(
+        model, tokenizer, pairs, source, decoder, place, baseline, options, settings, by_latents
+    )
 
 
 def _capture_missing(study: _Study, store: RowStore, batch_tokens: int, progress: bool) -> None:
@@ -149,18 +167,64 @@ def _capture_missing(study: _Study, store: RowStore, batch_tokens: int, progress
             bar.advance(len(shard))
 
 
-def _rank(study: _Study, store: RowStore) -> Attribution:
+@dataclass(frozen=True)
+class _Ranked:
+    """The top latents with what is known of them, fp64 [k] each."""
+
+    top: TopLatents
+    effects: PairEffects
+    push: Tensor
+    presence: Tensor
+    all_scores: Tensor | None
+
+
+def _rank(study: _Study, store: RowStore, work: Path) -> _Ranked:
+    rank = _by_direction if study.by_latents is None else _by_latents
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # non-finite rows, an error here
+        return rank(study, store, work)
+
+
+def _by_direction(study: _Study, store: RowStore, _: Path) -> _Ranked:
     mean, options = study.baseline.mean, study.options
     moment = study_moment(store, len(study.pairs), mean, _scan_device(study.site))
-    top = _scan(moment, study.decoder, options)
+    top = moment.topk(
+        study.decoder,
+        options.k,
+        largest=options.ranking != "bottom",
+        absolute=options.ranking == "abs",
+        present_only=options.present_only,
+        normalize=options.normalize,
+        impl=options.impl,
+    )
+    check_found(top)
     directions = latent_rows(study.decoder, top.latents)
     directions = unit(directions) if options.normalize else directions
-    effects = pair_effects(store, directions, mean)
+    every = None
+    if options.save_scores:
+        every = moment.scores(study.decoder, normalize=options.normalize, impl=options.impl).cpu()
+    return _Ranked(
+        top,
+        pair_effects(store, directions, mean),
+        directions @ moment.push_direction.cpu(),
+        directions @ moment.presence_direction.cpu(),
+        every,
+    )
+
+
+def _by_latents(study: _Study, store: RowStore, work: Path) -> _Ranked:
+    assert study.by_latents is not None
+    device = _scan_device(study.site)
+    return _Ranked(*rank_by_latents(study.by_latents, store, study.options, work, device))
+
+
+def _result(study: _Study, ranked: _Ranked) -> Attribution:
+    top, effects = ranked.top, ranked.effects
     return Attribution(
         latents=top.latents.cpu(),
         scores=top.scores.cpu(),
-        push=directions @ moment.push_direction.cpu(),
-        presence=directions @ moment.presence_direction.cpu(),
+        push=ranked.push,
+        presence=ranked.presence,
         positive=effects.positive.mean(0),
         negative=effects.negative.mean(0),
         stderr=effects.stderr,
@@ -170,33 +234,8 @@ def _rank(study: _Study, store: RowStore) -> Attribution:
         baseline=study.baseline,
         metadata=_metadata(study, effects, top.certified),
         lens=lens(study.model, study.tokenizer, study.decoder, top.latents),
-        all_scores=_all_scores(moment, study.decoder, options),
+        all_scores=ranked.all_scores,
     )
-
-
-def _scan(moment: CrossMoment, decoder: Decoder, options: Options) -> TopLatents:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # non-finite rows, an error here
-        top = moment.topk(
-            decoder,
-            options.k,
-            largest=options.ranking != "bottom",
-            absolute=options.ranking == "abs",
-            present_only=options.present_only,
-            normalize=options.normalize,
-            impl=options.impl,
-        )
-    if len(top.nonfinite):
-        raise InputError(nonfinite_message(top.nonfinite.tolist()))
-    if not len(top):
-        raise InputError("no latent is present above the baseline; rank without present_only")
-    return top
-
-
-def _all_scores(moment: CrossMoment, decoder: Decoder, options: Options) -> Tensor | None:
-    if not options.save_scores:
-        return None
-    return moment.scores(decoder, normalize=options.normalize, impl=options.impl).cpu()
 
 
 def _scan_device(site: Site) -> torch.device:
@@ -217,4 +256,5 @@ def _metadata(study: _Study, effects: PairEffects, certified: bool) -> dict[str,
         },
         "mean_losses": {"positive": positive, "negative": negative},
         "certified": certified,
+        **({} if study.by_latents is None else {"latent_score": study.by_latents.describe()}),
     }

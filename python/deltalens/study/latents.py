@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deltalens.engine import TopLatents
 from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.errors import InputError
 
@@ -65,3 +66,11 @@ def nonfinite_message(latents: Sequence[int]) -> str:
         f"{len(latents)} decoder rows hold NaN or infinity (latents {shown}); "
         "get an intact copy of the SAE"
     )
+
+
+def check_found(top: TopLatents) -> None:
+    """A scan met only finite rows, and ranked something."""
+    if len(top.nonfinite):
+        raise InputError(nonfinite_message(top.nonfinite.tolist()))
+    if not len(top):
+        raise InputError("no latent is present above the baseline; rank without present_only")

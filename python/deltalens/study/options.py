@@ -10,6 +10,7 @@ from deltalens.lm.capture import Gradients
 from deltalens.lm.forward import Loss
 
 Ranking = Literal["top", "bottom", "abs"]
+Score = Literal["direction", "latent"]
 
 
 @dataclass(frozen=True)
@@ -25,14 +26,22 @@ class Options:
     steps: int
     save_scores: bool
     impl: str
+    score: Score = "direction"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("ranking", Ranking), ("loss", Loss), ("gradients", Gradients)):
+        choices = {"ranking": Ranking, "loss": Loss, "gradients": Gradients, "score": Score}
+        for name, allowed in choices.items():
             value = getattr(self, name)
             if value not in get_args(allowed):
                 raise InputError(
                     f"{name} must be one of {', '.join(get_args(allowed))}, got {value!r}"
                 )
+
+        if self.score == "latent" and self.normalize:
+            raise InputError(
+                "normalize has no meaning with score='latent', whose latents write their decoder "
+                "rows as stored; leave it out"
+            )
 
     def as_dict(self) -> dict[str, Any]:
         return {**asdict(self), "tokens": "prompt"}

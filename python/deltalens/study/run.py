@@ -73,18 +73,25 @@ def _discard(directory: Path, work: Path) -> None:
         directory.rmdir()
 
 
-def _check_same(directory: Path, there: Settings, here: Settings) -> None:
+def differing(there: Settings, here: Settings) -> str:
+    """The options and fingerprints in which two settings differ, with both values; or nothing."""
     found, wanted = (
-        {**settings["options"], **settings["fingerprints"]} for settings in (there, here)
+        # Runs made before there was a choice of score say nothing of it.
+        {"score": "direction", **settings["options"], **settings["fingerprints"]}
+        for settings in (there, here)
     )
-    differing = [
+    return ", ".join(
         f"{name} ({_short(found.get(name))} there, {_short(wanted.get(name))} here)"
         for name in sorted({*found, *wanted})
         if found.get(name) != wanted.get(name)
-    ]
-    if differing:
+    )
+
+
+def _check_same(directory: Path, there: Settings, here: Settings) -> None:
+    differences = differing(there, here)
+    if differences:
         raise InputError(
-            f"{directory} holds a run with other settings: {', '.join(differing)}; "
+            f"{directory} holds a run with other settings: {differences}; "
             "choose another run directory or delete it"
         )
 

@@ -46,6 +46,12 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         required=True,
         help="a saved baseline (.safetensors), texts to average over now, or zero",
     )
+    group.add_argument(
+        "--score",
+        choices=("direction", "latent"),
+        default="direction",
+        help="what stands for a latent: its direction's projection, or its own activation",
+    )
     group.add_argument("-k", "--k", type=positive_int, help="latents to keep; default: 100, or all")
     group.add_argument("--ranking", choices=("top", "bottom", "abs"), default="top")
     group.add_argument(
@@ -89,9 +95,17 @@ def run(args: argparse.Namespace) -> None:
         pairs,
         sae,
         site=site,
-        baseline=load_baseline(args.baseline, model, tokenizer, site, args.quiet),
+        baseline=load_baseline(
+            args.baseline,
+            model,
+            tokenizer,
+            site,
+            args.quiet,
+            sae if args.score == "latent" else None,
+        ),
         k=args.k or min(DEFAULT_K, sae.W_dec.n_latents),
-        normalize=not args.no_normalize,
+        score=args.score,
+        normalize=False if args.no_normalize else None,
         ranking=args.ranking,
         present_only=args.present_only,
         loss=args.loss,
