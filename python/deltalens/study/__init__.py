@@ -7,6 +7,8 @@ from deltalens.study.attribution import Attribution
 from deltalens.study.baseline import Baseline
 from deltalens.study.check_sae import SAECheck, check_sae
 from deltalens.study.delta_activation import delta_activation, delta_activation_of_pairs
+from deltalens.study.examples import collect_examples
+from deltalens.study.examples_store import read_examples
 from deltalens.study.export import export
 from deltalens.study.lens import LatentLens, LensToken, lens
 from deltalens.study.mean_activation import mean_activation
@@ -28,12 +30,14 @@ __all__ = [
     "ablate",
     "attribute",
     "check_sae",
+    "collect_examples",
     "compare_ablation",
     "delta_activation",
     "delta_activation_of_pairs",
     "export",
     "lens",
     "mean_activation",
+    "read_examples",
     "read_pairs",
     "read_texts",
     "steer",

@@ -7,9 +7,21 @@ from deltalens.cli.commands import (
     check_sae,
     delta_activation,
     demo,
+    examples,
     export,
     lens,
     plan,
 )
 
-COMMANDS = (demo, baseline, attribute, ablate, delta_activation, export, lens, plan, check_sae)
+COMMANDS = (
+    demo,
+    baseline,
+    attribute,
+    ablate,
+    delta_activation,
+    examples,
+    export,
+    lens,
+    plan,
+    check_sae,
+)
