@@ -75,7 +75,15 @@ def forms(
     bias, mean = normal(n_latents, dtype=torch.float32), normal(n_latents, dtype=torch.float32)
     pre = W_enc.double() @ acts.double().sum(0).T + bias.double()[:, None]
     z = torch.where(pre > 0.5, pre, 0.0) - mean.double()[:, None]
-    scores = latent_attribution(W_dec, W_enc, grads, acts, bias=bias, mean=mean, threshold=0.5)
+    zeros = torch.zeros_like(bias)
+    scores = latent_attribution(
+        W_dec,
+        W_enc,
+        grads,
+        acts,
+        latents=torch.stack([zeros + 1, bias, 0.5 - bias, mean, zeros, zeros]),
+        tokens=torch.tensor([[-torch.inf], [0.0], [0.0]], device=bias.device).repeat(1, tokens),
+    ).scores
     # A pre-activation within rounding of the threshold may fall on either side.
     near = ((pre - 0.5).abs() < 1e-4 * pre.abs().max()).double() * 0.5
     slack = (x.abs() * near).sum(1)

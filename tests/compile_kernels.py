@@ -107,12 +107,12 @@ def token(
     return run("token_attribution", constants, types, arch, config)
 
 
-def latent(arch: int, dtype=HALF, parts=1, even=True) -> dict[str, Any]:
-    config = tile_config(arch, dtype, two_decoders=True)
+def latent(arch: int, dtype=HALF, parts=1, even=True, errors=True) -> dict[str, Any]:
+    config = tile_config(arch, dtype, two_decoders=True, errors=errors)
     constants = common(dtype, parts, even) | tile(config, "BLOCK_T")
-    constants |= {"REDUCTION": "sum", "ACTIVATION": "jumprelu", "EVEN_T": even}
+    constants |= {"REDUCTION": "sum", "ERRORS": errors, "EVEN_T": even}
     types = dict.fromkeys("DEGA", "*" + NAMES[dtype]) | {"TABLE": "*i32", "BOUNDS": "*i32"}
-    types |= dict.fromkeys(("OUT", "BIAS", "THRESHOLD", "MEAN"), "*fp32")
+    types |= dict.fromkeys(("OUT", "LATENTS", "TOKENS"), "*fp32") | {"rounding": "fp32"}
     return run("latent_attribution", constants, types, arch, config)
 
 
@@ -152,6 +152,8 @@ CASES = {
     "token, no squares": lambda arch: token(arch, squares=False),
     "token, fp32": lambda arch: token(arch, torch.float32),
     "latent": latent,
+    "latent, three parts": lambda arch: latent(arch, parts=3),
+    "latent, no errors": lambda arch: latent(arch, errors=False),
     "latent, fp32": lambda arch: latent(arch, torch.float32),
     "quadratic": quadratic,
     "quadratic, uneven": lambda arch: quadratic(arch, even=False),

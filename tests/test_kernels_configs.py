@@ -29,9 +29,11 @@ def test_consumer_chips_take_the_small_configurations(capability, family):
 
 
 @pytest.mark.parametrize(("capability", "dtype", "aligned"), CHOICES)
-@pytest.mark.parametrize("two_decoders", [False, True])
-def test_tiles_suit_the_kernels(capability, dtype, aligned, two_decoders):
-    config = tile_config(capability, dtype, aligned=aligned, two_decoders=two_decoders)
+@pytest.mark.parametrize(
+    "kernel", [{}, {"two_decoders": True}, {"two_decoders": True, "errors": True}]
+)
+def test_tiles_suit_the_kernels(capability, dtype, aligned, kernel):
+    config = tile_config(capability, dtype, aligned=aligned, **kernel)
     assert config.columns % config.depth == 0
     assert config.chain % config.depth == 0
     for size in (config.rows, config.columns, config.depth):

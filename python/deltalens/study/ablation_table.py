@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from deltalens.errors import InputError
 from deltalens.study.atomic import write_text
 from deltalens.study.attribution import Attribution
 from deltalens.study.latents import decoder_of, latent_rows
@@ -19,6 +20,11 @@ ABLATION_FILE = "ablation.csv"
 def first_order(attribution: Attribution, source: Any, count: int) -> Tensor:
     """The run's per-pair values [pairs, count] for unit directions, which is what is ablated."""
     values = attribution.per_pair[:, :count]
+    if attribution.metadata["options"].get("score") == "latent":
+        raise InputError(
+            "the run ranks by score='latent' but ablation replaces a direction's projection, which "
+            "the run says nothing of; ablate a run of score='direction'"
+        )
     if attribution.metadata["options"]["normalize"]:
         return values
     rows = latent_rows(decoder_of(source), attribution.latents[:count])
