@@ -63,9 +63,10 @@ class ExampleStore:
         return place, load_file(path)
 
     def save_if_due(self, place: Place, state: Mapping[str, np.ndarray]) -> None:
-        """Keep the state when the last time is long enough ago."""
+        """Keep the state when the last time is long enough ago; at 0 seconds always."""
         start = time.monotonic()
-        if start - self._saved < max(self._seconds, self._cost / _SAVING_SHARE):
+        least = max(self._seconds, self._cost / _SAVING_SHARE) if self._seconds else 0
+        if start - self._saved < least:
             return
         header = {"place": json.dumps(place), "settings": json.dumps(self._settings)}
         tensors = {name: torch.from_numpy(array) for name, array in state.items()}
@@ -140,13 +141,24 @@ def read_summary(directory: Path) -> dict[str, Any]:
 
 
 def read_examples(directory: str | Path) -> Iterator[dict[str, Any]]:
-    """The lines of a directory's ``latents.jsonl`` that have examples, as plain JSON values.
+    """The lines of a directory's ``latents.jsonl``, as plain JSON values, read as they are used.
 
-    Raises :class:`InputError` for a directory without finished examples.
+    Raises :class:`InputError` for a directory without finished examples, and at the end of a file
+    that has lost some.
     """
-    read_summary(Path(directory))
-    rows = parse_lines(Path(directory) / LATENTS_FILE, dict)
-    return (row for row in rows if "examples" in row)
+    return _complete_lines(Path(directory), read_summary(Path(directory)))
+
+
+def _complete_lines(directory: Path, summary: Settings) -> Iterator[dict[str, Any]]:
+    count = 0
+    for row in parse_lines(directory / LATENTS_FILE, dict):
+        count += "examples" in row
+        yield row
+    if count != summary["latents"]:
+        raise InputError(
+            f"{directory / LATENTS_FILE} has examples of {count} latents, not of "
+            f"{summary['latents']}; collect them again"
+        )
 
 
 def select_examples(directory: Path, latents: Sequence[int]) -> Iterator[dict[str, Any]]:
