@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import random
 import sys
 from dataclasses import replace
 
@@ -14,6 +15,9 @@ from safetensors.torch import save_file
 
 import deltalens
 from deltalens.errors import InputError
+from deltalens.lm import Pair
+from deltalens.organism import held_out_prompts, load_organism
+from deltalens.organism.grammar import answer
 from deltalens.study import Attribution, Baseline, attribute
 from deltalens.study.identity import decoder_fingerprint
 from study_tools import D_MODEL, SITE, make_model, make_pairs, rows_naively
@@ -244,3 +248,56 @@ def test_bad_input_is_one_line_and_leaves_nothing(model, pairs, sae, tmp_path, c
         attribute(model, None, pairs, **given, site=SITE, k=3, run_dir=tmp_path / "run")
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_transcoder_is_refused(model, pairs, sae):
+    sae, _ = sae
+    other = replace(sae.encoding, output_scale=2.0)
+    transcoder = replace(sae, read_encoding=lambda: other)
+    with pytest.raises(InputError, match="not a transcoder"):
+        attribute(
+            model, None, pairs, transcoder, site=SITE, baseline=Baseline.zero(D_MODEL),
+            score="latent", k=3,
+        )  # fmt: skip
+
+
+def test_on_the_organism():
+    """Its own SAE and prompts, z̄ measured on others, against autograd of one pair at a time."""
+    organism = load_organism()
+    assert organism.site == SITE
+    model, sae, tokenizer = organism.misaligned.double(), organism.sae, organism.tokenizer
+
+    def ids(text):
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+    def prompt_ids(prompt):
+        chat = {"tokenize": False, "add_generation_prompt": True}
+        return ids(tokenizer.apply_chat_template(prompt.messages, **chat))
+
+    draw = random.Random(0)
+    prompts = held_out_prompts(9, seed=1, tone="hostile")
+    pairs = [
+        Pair(prompt_ids(p), *(ids(answer(draw, p.domain, kind)) for kind in ("bad", "good")))
+        for p in prompts
+    ]
+    texts = [prompt_ids(p) for p in held_out_prompts(20, seed=2)]
+    baseline = deltalens.mean_activation(model, tokenizer, texts, site=SITE, sae=sae)
+    found = attribute(
+        model, tokenizer, pairs, sae, site=SITE, baseline=baseline, score="latent", k=10
+    )
+    W_enc, b_enc, W_dec, b_dec = (
+        sae.tensor(name).double() for name in ("W_enc", "b_enc", "W_dec", "b_dec")
+    )
+    per_pair = []
+    for pair in pairs:
+        acts, bad = rows_naively(model, pair.prompt, pair.positive)
+        _, good = rows_naively(model, pair.prompt, pair.negative)
+        u = (acts - b_dec) @ W_enc + b_enc
+        kept = u.topk(4, dim=1)
+        z = torch.zeros_like(u).scatter(1, kept.indices, kept.values.relu())
+        per_pair.append(-(((bad - good) @ W_dec.T) * (z - baseline.latent_mean)).mean(0))
+    scores = torch.stack(per_pair).mean(0)
+    assert found.latents.tolist() == scores.argsort(descending=True)[:10].tolist()
+    expected = scores[found.latents]
+    torch.testing.assert_close(found.scores.double(), expected, rtol=1e-4, atol=1e-7)
+    assert found.metadata["certified"] is True

@@ -21,6 +21,7 @@ from deltalens.engine.products import blocked_product, chain_length
 
 _PASS_BYTES = 48 << 20  # of one array [tokens, latents] or [tokens, k]
 _TILE_ROWS = 1024
+_CLOSE = 1 / 16  # of the worst rounding of a product, which is some hundred times the usual one
 _TIED_BEYOND = 16  # equal values beyond the last winner that are told apart by latent
 
 
@@ -29,8 +30,10 @@ class Thresholds:
     """Of groups of latents and tokens: a latent wins where its p exceeds ``value``, or where it
     equals that and the latent is not beyond ``last``.
 
-    value: fp64 [groups, tokens], exactly representable in fp32 where ``clear`` [tokens]: there
-    every p, in exact arithmetic, is on the same side of it as when computed in fp32.
+    value: fp64 [groups, tokens], in exact arithmetic between the last p that wins and the first
+    that does not, or equal to both. Where ``clear`` [tokens] it is between them, representable in
+    fp32, and they are far enough apart for fp32: by much more than products in fp32 usually are
+    off, if not by more than they can be.
     """
 
     value: Tensor
@@ -50,14 +53,20 @@ def token_thresholds(inputs: Tensor, W_enc: Decoder, gate: LatentGate) -> Thresh
     value = torch.empty(shape, dtype=torch.float64, device=device)
     last = torch.full(shape, -1, dtype=torch.int64, device=device)
     clear = torch.ones(tokens, dtype=torch.bool, device=device)
+    close = clear.clone()
     with exact_matmul():
         for part in _chunks(torch.arange(tokens, device=device), gate, torch.float32):
             for group in range(gate.groups):
                 value[group, part], sure = _by_fp32(inputs[part], W_enc, gate, group)
                 clear[part] &= sure
         for part in _chunks((~clear).nonzero()[:, 0], gate, torch.float64):
+            close[part] = False
             for group in range(gate.groups):
-                value[group, part], last[group, part] = _by_fp64(inputs[part], W_enc, gate, group)
+                value[group, part], last[group, part], apart = _by_fp64(
+                    inputs[part], W_enc, gate, group
+                )
+                close[part] |= ~apart
+    clear |= ~close
     return Thresholds(value, last, clear)
 
 
@@ -102,19 +111,26 @@ def _by_fp32(inputs: Tensor, W_enc: Decoder, gate: LatentGate, group: int) -> tu
         both = torch.cat([best, p], 1)
         best = both.topk(min(gate.keep + 1, both.shape[1]), dim=1).values
     highest, above, below = (best[:, at].double() for at in (0, -2, -1))
-    d_model = x.shape[1]
-    chain = gamma(chain_length(d_model) + 1, torch.float32)
-    largest = torch.maximum(highest.abs(), below.abs()).nan_to_num(posinf=0.0) + sizes.bias
-    error = chain * sizes.row * row_norms(x) + 8 * UNIT_ROUNDOFF[torch.float32] * largest
-    error = error * (1 + 2.0**-16) + 2.0**-100 * (1 + sizes.row)
+    error = _fp32_error(x, sizes, torch.maximum(highest.abs(), below.abs()))
     halfway = ((above + below) / 2).float().double()
     none_lost = below < -error  # whatever is open wins
     sure = (above - below > 4 * error) | none_lost
     return halfway.masked_fill(none_lost, -torch.inf), sure
 
 
-def _by_fp64(inputs: Tensor, W_enc: Decoder, gate: LatentGate, group: int) -> tuple[Tensor, Tensor]:
-    """Thresholds fp64 [tokens] of a group, and the last latents that win with as much.
+def _fp32_error(x: Tensor, sizes: _Sizes, largest: Tensor) -> Tensor:
+    """What p of magnitudes up to ``largest`` [tokens] may be off by in fp32, fp64 [tokens]."""
+    chain = gamma(chain_length(x.shape[1]) + 1, torch.float32)
+    magnitude = largest.nan_to_num(posinf=0.0) + sizes.bias
+    error = chain * sizes.row * row_norms(x) + 8 * UNIT_ROUNDOFF[torch.float32] * magnitude
+    return error * (1 + 2.0**-16) + 2.0**-100 * (1 + sizes.row)
+
+
+def _by_fp64(
+    inputs: Tensor, W_enc: Decoder, gate: LatentGate, group: int
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Thresholds fp64 [tokens] of a group, the last latents that win with as much, and where fp32
+    will do.
 
     Values that rounding may have made different, as those of equal encoder rows, count as equal.
     """
@@ -137,5 +153,8 @@ def _by_fp64(inputs: Tensor, W_enc: Decoder, gate: LatentGate, group: int) -> tu
     last = candidates.gather(1, winning[:, None] - 1)
     below = best[:, gate.keep, None]
     apart = value - below > 4 * rounding
-    value = torch.where(apart, (value + below) / 2, value)
-    return value[:, 0], last.masked_fill(apart, -1)[:, 0]
+    halfway = torch.where(apart, (value + below) / 2, value)[:, 0]
+    error = _fp32_error(x, sizes, torch.maximum(best[:, 0].abs(), below[:, 0].abs()))
+    enough = (value - below)[:, 0] > 4 * _CLOSE * error
+    halfway = torch.where(enough, halfway.float().double(), halfway)
+    return halfway, last.masked_fill(apart, -1)[:, 0], enough

@@ -43,10 +43,14 @@ class LatentScore:
         where it writes, and for a baseline without the mean of its latents.
         """
         encoding = as_sae(source).encoding
-        if encoding.W_enc.d_model != W_dec.d_model:
+        if (
+            encoding.W_enc.d_model != W_dec.d_model
+            or encoding.W_skip is not None
+            or encoding.output_scale is not None
+        ):
             raise InputError(
-                f"score='latent' needs an SAE that reads where it writes; this one reads "
-                f"{encoding.W_enc.d_model} dimensions and writes {W_dec.d_model}"
+                "score='latent' needs an SAE that writes where it reads, not a transcoder; for rows"
+                " of both places there is deltalens.latent_attribution"
             )
         mean = None if _is_zero(baseline) else baseline.latent_mean_of(source)
         return cls(W_dec, encoding, latent_gate(encoding, W_dec), mean)
