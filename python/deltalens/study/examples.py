@@ -73,7 +73,7 @@ def collect_examples(
     continues one that was cut, after the last state saved (every ``save_seconds``), and ends with
     the same files; a finished one is not repeated. Which windows are kept depends on the
     activations alone; those of most models differ in their last bits with ``batch_tokens``.
-    Memory: n_latents × windows × (16 + 8 × width) bytes and a tile, however long the corpus.
+    Memory: n_latents × windows × (24 + 8 × width) bytes and a tile, however long the corpus.
 
     Raises :class:`InputError` when ``out`` holds anything else, for texts without a token, and for
     what does not fit the model.
