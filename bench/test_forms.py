@@ -33,7 +33,7 @@ FEW = {name: CONTENDERS[name] for name in (BASELINE, "C++ token", "C++ quadratic
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_forms(benchmark, report, meter, shape):
     inputs = random_inputs(*shape)
-    rounds = 3 if shape[0] * shape[1] * shape[2] > 1e11 else 5
+    rounds = 2 if shape[0] * shape[1] * shape[2] > 1.5e11 else 5
     report(measure_shape(benchmark, meter, inputs, CONTENDERS, baseline=BASELINE, rounds=rounds))
 
 

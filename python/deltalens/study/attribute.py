@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from deltalens.engine import Decoder, TopLatents
 from deltalens.engine.checks import check_k
-from deltalens.errors import InputError
 from deltalens.lm import Pair, Site, capture, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.capture import Gradients
