@@ -88,7 +88,9 @@ def _targets(rows: list[Row]) -> Iterator[str]:
 
 
 def _latent(rows: list[Row]) -> Iterator[str]:
-    yield f'By the SAE\'s own activations (`score="latent"`), top-k included; {_machine(rows[0])}.\n'
+    yield (
+        f'By the SAE\'s own activations (`score="latent"`), top-k included; {_machine(rows[0])}.\n'
+    )
     for row in rows:
         row["shown"] = row["contender"] + row["form"].removeprefix("latent")
     yield from _each(rows)
