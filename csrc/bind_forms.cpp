@@ -79,6 +79,19 @@ Doubles norms_of(const py::array& rows, const std::string& level, int threads) {
     return norms;
 }
 
+Doubles dots_of(const py::array& rows, const Floats& vector, const std::string& level,
+                int threads) {
+    expect(vector.ndim() == 1 && vector.size() > 0, "vector must be [d_model]");
+    const Rows where = rows_of(rows, vector.shape(0));
+    const Kernels& kernels = chosen(level, false);
+    const float* with = vector.data();
+    Doubles dots(where.n);
+    double* to = dots.mutable_data();
+    const py::gil_scoped_release unlocked;
+    row_dots(kernels, where, vector.shape(0), with, threads, to);
+    return dots;
+}
+
 }  // namespace
 
 void bind_forms(py::module_& m) {
@@ -88,6 +101,9 @@ void bind_forms(py::module_& m) {
     m.def("row_norms", &norms_of, py::arg("rows"), py::arg("level"), py::arg("threads"),
           "Euclidean norms, float64 [n], of rows [n, d_model]: float32, float16, or bfloat16 as\n"
           "uint16.");
+
+    m.def("row_dots", &dots_of, py::arg("rows"), py::arg("vector").noconvert(), py::arg("level"),
+          py::arg("threads"), "float64 [n]: products of rows [n, d_model] with float32 [d_model].");
 
     py::class_<TokenForm>(m, "TokenForm",
                           "Reductions over t of (x_t . d_i)(y_t . d_i): fp32 products, fp64 sums.\n"

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <vector>
 
 #include "products.h"
 #include "threads.h"
@@ -49,24 +50,53 @@ bool Scan::run() const {
     return on_threads(std::min<std::int64_t>(threads, (rows.n + share - 1) / share), poll, work);
 }
 
-void row_norms(const Kernels& kernels, const Rows& rows, std::int64_t depth, int threads,
-               double* norms) {
+namespace {
+
+// take(row, first, block) of each block_columns numbers of each row, as fp32 padded with zeros.
+template <class Take>
+void each_block(const Kernels& kernels, const Rows& rows, std::int64_t depth, int threads,
+                const Take& take) {
     std::atomic<std::int64_t> next{0};
     const auto work = [&](const Stopped&) {
-        float row[block_columns];
+        float block[block_columns];
         for (std::int64_t r = next++; r < rows.n; r = next++) {
-            double squares = 0.0;
             for (std::int64_t first = 0; first < depth; first += block_columns) {
                 const std::int64_t n = std::min(block_columns, depth - first);
-                widen(kernels, rows, r, first, n, row);
-                std::fill(row + n, row + block_columns, 0.0f);
-                squares += kernels.dot(row, 2 * kernels.lanes, block_columns / (2 * kernels.lanes),
-                                       row);
+                widen(kernels, rows, r, first, n, block);
+                std::fill(block + n, block + block_columns, 0.0f);
+                take(r, first, block);
             }
-            norms[r] = std::sqrt(squares);
         }
     };
     on_threads(threads, [] { return false; }, work);
+}
+
+double dot(const Kernels& kernels, const float* a, const float* b) {
+    return kernels.dot(a, 2 * kernels.lanes, block_columns / (2 * kernels.lanes), b);
+}
+
+}  // namespace
+
+void row_norms(const Kernels& kernels, const Rows& rows, std::int64_t depth, int threads,
+               double* norms) {
+    std::fill_n(norms, rows.n, 0.0);
+    each_block(kernels, rows, depth, threads,
+               [&](std::int64_t row, std::int64_t, const float* block) {
+                   norms[row] += dot(kernels, block, block);
+               });
+    std::transform(norms, norms + rows.n, norms, [](double squares) { return std::sqrt(squares); });
+}
+
+void row_dots(const Kernels& kernels, const Rows& rows, std::int64_t depth, const float* vector,
+              int threads, double* dots) {
+    const std::int64_t blocks = (depth + block_columns - 1) / block_columns;
+    std::vector<float> padded(static_cast<std::size_t>(blocks * block_columns));
+    std::copy_n(vector, depth, padded.data());
+    std::fill_n(dots, rows.n, 0.0);
+    each_block(kernels, rows, depth, threads,
+               [&](std::int64_t row, std::int64_t first, const float* block) {
+                   dots[row] += dot(kernels, padded.data() + first, block);
+               });
 }
 
 }  // namespace deltalens

@@ -49,6 +49,10 @@ struct Scan {
 void row_norms(const Kernels& kernels, const Rows& rows, std::int64_t depth, int threads,
                double* norms);
 
+// Products [rows.n] of the rows with a vector [depth], exact in fp32 factors, summed in fp64.
+void row_dots(const Kernels& kernels, const Rows& rows, std::int64_t depth, const float* vector,
+              int threads, double* dots);
+
 // Numbers first … first + n - 1 of a row as fp32.
 void widen(const Kernels& kernels, const Rows& rows, std::int64_t row, std::int64_t first,
            std::int64_t n, float* out);

@@ -146,7 +146,14 @@ def wide_case(seed: int) -> Case:
     return random_case(1100, 1300, 20, seed=seed)
 
 
-HOSTILE = [cancelling_case, scaled_case, near_tie_case, extreme_case]
+def off_centre_case(seed: int) -> Case:
+    """Rows that have much in common, which rounding takes the same part of in each."""
+    case = random_case(1500, 128, 3000, seed=seed)
+    common = torch.randn(2, 128, generator=torch.Generator().manual_seed(seed))
+    return replace(case, acts=case.acts + 5 * common[0], grads=case.grads + 5 * common[1])
+
+
+HOSTILE = [cancelling_case, scaled_case, near_tie_case, extreme_case, off_centre_case]
 
 
 @screening
@@ -159,8 +166,10 @@ def test_intervals_of_the_screen_hold(form, make):
 
 @screening
 @forms
-def test_the_screen_leaves_few_candidates(form):
+@pytest.mark.parametrize("apart", [0.0, 5.0])
+def test_the_screen_leaves_few_candidates(form, apart):
     case = random_case(1500, 128, 20_000, dtype=torch.bfloat16)
+    case = replace(case, baseline=case.baseline + apart)
     scored = scorer_of(case, form, screen=True).scores_and_error(case.W_dec, norms_of(case.W_dec))
     lower, upper = scored.scores[0] - scored.error[0], scored.scores[0] + scored.error[0]
     kth = lower.topk(100).values[-1]
@@ -286,3 +295,13 @@ def test_a_scan_can_be_interrupted():
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert time.monotonic() - started < 10
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("n", "width"), [(1, 1), (5, 255), (40, 256), (33, 700)])
+def test_products_with_a_vector_are_summed_in_fp64(level, dtype, n, width):
+    generator = torch.Generator().manual_seed(n)
+    rows = torch.randn(n, width, generator=generator).to(dtype)
+    vector = torch.randn(width, generator=generator)
+    found = torch.from_numpy(EXTENSION.row_dots(as_array(rows), vector.numpy(), cpu_level(), 2))
+    torch.testing.assert_close(found, rows.double() @ vector.double(), rtol=1e-13, atol=1e-13)

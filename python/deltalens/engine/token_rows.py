@@ -45,6 +45,7 @@ class TokenRows:
     weights: Tensor  # fp64 [tokens]
     x_scale: float = 1.0
     y_scale: float = 1.0
+    centre: tuple[Tensor, Tensor] | None = None  # subtracted from scaled x and y; fp64 [d_model]
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -70,12 +71,24 @@ class TokenRows:
             x, y = xs[: part.stop - start], ys[: part.stop - start]
             x.copy_(self.grads[part]).mul_(self.weights[part, None]).mul_(-self.x_scale)
             y.copy_(self.acts[part]).sub_(self.baseline).mul_(self.y_scale)
+            if self.centre is not None:
+                x.sub_(self.centre[0])
+                y.sub_(self.centre[1])
             yield part, x, y
 
     def near_one(self) -> TokenRows:
         """The same, scaled so that the largest magnitudes of x and of y are near 1."""
         x, y = self.largest()
         return replace(self, x_scale=power_of_two_scale(x), y_scale=power_of_two_scale(y))
+
+    def centred(self) -> TokenRows:
+        """The same less its means over tokens in fp32, which are then the ``centre``."""
+        sums = torch.zeros(2, self.shape[1], dtype=torch.float64, device=self.acts.device)
+        for _, x, y in self.blocks():
+            sums[0] += x.sum(0)
+            sums[1] += y.sum(0)
+        of_x, of_y = (sums / self.shape[0]).float().double()
+        return replace(self, centre=(of_x, of_y))
 
     @property
     def unscale(self) -> float:

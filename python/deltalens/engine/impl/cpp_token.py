@@ -41,6 +41,10 @@ class TokenScorer:
     p_t|fl(y)| + |fl(x)|q_t + p_t·q_t. Here p_t = γ_n‖x_t‖‖d‖ + flushed: the kernels return
     Σ_t γ_n(‖x_t‖|fl(y)| + ‖y_t‖|fl(x)|), the rest is bounded by ‖d‖ and norms of the rows. The
     sum of the terms' bounds bounds every reduction; for a maximum, so does their maximum.
+
+    A screen holds x − x̄ and y − ȳ and adds R (x̄·d)(ȳ·d) in fp64: what all rows have in common
+    would be rounded alike in all of them, and add up. (The means are fp32 numbers, so Σ_t x_t − x̄
+    is not quite zero: at most u R ‖x̄‖, and in fp64 γ Σ_t ‖x_t‖, which ``rounding`` counts.)
     """
 
     groups: HeldGroups[Any]  # deltalens._cpu.TokenForm
@@ -52,6 +56,7 @@ class TokenScorer:
     norm_sum: float  # Σ_t ‖x_t‖ + ‖y_t‖
     norm_product: float  # Σ_t ‖x_t‖‖y_t‖, for a maximum the largest
     rounding: float  # what rounding x and y takes at most from a score, for a row of norm 1
+    centre: tuple[Tensor, Tensor] | None = None  # x̄, ȳ
 
     @classmethod
     def prepare(
@@ -70,6 +75,7 @@ class TokenScorer:
         A screen is for sums only: it bounds what rounding to bfloat16 does to their moment.
         """
         rows = TokenRows(acts, grads, baseline.double(), weights.double()).near_one()
+        rows = rows.centred() if screen else rows
         tokens, d_model = rows.shape
         held = tokens_held((4 if screen else 8) * d_model)
         relative = gamma(chain_length(d_model, screen), _FP32)
@@ -79,6 +85,8 @@ class TokenScorer:
         norm_product = float(products.max() if reduction == "max" else products.sum())
         # One rounding of each of x and y to fp32.
         rounding = 2.5 * UNIT_ROUNDOFF[_FP32] * norm_product + (_lost(rows) if screen else 0.0)
+        if rows.centre is not None:
+            rounding += _centre_rounding(rows.centre, x_norms, y_norms)
         return cls(
             HeldGroups(
                 token_groups(tokens, held, segments),
@@ -92,6 +100,7 @@ class TokenScorer:
             float(x_norms.sum() + y_norms.sum()),
             norm_product,
             rounding,
+            rows.centre,
         )
 
     def scores(self, rows: Tensor) -> Tensor:
@@ -132,7 +141,30 @@ class TokenScorer:
             found = form.scan(array, threads, slopes)
             return torch.stack([torch.from_numpy(each) for each in found[: 1 + slopes]])
 
-        return combine(self.groups.each(of_group), self.reduction)
+        totals = combine(self.groups.each(of_group), self.reduction)
+        if self.centre is not None:
+            totals[0] += self.tokens * _product_of_means(rows, self.centre)
+        return totals
+
+
+def _product_of_means(rows: Tensor, centre: tuple[Tensor, Tensor]) -> Tensor:
+    """(x̄·d)(ȳ·d), fp64 [n]."""
+    array, threads = as_array(rows), torch.get_num_threads()
+    of_x, of_y = (
+        torch.from_numpy(extension().row_dots(array, mean.float().numpy(), cpu_level(), threads))
+        for mean in centre
+    )
+    return of_x * of_y
+
+
+def _centre_rounding(centre: tuple[Tensor, Tensor], x_norms: Tensor, y_norms: Tensor) -> float:
+    """What the means' rounding and their product take at most from a score, for a row of norm 1."""
+    tokens, width = x_norms.shape[0], centre[0].shape[0]
+    of_x, of_y = (float(mean.norm()) for mean in centre)
+    sum_x, sum_y = (float(norms.sum()) for norms in (x_norms, y_norms))
+    relative = gamma(2 * width + tokens + 16, torch.float64)
+    summed = relative * ((sum_x + tokens * of_x) * of_y + of_x * (sum_y + tokens * of_y))
+    return 2 * (summed + 2 * UNIT_ROUNDOFF[_FP32] * tokens * of_x * of_y)
 
 
 def _packed(
