@@ -62,7 +62,7 @@ def test_token(benchmark, report, meter, inputs):
     contenders["C++ token, bf16 decoder"] = on_bfloat16(inputs.W_dec, contenders["C++ token"])
     shape = of_tokens(inputs, 4096)
     report(
-        measure_shape(benchmark, meter, shape, contenders, baseline="PyTorch, chunked", rounds=3)
+        measure_shape(benchmark, meter, shape, contenders, baseline="PyTorch, chunked", rounds=2)
     )
 
 
