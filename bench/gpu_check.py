@@ -12,6 +12,7 @@ from torch import Tensor
 import deltalens
 from deltalens.engine.impl import triton as triton_impl
 from deltalens.engine.tile import Scorer
+from deltalens.engine.token_rows import TokenRows
 from deltalens.kernels import (
     StreamingTopK,
     fold_symmetric,
@@ -147,14 +148,10 @@ def bounds() -> Iterator[Row]:
 def screen_of(form: str, acts: Tensor, grads: Tensor, dtype: torch.dtype) -> Scorer:
     tokens, d_model = acts.shape
     if form == "token":
-        return triton_impl.TokenScorer.prepare(
-            acts,
-            grads,
-            torch.zeros(d_model, device=DEVICE),
-            torch.full((tokens,), 1.0 / tokens, dtype=torch.float64, device=DEVICE),
-            dtype=dtype,
-            screen=True,
-        )
+        baseline = torch.zeros(d_model, dtype=torch.float64, device=DEVICE)
+        weights = torch.full((tokens,), 1.0 / tokens, dtype=torch.float64, device=DEVICE)
+        rows = TokenRows(acts, grads, baseline, weights)
+        return triton_impl.TokenScorer.prepare(rows, dtype=dtype, screen=True)
     moment = deltalens.CrossMoment(d_model, DEVICE)
     moment.add(acts, grads)
     rounding = torch.tensor([moment.rounding], dtype=torch.float64, device=DEVICE)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.extension import cpu_extension
+from deltalens.engine.token_rows import TokenRows
 
 FORMS = ("token", "quadratic")
 IMPLS = ("reference", "torch", *(["cpp"] if cpu_extension() else []))
@@ -26,6 +27,9 @@ class Case:
 
     def arguments(self) -> dict[str, Tensor]:
         return {"baseline": self.baseline, "weights": self.weights}
+
+    def rows(self) -> TokenRows:
+        return TokenRows(self.acts, self.grads, self.baseline.double(), self.weights.double())
 
     def exact(self) -> np.ndarray:
         """Scores in extended precision, [n_latents]."""

@@ -39,9 +39,7 @@ def level(request, monkeypatch):
 
 def scorer_of(case: Case, form: str, *, screen: bool = False):
     if form == "token":
-        return cpp_token.TokenScorer.prepare(
-            case.acts, case.grads, case.baseline, case.weights, screen=screen
-        )
+        return cpp_token.TokenScorer.prepare(case.rows(), screen=screen)
     moment = deltalens.CrossMoment(case.acts.shape[1])
     moment.add(case.acts, case.grads, **case.arguments())
     return cpp.QuadraticScorer.prepare(

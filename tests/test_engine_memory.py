@@ -97,13 +97,13 @@ def test_rows_are_folded_in_fp64_whatever_the_block():
     case = random_case(37, 1000, 1)
     rows = token_rows.TokenRows(
         case.acts, case.grads, case.baseline.double(), case.weights.double()
-    ).near_one()
+    ).near_one
     x, y = rows.in_fp32(slice(5, 30))
     folded_x = -case.weights[5:30, None].double() * case.grads[5:30].double()
     folded_y = case.acts[5:30].double() - case.baseline.double()
     assert torch.equal(x, (folded_x * rows.x_scale).float())
     assert torch.equal(y, (folded_y * rows.y_scale).float())
-    small = replace(rows, acts=rows.acts * 0, baseline=rows.baseline * 0).near_one()
+    small = replace(rows, acts=rows.acts * 0, baseline=rows.baseline * 0).near_one
     assert small.y_scale == 1.0
     assert [bool(0.5 <= largest <= 2) for largest in rows.largest()] == [True, True]
 

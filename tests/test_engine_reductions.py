@@ -124,18 +124,18 @@ def test_bounds_hold_for_every_reduction(impl_name, groups, reduction):
 
 
 def _scorer(impl: str, case: Case, reduction: str):
-    given = case.acts, case.grads, case.baseline, case.weights
+    rows = case.rows()
     if impl == "torch":
         from deltalens.engine.impl import torch as torch_impl
 
-        return torch_impl.TokenScorer.prepare(*given, reduction=reduction)
+        return torch_impl.TokenScorer.prepare(rows, reduction=reduction)
     if impl == "cpp":
         from deltalens.engine.impl import cpp_token
 
-        return cpp_token.TokenScorer.prepare(*given, reduction=reduction)
+        return cpp_token.TokenScorer.prepare(rows, reduction=reduction)
     from deltalens.engine.impl import triton as triton_impl
 
-    return triton_impl.TokenScorer.prepare(*given, dtype=torch.float32, reduction=reduction)
+    return triton_impl.TokenScorer.prepare(rows, dtype=torch.float32, reduction=reduction)
 
 
 @pytest.mark.skipif(cpu_extension() is None, reason="deltalens._cpu was not built")

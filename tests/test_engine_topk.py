@@ -151,7 +151,7 @@ def test_error_intervals_of_the_scan_contain_the_exact_scores(form):
 
     case = cancelling_case(0)
     if form == "token":
-        scorer = torch_impl.TokenScorer.prepare(case.acts, case.grads, case.baseline, case.weights)
+        scorer = torch_impl.TokenScorer.prepare(case.rows())
     else:
         moment = deltalens.CrossMoment(90)
         moment.add(case.acts, case.grads, **case.arguments())

@@ -12,6 +12,7 @@ import deltalens
 from deltalens.engine.impl import triton as triton_impl
 from deltalens.engine.impl.triton_operands import spectral_norm
 from deltalens.engine.implementations import choose_impl
+from deltalens.engine.token_rows import TokenRows
 from engine_oracle import FORMS, Case, brute_force_topk, random_case
 from kernel_oracle import DEVICE, DTYPES
 from test_engine_topk import cancelling_case, near_tie_case, scaled_case
@@ -32,7 +33,8 @@ def scorer_of(case: Case, form: str, *, screen: bool):
     given = on_device(case)
     W_dec = given.pop("W_dec")
     if form == "token":
-        return triton_impl.TokenScorer.prepare(**given, dtype=W_dec.dtype, screen=screen)
+        given = given | {name: given[name].double() for name in ("baseline", "weights")}
+        return triton_impl.TokenScorer.prepare(TokenRows(**given), dtype=W_dec.dtype, screen=screen)
     moment = deltalens.CrossMoment(W_dec.shape[1], DEVICE)
     moment.add(**given)
     rounding = torch.tensor([moment.rounding], dtype=torch.float64, device=DEVICE)

@@ -115,7 +115,6 @@ def token_problem(
 
     segments: offsets into the tokens, for statistics over them.
     """
-    given = acts, grads, baseline, weights
     source = TokenRows(acts, grads, baseline.double(), weights.double())
     exact = ExactTokens(source, reduction, segments)
     impl = choose_impl(impl, acts.device)
@@ -124,16 +123,16 @@ def token_problem(
     options: dict[str, Any] = {"reduction": reduction, "segments": segments}
     scorer: Callable[[], Scorer] = partial(ExactTokens, source, reduction, segments)
     if impl == "torch":
-        scorer = partial(torch_impl.TokenScorer.prepare, *given, **options)
+        scorer = partial(torch_impl.TokenScorer.prepare, source, **options)
     elif impl == "cpp":
-        scorer = partial(CppTokenScorer.prepare, *given, **options)
+        scorer = partial(CppTokenScorer.prepare, source, **options)
         if reduction == "sum" and cpp_impl.token_screen_pays(W_dec, tokens=acts.shape[0]):
             screen = partial(scorer, screen=True)
     elif impl == "triton":
         from deltalens.engine.impl import triton as triton_impl
 
         norms = triton_impl.row_norms
-        scorer = partial(triton_impl.TokenScorer.prepare, *given, dtype=W_dec.dtype, **options)
+        scorer = partial(triton_impl.TokenScorer.prepare, source, dtype=W_dec.dtype, **options)
         if reduction == "sum" and triton_impl.screen_pays(W_dec):
             screen = partial(scorer, screen=True)
     return Problem(

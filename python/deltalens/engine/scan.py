@@ -21,6 +21,7 @@ from deltalens.engine.tile import Scorer, SegmentScorer, TileScores
 from deltalens.engine.upload import device_tiles
 
 _RESCORE_ROWS = 512
+_NARROWED_BYTES = 64 << 20
 _PRESENCE_ROWS = 8192
 
 
@@ -135,8 +136,12 @@ def _narrow(
 ) -> tuple[Tensor, bool]:
     """Those of a screen's candidates that the scorer leaves."""
     band = Band(k)
-    for start in range(0, latents.shape[0], _RESCORE_ROWS):
-        rows = gather_rows(problem.decoder, latents[start : start + _RESCORE_ROWS])
+    decoder = problem.decoder
+    # Few tiles, because a scorer may prepare its tokens again for each.
+    most = _NARROWED_BYTES // (decoder.d_model * decoder.dtype.itemsize)
+    size = max(_RESCORE_ROWS, min(problem.tile_rows, most))
+    for start in range(0, latents.shape[0], size):
+        rows = gather_rows(decoder, latents[start : start + size])
         tile = _tile(problem, start, rows)
         lower, upper = _intervals(problem, scorer, tile, ranking, normalize)
         band.push(lower[query : query + 1], upper[query : query + 1], start)

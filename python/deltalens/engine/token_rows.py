@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
 from typing import Generic, NamedTuple, TypeVar
 
@@ -76,6 +77,7 @@ class TokenRows:
                 y.sub_(self.centre[1])
             yield part, x, y
 
+    @cached_property
     def near_one(self) -> TokenRows:
         """The same, scaled so that the largest magnitudes of x and of y are near 1."""
         x, y = self.largest()

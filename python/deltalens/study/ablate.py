@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deltalens.engine.decoder import Decoder
+from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.errors import InputError
 from deltalens.lm import Pair, RowBatch, Site, TokenRow, completion_losses, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
@@ -18,7 +18,7 @@ from deltalens.lm.forward import Loss
 from deltalens.lm.losses import Edit
 from deltalens.study.baseline import Baseline, as_baseline, check_baseline
 from deltalens.study.encode import encode_study
-from deltalens.study.latents import check_d_model, decoder_of, latent_rows, unit
+from deltalens.study.latents import check_d_model, latent_rows, unit
 
 
 def ablate(
@@ -48,7 +48,7 @@ def ablate(
     place = resolve_site(model, site)
     baseline = as_baseline(baseline)
     check_baseline(baseline, place.d_model, place.path)
-    decoder = decoder_of(decoder)
+    decoder = as_decoder(decoder)
     check_d_model(decoder, place.d_model, place.path)
     units = unit(latent_rows(decoder, latents))
     encoded = encode_study(model, tokenizer, pairs)

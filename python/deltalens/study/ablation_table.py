@@ -9,10 +9,11 @@ from typing import Any
 
 from torch import Tensor
 
+from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
 from deltalens.study.atomic import write_text
 from deltalens.study.attribution import Attribution
-from deltalens.study.latents import decoder_of, latent_rows
+from deltalens.study.latents import latent_rows
 
 ABLATION_FILE = "ablation.csv"
 
@@ -27,7 +28,7 @@ def first_order(attribution: Attribution, source: Any, count: int) -> Tensor:
         )
     if attribution.metadata["options"]["normalize"]:
         return values
-    rows = latent_rows(decoder_of(source), attribution.latents[:count])
+    rows = latent_rows(as_decoder(source), attribution.latents[:count])
     return values / rows.square().sum(1)
 
 

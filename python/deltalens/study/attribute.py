@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from deltalens.engine import Decoder, TopLatents
 from deltalens.engine.checks import check_k
+from deltalens.engine.decoder import as_decoder
 from deltalens.lm import Pair, Site, capture, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.capture import Gradients
@@ -25,7 +26,7 @@ from deltalens.study.effects import PairEffects, pair_effects, study_moment
 from deltalens.study.encode import encode_study
 from deltalens.study.identity import vector_fingerprint
 from deltalens.study.latent_score import LatentScore, rank_by_latents
-from deltalens.study.latents import check_d_model, check_found, decoder_of, latent_rows, unit
+from deltalens.study.latents import check_d_model, check_found, latent_rows, unit
 from deltalens.study.lens import lens
 from deltalens.study.options import Options, Ranking, Score
 from deltalens.study.record import describe, run_settings
@@ -132,7 +133,7 @@ def _prepare(
 ) -> _Study:
     place = resolve_site(model, site)
     check_baseline(baseline, place.d_model, place.path)
-    decoder = decoder_of(source)
+    decoder = as_decoder(source)
     check_d_model(decoder, place.d_model, place.path)
     check_k(options.k, decoder.n_latents)
     encoded = encode_study(model, tokenizer, pairs)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
 from deltalens.lm import Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
@@ -33,7 +34,7 @@ from deltalens.study.examples_options import ExampleOptions
 from deltalens.study.examples_store import ExampleStore, read_summary
 from deltalens.study.identity import decoder_fingerprint, model_fingerprint, model_name
 from deltalens.study.latent_means import encoder_at
-from deltalens.study.latents import decoder_of, latent_indices
+from deltalens.study.latents import latent_indices
 from deltalens.study.lens import lens
 from deltalens.study.pair_row import Prompt
 from deltalens.study.texts import Texts
@@ -220,7 +221,7 @@ def _settings(
         "fingerprints": {
             "model": model_fingerprint(model),
             "tokenizer": _tokenizer_fingerprint(tokenizer),
-            "sae": decoder_fingerprint(sae, decoder_of(sae)),
+            "sae": decoder_fingerprint(sae, as_decoder(sae)),
             "texts": texts.sha256 if isinstance(texts, Texts) else _digest(list(texts)),
         },
     }

@@ -14,10 +14,11 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
+from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
 from deltalens.study.atomic import complete_file, write_tensors, write_text
 from deltalens.study.attribution import COLUMNS, Attribution
-from deltalens.study.latents import check_d_model, decoder_of, latent_rows, unit
+from deltalens.study.latents import check_d_model, latent_rows, unit
 
 Format = Literal["csv", "safetensors", "neuronpedia", "gguf"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -118,7 +119,7 @@ def _units(result: Attribution, places: list[int], decoder: Any) -> Tensor:
     """Unit decoder rows, fp64 [k, d_model]."""
     if decoder is None:
         raise InputError("directions need the decoder; give the SAE of the run")
-    rows = decoder_of(decoder)
+    rows = as_decoder(decoder)
     site = result.metadata["site"]
     check_d_model(rows, site["d_model"], site["path"])
     return unit(latent_rows(rows, result.latents[places]))

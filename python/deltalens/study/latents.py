@@ -3,22 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from deltalens.engine import TopLatents
-from deltalens.engine.decoder import Decoder, as_decoder
+from deltalens.engine.decoder import Decoder, gather_rows
 from deltalens.errors import InputError
-
-
-def decoder_of(source: Any) -> Decoder:
-    """The decoder of a tensor [n_latents, d_model], a :class:`Decoder` or an SAE (``W_dec``).
-
-    An SAE may be one of ours or another library's object, such as SAELens's.
-    """
-    return as_decoder(source)
 
 
 def check_d_model(decoder: Decoder, d_model: int, site: str) -> None:
@@ -47,7 +38,7 @@ def latent_rows(decoder: Decoder, latents: Tensor | Sequence[int]) -> Tensor:
     Raises :class:`InputError` for an index outside the dictionary or a non-finite row.
     """
     indices = latent_indices(latents, decoder.n_latents)
-    rows = torch.cat([decoder.rows(latent, latent + 1).cpu().double() for latent in indices])
+    rows = gather_rows(decoder, torch.tensor(indices)).cpu().double()
     broken = [latent for latent, row in zip(indices, rows, strict=True) if not row.isfinite().all()]
     if broken:
         raise InputError(nonfinite_message(broken))

@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from deltalens.engine.decoder import Decoder
+from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.errors import InputError
-from deltalens.study.latents import check_d_model, decoder_of, latent_rows, unit
+from deltalens.study.latents import check_d_model, latent_rows, unit
 
 VOCABULARY_TILE = 8192
 
@@ -49,7 +49,7 @@ def lens(
     :class:`InputError` for a decoder of another width or a latent it does not have.
     """
     unembedding = _unembedding(model)
-    decoder = decoder_of(decoder)
+    decoder = as_decoder(decoder)
     check_d_model(decoder, unembedding.shape[1], "the unembedding")
     if tokenizer is not None:
         unembedding = unembedding[: len(tokenizer)]

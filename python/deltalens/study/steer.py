@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deltalens.engine import Decoder
+from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.errors import InputError
 from deltalens.lm import Site, activations, find_bos, resolve_site, sample
 from deltalens.lm.progress import Progress
 from deltalens.study.encode import encode_prompt
-from deltalens.study.latents import check_d_model, decoder_of, latent_rows, unit
+from deltalens.study.latents import check_d_model, latent_rows, unit
 from deltalens.study.pair_row import Prompt
 
 _ROWS = 1024  # generated between two writes to disk
@@ -85,7 +85,7 @@ def steer(
     :class:`InputError` when ``out`` holds another trial.
     """
     place = resolve_site(model, site)
-    decoder = decoder_of(decoder)
+    decoder = as_decoder(decoder)
     check_d_model(decoder, place.d_model, place.path)
     ids = _encode(model, tokenizer, prompts)
     added = _directions(decoder, conditions, place.d_model, norm)

@@ -61,21 +61,17 @@ class TokenScorer:
     @classmethod
     def prepare(
         cls,
-        acts: Tensor,
-        grads: Tensor,
-        baseline: Tensor,
-        weights: Tensor,
+        source: TokenRows,
         *,
         screen: bool = False,
         reduction: str = "sum",
         segments: Sequence[int] | None = None,
     ) -> TokenScorer:
-        """Fold weights and baseline into the rows (fp64, then one rounding to fp32).
+        """Hold the folded rows in fp32, one rounding, or in a screen in bfloat16.
 
         A screen is for sums only: it bounds what rounding to bfloat16 does to their moment.
         """
-        rows = TokenRows(acts, grads, baseline.double(), weights.double()).near_one()
-        rows = rows.centred() if screen else rows
+        rows = source.near_one.centred() if screen else source.near_one
         tokens, d_model = rows.shape
         held = tokens_held((4 if screen else 8) * d_model)
         relative = gamma(chain_length(d_model, screen), _FP32)

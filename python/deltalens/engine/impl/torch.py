@@ -60,16 +60,13 @@ class TokenScorer:
     @classmethod
     def prepare(
         cls,
-        acts: Tensor,
-        grads: Tensor,
-        baseline: Tensor,
-        weights: Tensor,
+        source: TokenRows,
         *,
         reduction: str = "sum",
         segments: Sequence[int] | None = None,
     ) -> TokenScorer:
-        """Fold weights and baseline into the rows (fp64, then one rounding to fp32)."""
-        rows = TokenRows(acts, grads, baseline.double(), weights.double()).near_one()
+        """Hold the folded rows in fp32: one rounding."""
+        rows = source.near_one
         tokens, d_model = rows.shape
         groups = token_groups(tokens, tokens_held(8 * d_model), segments)
         return cls(HeldGroups(groups, partial(_hold, rows)), rows.unscale, reduction)

@@ -36,6 +36,7 @@ from deltalens.engine.tile import TileScores
 from deltalens.engine.token_rows import (
     Group,
     HeldGroups,
+    TokenRows,
     collect_segments,
     token_groups,
     tokens_held,
@@ -184,36 +185,27 @@ class TokenScorer:
     @classmethod
     def prepare(
         cls,
-        acts: Tensor,
-        grads: Tensor,
-        baseline: Tensor,
-        weights: Tensor,
+        source: TokenRows,
         *,
         dtype: torch.dtype,
         screen: bool = False,
         reduction: str = "sum",
         segments: Sequence[int] | None = None,
     ) -> TokenScorer:
-        """Fold weights and baseline into the rows, for decoder rows of ``dtype``.
+        """Hold the folded rows in parts, for decoder rows of ``dtype``.
 
         A screen is for sums only: it bounds what rounding does to their moment.
         """
         operand = operand_dtype(dtype, screen=screen)
         parts = part_count(operand, screen=screen)
-        source = RoundedRows.measure(
-            acts,
-            grads,
-            baseline,
-            weights,
-            dtype=operand,
-            parts=parts,
-            rows_rounded=operand != dtype,
+        rounded = RoundedRows.measure(
+            source, dtype=operand, parts=parts, rows_rounded=operand != dtype
         )
-        tokens, d_model = acts.shape
+        tokens, d_model = source.shape
         held = tokens_held(2 * parts * operand.itemsize * d_model)
-        groups = HeldGroups(token_groups(tokens, held, segments), source.parts_of)
+        groups = HeldGroups(token_groups(tokens, held, segments), rounded.parts_of)
         relative = dot_error(d_model, operand, parts)
-        return cls(source, groups, reduction, _config(acts, operand), relative)
+        return cls(rounded, groups, reduction, _config(source.acts, operand), relative)
 
     def scores(self, rows: Tensor) -> Tensor:
         """fp64 [1, n] for rows [n, d_model]."""

@@ -109,10 +109,7 @@ class RoundedRows:
     @classmethod
     def measure(
         cls,
-        acts: Tensor,
-        grads: Tensor,
-        baseline: Tensor,
-        weights: Tensor,
+        source: TokenRows,
         *,
         dtype: torch.dtype,
         parts: int,
@@ -120,8 +117,8 @@ class RoundedRows:
     ) -> RoundedRows:
         """``rows_rounded``: whether the moment's own norm is needed because decoder rows will be
         rounded too."""
-        rows = _scaled(TokenRows(acts, grads, baseline.double(), weights.double()), dtype)
-        whole, lost = _MomentNorm(acts), _MomentNorm(acts)
+        rows = _scaled(source, dtype)
+        whole, lost = _MomentNorm(rows.acts), _MomentNorm(rows.acts)
         by_norms = x_square = y_square = 0.0
         for _, x, y in rows.blocks(elements=_BLOCK_ELEMENTS):
             x_held = split_parts(x, dtype, parts).double().sum(0)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.sae.checkpoint import SAE
-from deltalens.sae.encoding import Encoding, Gated, ReLU, Threshold, TopK
+from deltalens.sae.encoding import Activation, Encoding, Gated, ReLU, Threshold, TopK
 from deltalens.sae.files import open_tensors
 from deltalens.sae.formats.layout import (
     count,
@@ -104,24 +105,13 @@ def _columns(weights: TensorFile, W_dec: StoredDecoder) -> EncoderRows:
 
 
 def _auto_encoder(weights: TensorFile, W_dec: StoredDecoder) -> Encoding:
-    return Encoding(
-        W_enc=_linear(weights, W_dec),
-        b_enc=vector(weights, "encoder.bias", W_dec.n_latents),
-        b_dec=vector(weights, "bias", W_dec.d_model),
-        activation=ReLU(),
-        subtract_b_dec=True,
-        rescale_by_decoder_norm=True,
-    )
+    encoding = _by_rows(weights, W_dec, ReLU(), b_dec="bias")
+    return replace(encoding, rescale_by_decoder_norm=True)
 
 
 def _auto_encoder_new(weights: TensorFile, W_dec: StoredDecoder) -> Encoding:
-    return Encoding(
-        W_enc=_linear(weights, W_dec),
-        b_enc=vector(weights, "encoder.bias", W_dec.n_latents),
-        b_dec=vector(weights, "decoder.bias", W_dec.d_model),
-        activation=ReLU(),
-        subtract_b_dec=False,
-    )
+    encoding = _by_rows(weights, W_dec, ReLU(), b_dec="decoder.bias")
+    return replace(encoding, subtract_b_dec=False)
 
 
 def _gated(weights: TensorFile, W_dec: StoredDecoder) -> Encoding:
@@ -139,42 +129,41 @@ def _gated(weights: TensorFile, W_dec: StoredDecoder) -> Encoding:
 
 def _topk(weights: TensorFile, W_dec: StoredDecoder) -> Encoding:
     k = {"k": weights.get("k").read().reshape(-1).tolist()[0]}
-    return Encoding(
-        W_enc=_linear(weights, W_dec),
-        b_enc=vector(weights, "encoder.bias", W_dec.n_latents),
-        b_dec=vector(weights, "b_dec", W_dec.d_model),
-        activation=TopK(count(k, "k", weights.path, W_dec.n_latents)),
-        subtract_b_dec=True,
-    )
+    return _by_rows(weights, W_dec, TopK(count(k, "k", weights.path, W_dec.n_latents)))
 
 
 def _batch_topk(weights: TensorFile, W_dec: StoredDecoder) -> Encoding:
-    return Encoding(
-        W_enc=_linear(weights, W_dec),
-        b_enc=vector(weights, "encoder.bias", W_dec.n_latents),
-        b_dec=vector(weights, "b_dec", W_dec.d_model),
-        activation=Threshold(_trained_threshold(weights, W_dec)),
-        subtract_b_dec=True,
-    )
+    return _by_rows(weights, W_dec, Threshold(_trained_threshold(weights, W_dec)))
 
 
 def _matryoshka(weights: TensorFile, W_dec: StoredDecoder) -> Encoding:
+    return _by_columns(weights, W_dec, Threshold(_trained_threshold(weights, W_dec)))
+
+
+def _jump_relu(weights: TensorFile, W_dec: StoredDecoder) -> Encoding:
+    found = Threshold(threshold(weights, "threshold", W_dec.n_latents))
+    return replace(_by_columns(weights, W_dec, found), subtract_b_dec=False)
+
+
+def _by_rows(
+    weights: TensorFile, W_dec: StoredDecoder, activation: Activation, b_dec: str = "b_dec"
+) -> Encoding:
     return Encoding(
-        W_enc=_columns(weights, W_dec),
-        b_enc=vector(weights, "b_enc", W_dec.n_latents),
-        b_dec=vector(weights, "b_dec", W_dec.d_model),
-        activation=Threshold(_trained_threshold(weights, W_dec)),
+        W_enc=_linear(weights, W_dec),
+        b_enc=vector(weights, "encoder.bias", W_dec.n_latents),
+        b_dec=vector(weights, b_dec, W_dec.d_model),
+        activation=activation,
         subtract_b_dec=True,
     )
 
 
-def _jump_relu(weights: TensorFile, W_dec: StoredDecoder) -> Encoding:
+def _by_columns(weights: TensorFile, W_dec: StoredDecoder, activation: Activation) -> Encoding:
     return Encoding(
         W_enc=_columns(weights, W_dec),
         b_enc=vector(weights, "b_enc", W_dec.n_latents),
         b_dec=vector(weights, "b_dec", W_dec.d_model),
-        activation=Threshold(threshold(weights, "threshold", W_dec.n_latents)),
-        subtract_b_dec=False,
+        activation=activation,
+        subtract_b_dec=True,
     )
 
 
