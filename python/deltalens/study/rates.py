@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from deltalens.errors import InputError
+from deltalens.judge import Outcome
 
 Z_95 = 1.959963984540054
 
@@ -40,6 +41,54 @@ class Rate:
     def __str__(self) -> str:
         low, high = self.interval
         return f"{self.value:.1%} [{low:.1%}, {high:.1%}] of {self.n}"
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How the samples of one condition were graded.
+
+    shown, absent: by each sample's last attempt. incoherent, evasive, unparsable: by its first
+    one, so that sampling again does not hide them. Of ``samples`` samples.
+    """
+
+    shown: int = 0
+    absent: int = 0
+    incoherent: int = 0
+    evasive: int = 0
+    unparsable: int = 0
+    samples: int = 0
+
+    @classmethod
+    def count(cls, first: Iterable[Outcome], last: Iterable[Outcome] | None = None) -> Tally:
+        """From the outcomes of the samples' first and last attempts; the same where none is
+        sampled again."""
+        first = list(first)
+        last = first if last is None else list(last)
+        if len(first) != len(last):
+            raise InputError(f"{len(first)} first and {len(last)} last attempts do not match")
+        return cls(
+            shown=last.count("shown"),
+            absent=last.count("absent"),
+            incoherent=first.count("incoherent"),
+            evasive=first.count("evasive"),
+            unparsable=first.count("unparsable"),
+            samples=len(first),
+        )
+
+    @property
+    def behaviour(self) -> Rate:
+        """Samples that show the behaviour among those that could be graded."""
+        return Rate(self.shown, self.shown + self.absent)
+
+    @property
+    def incoherence(self) -> Rate:
+        """Strict: incoherent first attempts among all."""
+        return Rate(self.incoherent, self.samples)
+
+    @property
+    def loose_incoherence(self) -> Rate:
+        """Incoherent or evasive first attempts among all."""
+        return Rate(self.incoherent + self.evasive, self.samples)
 
 
 @dataclass(frozen=True)
