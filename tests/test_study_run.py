@@ -26,6 +26,8 @@ FILES = {
     "metadata.json",
     "pairs.jsonl",
     "per_pair.safetensors",
+    "per_token.safetensors",
+    "tokens.jsonl",
 }
 TENSORS = ("latents", "scores", "push", "presence", "positive", "negative", "stderr")
 TENSORS += ("error_bound", "per_pair")
@@ -93,6 +95,8 @@ def assert_same(found: Attribution, expected: Attribution) -> None:
         assert torch.equal(one, other), name
     assert found.pairs == expected.pairs
     assert found.lens == expected.lens
+    assert found.token_effects.tokens == expected.token_effects.tokens
+    assert all(map(torch.equal, found.token_effects.values, expected.token_effects.values))
     assert torch.equal(found.baseline.mean, expected.baseline.mean)
 
 
@@ -192,7 +196,7 @@ def test_a_cut_while_saving_never_looks_complete(study, captured, tmp_path, monk
             real(path, *rest)
 
         monkeypatch.setattr(attribution_module, name, cut)
-        for module in ("read_pairs", "baseline"):
+        for module in ("read_pairs", "baseline", "token_effects"):
             module = importlib.import_module(f"deltalens.study.{module}")
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, cut)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from deltalens.engine import Decoder, TopLatents
 from deltalens.engine.checks import check_k
 from deltalens.engine.decoder import as_decoder
-from deltalens.lm import Pair, Site, capture, resolve_site
+from deltalens.lm import EncodedPair, Pair, Site, capture, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.capture import Gradients
 from deltalens.lm.forward import Loss
@@ -32,6 +32,7 @@ from deltalens.study.options import Options, Ranking, Score
 from deltalens.study.record import describe, run_settings
 from deltalens.study.row_store import RowStore
 from deltalens.study.run import is_complete, work_directory
+from deltalens.study.token_effects import token_effects
 
 
 def attribute(
@@ -113,6 +114,7 @@ class _Study:
     model: Any
     tokenizer: Any
     pairs: list[Pair]
+    encoded: list[EncodedPair]
     source: Any
     decoder: Decoder
     site: Site
@@ -142,7 +144,17 @@ def _prepare(
     if by_latents is not None and by_latents.mean is not None:
         settings["fingerprints"]["latent_mean"] = vector_fingerprint(by_latents.mean)
     return _Study(
-        model, tokenizer, pairs, source, decoder, place, baseline, options, settings, by_latents
+        model,
+        tokenizer,
+        pairs,
+        encoded,
+        source,
+        decoder,
+        place,
+        baseline,
+        options,
+        settings,
+        by_latents,
     )
 
 
@@ -235,6 +247,7 @@ def _result(study: _Study, ranked: _Ranked) -> Attribution:
         metadata=_metadata(study, effects, top.certified),
         lens=lens(study.model, study.tokenizer, study.decoder, top.latents),
         all_scores=ranked.all_scores,
+        token_effects=token_effects(study.tokenizer, study.encoded, effects.per_token),
     )
 
 

@@ -20,6 +20,7 @@ from deltalens.study.atomic import write_tensors, write_text
 from deltalens.study.baseline import Baseline
 from deltalens.study.lens import LatentLens, LensToken
 from deltalens.study.read_pairs import PAIRS_FILE, read_pairs, write_pairs
+from deltalens.study.token_effects import TokenEffects, read_token_effects
 
 METADATA_FILE = "metadata.json"
 TABLE_FILE = "attribution.csv"
@@ -49,7 +50,8 @@ class Attribution:
     pairs of δ(C) and of δ(C′); stderr [k]: sample standard deviation of the per-pair values over
     √pairs, NaN for a single pair; error_bound [k]: |score − exact| never exceeds it; per_pair
     [pairs, k]: each pair's δ(C) − δ(C′). All float64. lens: nearest unembedding tokens;
-    all_scores: float32 [n_latents] when asked for.
+    all_scores: float32 [n_latents] when asked for; token_effects: which prompt tokens the scores of
+    the first pairs come from.
     """
 
     latents: Tensor
@@ -66,6 +68,7 @@ class Attribution:
     metadata: dict[str, Any]
     lens: list[LatentLens]
     all_scores: Tensor | None = None
+    token_effects: TokenEffects | None = None
 
     def save(self, directory: str | Path) -> None:
         """Write a run directory; ``metadata.json`` comes last and marks it as complete.
@@ -82,6 +85,8 @@ class Attribution:
         write_text(directory / LATENTS_FILE, "".join(map(_lens_line, self.lens)))
         if self.all_scores is not None:
             write_tensors(directory / SCORES_FILE, {"scores": self.all_scores})
+        if self.token_effects is not None:
+            self.token_effects.save(directory)
         text = json.dumps(self.metadata, indent=2, ensure_ascii=False, default=str)
         write_text(directory / METADATA_FILE, text + "\n")
 
@@ -99,6 +104,7 @@ class Attribution:
                 metadata=metadata,
                 lens=list(_read_lens(directory / LATENTS_FILE)),
                 all_scores=_read_scores(directory / SCORES_FILE),
+                token_effects=read_token_effects(directory),
             )
             loaded._check_sizes()
         except (OSError, KeyError, ValueError) as error:

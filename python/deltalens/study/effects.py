@@ -10,6 +10,7 @@ from torch import Tensor
 
 from deltalens.engine import CrossMoment
 from deltalens.lm import PairRows
+from deltalens.study.token_effects import TOKENS_KEPT
 
 
 @dataclass(frozen=True)
@@ -17,12 +18,14 @@ class PairEffects:
     """δ_i(C) and δ_i(C′) of every pair, fp64 [pairs, k] each.
 
     ``losses`` [pairs, 2] are the completions' log-losses, ``tokens`` the counted tokens in all.
+    ``per_token``: of the first pairs, δ_{i,t}(C) − δ_{i,t}(C′) float32 [tokens, k].
     """
 
     positive: Tensor
     negative: Tensor
     losses: Tensor
     tokens: int
+    per_token: list[Tensor]
 
     @property
     def difference(self) -> Tensor:
@@ -56,17 +59,42 @@ def study_moment(
 
 def pair_effects(rows: Iterable[PairRows], directions: Tensor, mean: Tensor) -> PairEffects:
     """−mean_t (g_t·d_i)((a_t − ā)·d_i) of both completions, for directions fp64 [k, d_model]."""
-    positive, negative, losses = [], [], []
-    tokens = 0
+    sums = EffectSums()
     for row in rows:
         present = (row.acts.double() - mean) @ directions.T  # [tokens, k]
-        positive.append(-((row.grad_positive.double() @ directions.T) * present).mean(0))
-        negative.append(-((row.grad_negative.double() @ directions.T) * present).mean(0))
-        losses.append([row.loss_positive, row.loss_negative])
-        tokens += row.acts.shape[0]
-    return PairEffects(
-        torch.stack(positive),
-        torch.stack(negative),
-        torch.tensor(losses, dtype=torch.float64),
-        tokens,
-    )
+        sums.add(
+            row,
+            (row.grad_positive.double() @ directions.T) * present,
+            (row.grad_negative.double() @ directions.T) * present,
+        )
+    return sums.result()
+
+
+class EffectSums:
+    """Collects :class:`PairEffects`, one pair after the other."""
+
+    def __init__(self) -> None:
+        self._positive: list[Tensor] = []
+        self._negative: list[Tensor] = []
+        self._losses: list[list[float]] = []
+        self._per_token: list[Tensor] = []
+        self._tokens = 0
+
+    def add(self, row: PairRows, positive: Tensor, negative: Tensor) -> None:
+        """A pair's −δ_{i,t} of both completions, fp64 [tokens, k]."""
+        self._positive.append(-positive.mean(0))
+        self._negative.append(-negative.mean(0))
+        self._losses.append([row.loss_positive, row.loss_negative])
+        self._tokens += len(positive)
+        if self._tokens <= TOKENS_KEPT or not self._per_token:
+            self._per_token.append((negative - positive).float())
+
+    def result(self) -> PairEffects:
+        """What was collected."""
+        return PairEffects(
+            torch.stack(self._positive),
+            torch.stack(self._negative),
+            torch.tensor(self._losses, dtype=torch.float64),
+            self._tokens,
+            self._per_token,
+        )

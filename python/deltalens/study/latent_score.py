@@ -21,7 +21,7 @@ from deltalens.lm import PairRows
 from deltalens.sae import Encoding, as_sae
 from deltalens.sae.gate import encoder_inputs, latent_gate
 from deltalens.study.baseline import Baseline
-from deltalens.study.effects import PairEffects
+from deltalens.study.effects import EffectSums, PairEffects
 from deltalens.study.latents import check_found
 from deltalens.study.options import Options
 
@@ -197,24 +197,16 @@ def _effects(
     cpu = torch.device("cpu")
     written = problem.gather(latents).W_dec.cpu().double().T
     written = written * score.gate.outputs(latents, cpu)  # [d_model, k]
-    positive, negative, push, presence, losses = [], [], [], [], []
+    sums, push, presence = EffectSums(), [], []
     centred_rows = _centred(score, problem, tokens, latents)
     for (part, centred), row in zip(centred_rows, rows, strict=True):
         factors = tokens.factors[part, None]
         up = (row.grad_positive.double() @ written) * factors  # [tokens, k]
         down = (row.grad_negative.double() @ written) * factors
-        positive.append(-(up * centred.T).mean(0))
-        negative.append(-(down * centred.T).mean(0))
+        sums.add(row, up * centred.T, down * centred.T)
         push.append((down - up).mean(0))
         presence.append(centred.mean(1))
-        losses.append([row.loss_positive, row.loss_negative])
-    effects = PairEffects(
-        torch.stack(positive),
-        torch.stack(negative),
-        torch.tensor(losses, dtype=torch.float64),
-        sum(tokens.lengths),
-    )
-    return effects, torch.stack(push).mean(0), torch.stack(presence).mean(0)
+    return sums.result(), torch.stack(push).mean(0), torch.stack(presence).mean(0)
 
 
 def _is_zero(baseline: Baseline) -> bool:
