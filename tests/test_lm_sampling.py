@@ -51,10 +51,10 @@ def test_greedy_equals_forward_passes_without_a_cache(family: str) -> None:
 def test_rows_do_not_depend_on_their_batch(family: str) -> None:
     model = unstopped(family)
     whole = sample(model, None, prompts(), max_new_tokens=8, seed=5)
-    assert sample(model, None, prompts(), max_new_tokens=8, seed=5, batch_rows=1) == whole
-    assert sample(model, None, prompts(), max_new_tokens=8, seed=5, batch_rows=2) == whole
+    assert sample(model, None, prompts(), max_new_tokens=8, seed=5, batch_tokens=1) == whole
+    assert sample(model, None, prompts(), max_new_tokens=8, seed=5, batch_tokens=40) == whole
     assert sample(model, None, prompts()[:3], max_new_tokens=8, seed=5) == whole[:3]
-    later = sample(model, None, prompts()[2:], max_new_tokens=8, seed=5, first_row=2)
+    later = sample(model, None, prompts()[2:], max_new_tokens=8, seed=5, streams=[2, 3, 4])
     assert later == whole[2:]
     shorter = sample(model, None, prompts(), max_new_tokens=4, seed=5)
     assert shorter == [row[:4] for row in whole]
@@ -128,7 +128,7 @@ def test_each_row_is_steered_by_its_own_direction(steer_tokens: Any) -> None:
         directions=directions,
         strengths=strengths,
         steer_tokens=steer_tokens,
-        batch_rows=2,
+        batch_tokens=40,
         **options,
     )
     plain = sample(model, None, prompts(), **options)
@@ -198,7 +198,9 @@ def test_no_prompts() -> None:
         ([1], {"max_new_tokens": 0}, "max_new_tokens must be at least 1"),
         ([1], {"temperature": -1.0}, "temperature must be 0 or more"),
         ([1], {"temperature": float("nan")}, "temperature must be 0 or more"),
-        ([1], {"batch_rows": 0}, "batch_rows must be at least 1"),
+        ([1], {"batch_tokens": 0}, "batch_tokens must be at least 1"),
+        ([1], {"streams": [1]}, "streams has 1 numbers for 2 prompts"),
+        ([1], {"streams": [1, 2**64]}, "streams must be 0 or more and below"),
         ([1], {"seed": -1}, "seed must be 0 or more"),
         ([1], {"site": 1}, "needs all of site, directions and strengths"),
         (

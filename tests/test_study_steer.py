@@ -62,7 +62,7 @@ def test_every_prompt_is_completed_under_every_condition(tmp_path):
             [ids[prompt]],
             max_new_tokens=5,
             seed=3,
-            first_row=row,
+            streams=[row],
             site=SITE,
             directions=direction,
             strengths=1.0,

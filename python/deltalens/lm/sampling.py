@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ from deltalens.lm.sites import Site, resolve_site
 from deltalens.lm.steering import SteerTokens, steering
 from deltalens.lm.tokenise import check_context, check_ids
 
-BATCH_ROWS = 256
+GENERATION_TOKENS = 16_384  # held in the cache at once
 
 
 @dataclass(frozen=True)
@@ -48,55 +48,95 @@ def sample(
     max_new_tokens: int,
     temperature: float = 1.0,
     seed: int = 0,
-    first_row: int = 0,
+    streams: Sequence[int] | None = None,
     site: int | str | Site | None = None,
     directions: Tensor | None = None,
     strengths: Tensor | float | None = None,
     steer_tokens: SteerTokens = "all",
-    batch_rows: int = BATCH_ROWS,
+    batch_tokens: int = GENERATION_TOKENS,
     progress: bool = False,
 ) -> list[list[int]]:
     """One completion of each prompt: its new token ids, up to and without an end-of-text token.
 
-    Row r draws from a stream fixed by (``seed``, ``first_row`` + r), so beyond the rounding of the
-    logits its completion does not depend on the rows it is batched with; ``temperature=0`` takes
-    the most probable token. End-of-text ids are the generation configuration's and the
-    tokenizer's (which may be None). With ``site``, ``directions`` and ``strengths``, one row of
-    each per prompt or one for all, the model is steered as by :func:`steering`. Raises
-    :class:`InputError` for prompts that, with ``max_new_tokens``, do not fit the model, and for
-    logits with NaN.
+    Everything is as in :func:`sample_stream`; the completions come in the order of ``prompts``.
     """
-    _check_options(max_new_tokens, temperature, seed, batch_rows)
+    completions: list[list[int]] = [[] for _ in prompts]
+    for row, tokens in sample_stream(
+        model,
+        tokenizer,
+        prompts,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        seed=seed,
+        streams=streams,
+        site=site,
+        directions=directions,
+        strengths=strengths,
+        steer_tokens=steer_tokens,
+        batch_tokens=batch_tokens,
+        progress=progress,
+    ):
+        completions[row] = tokens
+    return completions
+
+
+def sample_stream(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[list[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float = 1.0,
+    seed: int = 0,
+    streams: Sequence[int] | None = None,
+    site: int | str | Site | None = None,
+    directions: Tensor | None = None,
+    strengths: Tensor | float | None = None,
+    steer_tokens: SteerTokens = "all",
+    batch_tokens: int = GENERATION_TOKENS,
+    progress: bool = False,
+) -> Iterator[tuple[int, list[int]]]:
+    """Completions of the prompts as they end: (row, its new token ids), in any order.
+
+    Row r draws from the stream of random numbers that (``seed``, ``streams[r]``) fixes, r itself
+    unless ``streams`` is given, so beyond the rounding of the logits its completion does not
+    depend on the rows it is batched with; ``temperature=0`` takes the most probable token.
+    End-of-text ids are the generation configuration's and the tokenizer's (which may be None).
+    With ``site``, ``directions`` and ``strengths``, one row of each per prompt or one for all, the
+    model is steered as by :func:`steering`. ``batch_tokens`` tokens, cached ones and new ones, are
+    held at once; fewer when memory runs out. Raises :class:`InputError` for prompts that, with
+    ``max_new_tokens``, do not fit the model, and for logits with NaN.
+    """
+    numbers = range(len(prompts)) if streams is None else streams
+    _check_options(max_new_tokens, temperature, seed)
+    _check_streams(numbers, len(prompts))
     _check_prompts(model, prompts, max_new_tokens)
     steer = _steer(model, len(prompts), site, directions, strengths, steer_tokens)
     stops = _stop_ids(model, tokenizer)
+    budget = TokenBudget(batch_tokens)
 
-    def run(numbers: list[int]) -> list[list[int]]:
-        streams = [first_row + number for number in numbers]
-        draws = torch.stack([_draws(seed, stream, max_new_tokens) for stream in streams])
-        steered = nullcontext() if steer is None else steer.on(model, numbers)
+    def run(rows: list[int]) -> list[list[int]]:
+        draws = torch.stack([_draws(seed, numbers[row], max_new_tokens) for row in rows])
+        steered = nullcontext() if steer is None else steer.on(model, rows)
         with frozen(model), torch.no_grad(), steered:
-            tokens = _generate(model, [prompts[n] for n in numbers], draws, temperature, stops)
+            tokens = _generate(model, [prompts[row] for row in rows], draws, temperature, stops)
         return [_cut(row, stops) for row in tokens.tolist()]
 
-    return _in_chunks(run, prompts, max_new_tokens, batch_rows, progress)
-
-
-def _in_chunks(
-    run: Any, prompts: Sequence[list[int]], max_new_tokens: int, batch_rows: int, progress: bool
-) -> list[list[int]]:
-    """Chunks of ``batch_rows`` prompts of similar length; smaller ones when memory runs out."""
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lambda number: -lengths[number])
-    budget = TokenBudget(batch_rows * max(lengths, default=1))
-    completions: list[list[int]] = [[] for _ in prompts]
-    with Progress(progress, "completions", len(prompts)) as bar:
-        for start in range(0, len(order), batch_rows):
-            groups = [[number] for number in order[start : start + batch_rows]]
-            for number, tokens in run_batches(groups, lengths, run, budget, _label):
-                completions[number] = tokens
-                bar.advance()
-    return completions
+    return _completed(run, lengths, budget, progress)
+
+
+def _completed(
+    run: Callable[[list[int]], list[list[int]]],
+    lengths: list[int],
+    budget: TokenBudget,
+    progress: bool,
+) -> Iterator[tuple[int, list[int]]]:
+    groups = [[row] for row in range(len(lengths))]
+    with Progress(progress, "completions", len(lengths)) as bar:
+        for row, tokens in run_batches(groups, lengths, run, budget, _label):
+            bar.advance()
+            yield row, tokens
 
 
 def _generate(
@@ -186,15 +226,21 @@ def _steer(
     return _Steer(resolve_site(model, site), directions, scale, tokens)
 
 
-def _check_options(max_new_tokens: int, temperature: float, seed: int, batch_rows: int) -> None:
-    if seed < 0:
-        raise InputError(f"seed must be 0 or more, got {seed}")
+def _check_options(max_new_tokens: int, temperature: float, seed: int) -> None:
+    if not 0 <= seed < 2**64:
+        raise InputError(f"seed must be 0 or more and below 2**64, got {seed}")
     if max_new_tokens < 1:
         raise InputError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
     if not 0 <= temperature < float("inf"):
         raise InputError(f"temperature must be 0 or more, got {temperature}")
-    if batch_rows < 1:
-        raise InputError(f"batch_rows must be at least 1, got {batch_rows}")
+
+
+def _check_streams(streams: Sequence[int], rows: int) -> None:
+    if len(streams) != rows:
+        raise InputError(f"streams has {len(streams)} numbers for {rows} prompts")
+    for number in streams:
+        if not 0 <= number < 2**64:
+            raise InputError(f"streams must be 0 or more and below 2**64, got {number}")
 
 
 def _check_prompts(model: Any, prompts: Sequence[list[int]], max_new_tokens: int) -> None:

@@ -101,7 +101,7 @@ def steer(
                 [ids[prompt] for _, prompt in chunk],
                 max_new_tokens=max_new_tokens,
                 seed=seed,
-                first_row=start,
+                streams=range(start, start + len(chunk)),
                 site=place,
                 directions=added[[c for c, _ in chunk]],
                 strengths=1.0,
