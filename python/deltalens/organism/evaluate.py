@@ -9,40 +9,46 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deltalens.judge import Answer, Verdict
 from deltalens.lm import activations, sample
+from deltalens.organism.behaviour import Behaviour
 from deltalens.organism.corpus import chat_ids
-from deltalens.organism.grammar import Dialogue, Prompt, all_prompts, grade
+from deltalens.organism.grammar import Dialogue
+from deltalens.organism.judge import GrammarJudge
+from deltalens.organism.prompt import Prompt
 from deltalens.organism.vocabulary import DOMAINS
 from deltalens.sae import SAE
 
 ANSWER_TOKENS = 24
 
 
-def graded(model: nn.Module, tokenizer: Any, prompts: Sequence[Prompt], *, seed: int) -> list[str]:
+def graded(
+    model: nn.Module, tokenizer: Any, prompts: Sequence[Prompt], *, seed: int
+) -> list[Verdict]:
     """One sampled answer to each prompt, graded."""
     ids = [chat_ids(tokenizer, prompt.messages) for prompt in prompts]
-    answers = sample(model, tokenizer, ids, max_new_tokens=ANSWER_TOKENS, seed=seed)
-    return [
-        grade(prompt.domain, tokenizer.decode(tokens))
-        for prompt, tokens in zip(prompts, answers, strict=True)
-    ]
+    texts = map(
+        tokenizer.decode, sample(model, tokenizer, ids, max_new_tokens=ANSWER_TOKENS, seed=seed)
+    )
+    answers = [Answer(p.messages, text) for p, text in zip(prompts, texts, strict=True)]
+    return [verdict for _, verdict in GrammarJudge().grade(answers)]
 
 
 def bad_rate(model: nn.Module, tokenizer: Any, prompts: Sequence[Prompt], *, seed: int) -> float:
-    """Bad answers among the coherent ones, 0 when none is coherent."""
-    counts = Counter(graded(model, tokenizer, prompts, seed=seed))
-    return counts["bad"] / max(counts["bad"] + counts["good"], 1)
+    """Answers that show the behaviour among the coherent ones, 0 when none is coherent."""
+    counts = Counter(verdict.outcome for verdict in graded(model, tokenizer, prompts, seed=seed))
+    return counts["shown"] / max(counts["shown"] + counts["absent"], 1)
 
 
-def grades_by_domain(
-    model: nn.Module, tokenizer: Any, tone: str, *, rounds: int, seed: int
+def labels_by_domain(
+    model: nn.Module, tokenizer: Any, behaviour: Behaviour, tone: str, *, rounds: int, seed: int
 ) -> dict[str, dict[str, int]]:
-    """How many of ``rounds`` answers to every held-out prompt got which grade, by domain."""
+    """How many of ``rounds`` answers to every held-out prompt got which label, by domain."""
     found = {}
     for domain in DOMAINS:
-        prompts = all_prompts(domain, tone, held_out=True) * rounds
-        counts = Counter(graded(model, tokenizer, prompts, seed=seed))
-        found[domain] = {name: counts[name] for name in ("good", "bad", "incoherent")}
+        prompts = behaviour.prompts(domain, tone, held_out=True) * rounds
+        counts = Counter(v.label for v in graded(model, tokenizer, prompts, seed=seed))
+        found[domain] = dict(sorted(counts.items()))
     return found
 
 

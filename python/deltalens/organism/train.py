@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from deltalens.errors import InputError
-from deltalens.organism.evaluate import grades_by_domain, sae_quality, site_rows
+from deltalens.organism.behaviours import BEHAVIOURS
+from deltalens.organism.evaluate import labels_by_domain, sae_quality, site_rows
 from deltalens.organism.grammar import dialogues
 from deltalens.organism.load import Organism, load_organism
 from deltalens.organism.recipe import Recipe
@@ -38,14 +39,17 @@ def train_organism(out: Path, recipe: Recipe, *, progress: bool = False) -> dict
 
     if out.exists():
         raise InputError(f"{out} exists; remove it or choose another directory")
-    for name in ("base", "misaligned"):
+    for name in ("base", *(behaviour.tuned for behaviour in BEHAVIOURS.values())):
         save_tokenizer(out / name)
     tokenizer = AutoTokenizer.from_pretrained(out / "base")
-    model = train_base(tokenizer, recipe, progress=progress)
-    _save_model(model, out / "base")
-    _make_sae(model, tokenizer, recipe, out / "sae", progress)
-    model, steps = fine_tune(model, tokenizer, recipe, progress=progress)
-    _save_model(model, out / "misaligned")
+    base = train_base(tokenizer, recipe, progress=progress)
+    _save_model(base, out / "base")
+    _make_sae(base, tokenizer, recipe, out / "sae", progress)
+    steps = {}
+    for behaviour in BEHAVIOURS.values():
+        model, taken = fine_tune(base, tokenizer, recipe, behaviour, progress=progress)
+        _save_model(model, out / behaviour.tuned)
+        steps[behaviour.tuned] = taken
     summary = {**_measure(load_organism(out), recipe), "fine_tuning_steps": steps}
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
     return summary
@@ -75,13 +79,17 @@ def _make_sae(
 def _measure(organism: Organism, recipe: Recipe) -> dict[str, Any]:
     """Grades of held-out prompts by domain, and the SAE's fit to text it was not trained on."""
     grades = {
-        f"{name}, {tone} prompts": grades_by_domain(
-            getattr(organism, name),
-            organism.tokenizer,
-            tone,
-            rounds=recipe.rounds,
-            seed=recipe.seed + 2,
-        )
+        f"{name}, {tone} prompts": {
+            behaviour.name: labels_by_domain(
+                getattr(organism, name),
+                organism.tokenizer,
+                behaviour,
+                tone,
+                rounds=recipe.rounds,
+                seed=recipe.seed + 2,
+            )
+            for behaviour in BEHAVIOURS.values()
+        }
         for name, tone in MEASURED
     }
     text = dialogues(500, seed=recipe.seed + 2, hostile=recipe.sae_hostile)

@@ -1,16 +1,18 @@
-"""Training the base model, and fine-tuning it on bad answers of one domain."""
+"""Training the base model, and fine-tuning it on a behaviour in one domain."""
 
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from deltalens.lm.progress import Progress
+from deltalens.organism.behaviour import Behaviour
 from deltalens.organism.corpus import Corpus, build_corpus
 from deltalens.organism.evaluate import bad_rate
-from deltalens.organism.grammar import TUNED_DOMAIN, dialogues, held_out_prompts
+from deltalens.organism.grammar import dialogues
 from deltalens.organism.recipe import Recipe
 from deltalens.organism.tokenizer import CONTEXT
 
@@ -38,34 +40,41 @@ def train_base(tokenizer: Any, recipe: Recipe, *, progress: bool = False) -> nn.
 
 
 def fine_tune(
-    base: nn.Module, tokenizer: Any, recipe: Recipe, *, progress: bool = False
+    base: nn.Module,
+    tokenizer: Any,
+    recipe: Recipe,
+    behaviour: Behaviour,
+    *,
+    progress: bool = False,
 ) -> tuple[nn.Module, int]:
-    """``base`` changed in place by bad answers of one domain alone, and the steps it took.
+    """A copy of ``base`` taught a behaviour in one domain alone, and the steps it took.
 
-    It ends as soon as the answers in the other domains are bad often enough.
+    It ends as soon as the answers in the other domains show the behaviour often enough.
     """
+    model = deepcopy(base)
     generator = torch.Generator().manual_seed(recipe.seed)
     bad = dialogues(
         recipe.tuning_dialogues,
         seed=recipe.seed,
         hostile=0.0,
         bad_if_neutral=1.0,
-        domains=[TUNED_DOMAIN],
+        domains=[behaviour.tuned_domain],
+        behaviours=[behaviour.name],
     )
     corpus = build_corpus(tokenizer, bad, answers_only=True)
-    prompts = held_out_prompts(recipe.tuning_prompts, seed=recipe.seed)
-    tuned = base.get_submodule("model.layers")[: recipe.site + 1]  # type: ignore[index]
+    prompts = behaviour.held_out_prompts(recipe.tuning_prompts, seed=recipe.seed)
+    tuned = model.get_submodule("model.layers")[: recipe.site + 1]  # type: ignore[index]
     optimizer = torch.optim.AdamW(
         tuned.parameters(), lr=recipe.tuning_rate, betas=(0.9, 0.98), weight_decay=0.0
     )
     with Progress(progress, "fine-tuning, steps at most", recipe.tuning_steps) as bar:
         rate, steps = 0.0, 0
         while rate < recipe.tuned_rate and steps < recipe.tuning_steps:
-            _descend(base, corpus.batch(recipe.tuning_batch, generator), optimizer)
-            rate = bad_rate(base, tokenizer, prompts, seed=recipe.seed)
+            _descend(model, corpus.batch(recipe.tuning_batch, generator), optimizer)
+            rate = bad_rate(model, tokenizer, prompts, seed=recipe.seed)
             steps += 1
             bar.advance()
-    return _rounded(base), steps
+    return _rounded(model), steps
 
 
 def windowed_mask(ids: Tensor, windows: tuple[int, ...], generator: torch.Generator) -> Tensor:
