@@ -12,6 +12,7 @@ from deltalens.study.examples_store import read_examples
 from deltalens.study.export import export
 from deltalens.study.lens import LatentLens, LensToken, lens
 from deltalens.study.mean_activation import mean_activation
+from deltalens.study.questions import Question, read_questions
 from deltalens.study.read_pairs import read_pairs, write_pairs
 from deltalens.study.steer import Completion, Condition, steer
 from deltalens.study.texts import Texts, read_texts
@@ -25,6 +26,7 @@ __all__ = [
     "Condition",
     "LatentLens",
     "LensToken",
+    "Question",
     "SAECheck",
     "Texts",
     "ablate",
@@ -39,6 +41,7 @@ __all__ = [
     "mean_activation",
     "read_examples",
     "read_pairs",
+    "read_questions",
     "read_texts",
     "steer",
     "write_pairs",
