@@ -103,3 +103,27 @@ def load_baseline(
 def batch_options(args: argparse.Namespace) -> dict[str, Any]:
     """--batch-tokens where it was given."""
     return {} if args.batch_tokens is None else {"batch_tokens": args.batch_tokens}
+
+
+def fill_from_run(args: argparse.Namespace, metadata: dict[str, Any]) -> None:
+    """The run's own model and SAE, unless others were named."""
+    recorded = metadata["model"]
+    if args.model is None:
+        args.model, args.revision = recorded["name"], args.revision or recorded["revision"]
+    fill_sae(args, metadata)
+
+
+def fill_sae(args: argparse.Namespace, metadata: dict[str, Any]) -> None:
+    """The SAE that a run was made with, unless another was named."""
+    if args.sae is None:
+        if "path" not in metadata["sae"]:
+            raise InputError(f"{args.run_dir} does not say which SAE was used; give --sae")
+        args.sae = metadata["sae"]["path"]
+        args.sae_format = args.sae_format or metadata["sae"].get("format")
+        args.sae_part = args.sae_part or metadata["sae"].get("part")
+
+
+def load_other_model(args: argparse.Namespace, name: str) -> Any:
+    """A second model of the same tokenizer, loaded like the first."""
+    other = argparse.Namespace(**{**vars(args), "model": name, "revision": None})
+    return load_model(other)[0]

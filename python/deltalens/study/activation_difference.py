@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
+from deltalens.errors import InputError
 from deltalens.study.atomic import write_tensors, write_text
 
 TABLE_FILE = "delta_activation.csv"
@@ -70,3 +72,20 @@ class ActivationDifference:
             {name: getattr(self, name) for name in COLUMNS},
             {"delta_activation": json.dumps(said)},
         )
+
+    @classmethod
+    def load(cls, directory: str | Path) -> ActivationDifference:
+        """Read what :meth:`save` wrote; :class:`InputError` when there is none or it is damaged."""
+        from safetensors import SafetensorError, safe_open
+
+        path = Path(directory) / VALUES_FILE
+        if not path.exists():
+            raise InputError(f"{directory} holds no Δ-activation; run deltalens delta-activation")
+        try:
+            with safe_open(path, "pt") as stored, (path.parent / TABLE_FILE).open() as table:
+                values = {name: stored.get_tensor(name) for name in COLUMNS}
+                said = json.loads(stored.metadata()["delta_activation"])
+                latents = [int(row["latent"]) for row in csv.DictReader(table)]
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path} is damaged: {error}; delete it and compare again") from error
+        return cls(torch.tensor(latents), **values, prompts=said.pop("prompts"), metadata=said)

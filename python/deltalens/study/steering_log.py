@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from deltalens.errors import InputError
 from deltalens.judge import Verdict
 from deltalens.study.sweep_result import STEERING_DIRECTORY, Direction
+
+T = TypeVar("T")
+
+_BATCH, _SECONDS = 512, 1.0  # lines written at once, and how long the first of them waits
 
 
 class Key(NamedTuple):
@@ -44,6 +49,48 @@ def completions_path(run: str | Path, direction: Direction) -> Path:
 def verdicts_path(run: str | Path, direction: Direction, judge: str) -> Path:
     """Where one judge's verdicts on them are."""
     return Path(run) / STEERING_DIRECTORY / f"{direction}.{judge}.jsonl"
+
+
+def read_graded(
+    run: str | Path, direction: Direction, judge: str
+) -> dict[Key, tuple[Completion, Verdict]]:
+    """The completions of one arm that ``judge``, as a sweep's settings identify it, has graded."""
+    verdicts = read_verdicts(verdicts_path(run, direction, judge))
+    completions = read_completions(completions_path(run, direction))
+    return {
+        key: (completion, verdicts[key])
+        for key, completion in completions.items()
+        if key in verdicts
+    }
+
+
+class Batched(Generic[T]):
+    """Hands items on to ``write`` in batches: at the latest a second after the first came, or
+    when the block ends, however it ends."""
+
+    def __init__(self, write: Callable[[list[T]], None]) -> None:
+        self._write = write
+        self._waiting: list[T] = []
+        self._since = 0.0
+
+    def add(self, item: T) -> None:
+        """Take one more item."""
+        if not self._waiting:
+            self._since = time.monotonic()
+        self._waiting.append(item)
+        if len(self._waiting) >= _BATCH or time.monotonic() - self._since > _SECONDS:
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            waiting, self._waiting = self._waiting, []
+            self._write(waiting)
+
+    def __enter__(self) -> Batched[T]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
 
 
 def append_completions(path: Path, completions: Iterable[Completion]) -> None:

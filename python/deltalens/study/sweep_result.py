@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -84,6 +84,30 @@ class Arm:
         rate = self.chosen(candidate).tally.behaviour.value
         return rate - self.unsteered.behaviour.value
 
+    def with_limit(self, limit: float) -> Arm:
+        """The same points, with those chosen that keep incoherence within another budget.
+
+        The budget is ``limit`` or, where the unsteered model exceeds that by itself, ``limit``
+        above the unsteered model's share; a candidate's strongest point within it is chosen.
+        """
+        budget = incoherence_budget(self.unsteered, limit)
+        curves = [replace(c, chosen=strongest_within(c.points, budget)) for c in self.curves]
+        return replace(self, budget=budget, curves=curves)
+
+
+def incoherence_budget(unsteered: Tally, limit: float) -> float:
+    """The share of incoherent first samples that a steered model may have."""
+    if not 0 <= limit <= 1:
+        raise InputError(f"max_incoherence must be 0 … 1, got {limit}")
+    own = unsteered.incoherence.value
+    return limit if own <= limit else own + limit
+
+
+def strongest_within(points: Sequence[Point], budget: float) -> int | None:
+    """The index of the strongest point within the budget."""
+    within = [i for i, p in enumerate(points) if p.tally.incoherence.value <= budget]
+    return max(within, key=lambda i: abs(points[i].strength), default=None)
+
 
 @dataclass(frozen=True)
 class SweepResult:
@@ -117,6 +141,13 @@ class SweepResult:
         low, high = self.band(direction)
         edge, sign = (low, -1) if direction == "away" else (high, 1)
         return sum((change - edge) * sign > 0 for change in self.changes(direction, name))
+
+    def with_limit(self, limit: float) -> SweepResult:
+        """The same points, chosen under another limit of incoherence."""
+        arms: dict[Direction, Arm] = {
+            name: arm.with_limit(limit) for name, arm in self.arms.items()
+        }
+        return replace(self, arms=arms, settings={**self.settings, "max_incoherence": limit})
 
     def save(self, run: str | Path) -> None:
         """Write ``steering/summary.json`` of a run directory."""

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.cli.arguments import add_command, add_model, add_output, add_sae, positive_int
-from deltalens.errors import InputError
 
 
 def configure(commands: Any) -> None:
@@ -29,12 +28,12 @@ def configure(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Ablate, compare, write ``ablation.csv`` into the run, print."""
-    from deltalens.cli.loading import batch_options, load_model, load_sae
+    from deltalens.cli.loading import batch_options, fill_from_run, load_model, load_sae
     from deltalens.study import Attribution, ablate, compare_ablation
     from deltalens.study.ablation_table import first_order, write_ablation
 
     attribution = Attribution.load(args.run_dir)
-    _fill_from_run(args, attribution.metadata)
+    fill_from_run(args, attribution.metadata)
     sae = load_sae(args)
     model, tokenizer = load_model(args)
     latents = attribution.latents[: args.top]
@@ -53,24 +52,6 @@ def run(args: argparse.Namespace) -> None:
     )
     write_ablation(args.run_dir, latents, estimates, exact)
     _show(args, latents, estimates, exact, compare_ablation(estimates, exact))
-
-
-def _fill_from_run(args: argparse.Namespace, metadata: dict[str, Any]) -> None:
-    """The run's own model and SAE, unless others were named."""
-    recorded = metadata["model"]
-    if args.model is None:
-        args.model, args.revision = recorded["name"], args.revision or recorded["revision"]
-    fill_sae(args, metadata)
-
-
-def fill_sae(args: argparse.Namespace, metadata: dict[str, Any]) -> None:
-    """The SAE that a run was made with, unless another was named."""
-    if args.sae is None:
-        if "path" not in metadata["sae"]:
-            raise InputError(f"{args.run_dir} does not say which SAE was used; give --sae")
-        args.sae = metadata["sae"]["path"]
-        args.sae_format = args.sae_format or metadata["sae"].get("format")
-        args.sae_part = args.sae_part or metadata["sae"].get("part")
 
 
 def _show(args: argparse.Namespace, latents: Any, estimates: Any, exact: Any, check: Any) -> None:

@@ -88,7 +88,7 @@ def _read_input(args: argparse.Namespace) -> Any:
 def _compare(
     args: argparse.Namespace, model: Any, tokenizer: Any, read: Any, sae: Any, site: Any
 ) -> Any:
-    from deltalens.cli.loading import batch_options, load_model
+    from deltalens.cli.loading import batch_options, load_other_model
     from deltalens.study import delta_activation, delta_activation_of_pairs
 
     options = {
@@ -99,8 +99,7 @@ def _compare(
     }
     if args.pairs is not None:
         return delta_activation_of_pairs(model, tokenizer, read, sae, tokens=args.tokens, **options)
-    other = argparse.Namespace(**{**vars(args), "model": args.against, "revision": None})
-    original, _ = load_model(other)
+    original = load_other_model(args, args.against)
     return delta_activation(model, original, tokenizer, read, sae, **options)
 
 

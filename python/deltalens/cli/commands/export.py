@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.cli.arguments import add_command, add_output, add_sae, positive_int
-from deltalens.cli.commands.ablate import fill_sae
+from deltalens.cli.loading import fill_sae
 from deltalens.errors import InputError
 
 FORMATS = ("csv", "safetensors", "neuronpedia", "gguf")

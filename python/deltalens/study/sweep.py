@@ -1,0 +1,208 @@
+"""The trial of suspects: models steered with latents, graded, and compared with controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from deltalens.engine.decoder import Decoder, as_decoder
+from deltalens.errors import InputError
+from deltalens.judge import Judge
+from deltalens.lm import Site, find_bos, resolve_site
+from deltalens.study.conditions import UNSTEERED, Condition, Grid, all_conditions
+from deltalens.study.encode import encode_prompt
+from deltalens.study.identity import decoder_fingerprint, model_fingerprint, model_name
+from deltalens.study.latents import check_d_model
+from deltalens.study.pair_row import Prompt
+from deltalens.study.residual_norm import median_norm
+from deltalens.study.steering_log import Key
+from deltalens.study.sweep_result import (
+    RANDOM_SETS,
+    Arm,
+    Candidate,
+    Curve,
+    Direction,
+    Point,
+    SweepResult,
+    Tally,
+)
+from deltalens.study.sweep_settings import (
+    Generation,
+    keep_prompts,
+    keep_settings,
+    kept_settings,
+    only_one,
+    prompts_fingerprint,
+)
+from deltalens.study.sweep_work import ArmWork, Subject, judge_id
+
+STRENGTHS = (0.2, 0.4, 0.6)
+MAX_INCOHERENCE = 0.1
+
+
+def sweep(
+    models: Mapping[Direction, Any],
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    decoder: Tensor | Decoder | Any,
+    sets: Mapping[str, Sequence[Candidate]],
+    judge: Judge,
+    *,
+    run: str | Path,
+    site: int | str | Site,
+    generation: Generation,
+    strengths: Sequence[float] = STRENGTHS,
+    samples: int = 1,
+    unsteered_samples: int | None = None,
+    max_incoherence: float = MAX_INCOHERENCE,
+    batch_tokens: int | None = None,
+    progress: bool = False,
+) -> SweepResult:
+    """Steer models with every candidate at every strength, grade, and choose strengths.
+
+    models: the model that shows the behaviour, to be steered "away" from it, and the one that
+    does not, to be steered "toward" it; either may be left out. ``strength`` · median‖a‖ ·
+    unit(d_latent), with the sign that the candidate and the direction ask for, is added at
+    ``site`` to all tokens, or to generated ones. Each prompt gets ``samples`` completions a
+    condition, and ``unsteered_samples`` (default: five times as many) without steering. Of a
+    candidate's strengths the strongest stands for it whose share of incoherent first samples is
+    at most ``max_incoherence``, or that much above the unsteered model's own where this is more.
+
+    Under ``run``/steering every completion and every verdict is appended as it comes. The same
+    call continues after any interruption, generates and grades nothing twice, and ends with the
+    same result; with more candidates, strengths, samples or another judge only what is missing is
+    done. Raises :class:`InputError` for another model, SAE, site, prompts or sampling than those
+    of the sweep that is there, and for what does not fit.
+    """
+    grid = Grid(tuple(strengths), samples, unsteered_samples or 5 * samples)
+    run = Path(run)
+    _check(models, prompts, sets, max_incoherence)
+    with only_one(run):
+        arms = {}
+        for direction, model in models.items():
+            subject = _subject(
+                model, tokenizer, prompts, decoder, site, generation, batch_tokens, run, direction
+            )
+            arms[direction] = _arm(subject, sets, judge, grid, run, direction, progress)
+        keep_prompts(run, prompts)
+        settings = {
+            "judge": {"id": judge_id(judge), "name": judge.name, "version": judge.version},
+            "prompts": len(prompts),
+            **asdict(grid),
+            **asdict(generation),
+            "strengths": list(grid.strengths),
+            "site": resolve_site(next(iter(models.values())), site).path,
+            "sae": str(getattr(decoder, "path", "")),
+            "models": {direction: model_name(model) for direction, model in models.items()},
+        }
+        result = SweepResult(_as_lists(sets), arms, settings).with_limit(max_incoherence)
+        result.save(run)
+    return result
+
+
+def _check(
+    models: Mapping[Direction, Any],
+    prompts: Sequence[Prompt],
+    sets: Mapping[str, Sequence[Candidate]],
+    max_incoherence: float,
+) -> None:
+    if not models or not models.keys() <= {"away", "toward"}:
+        raise InputError(f"models are steered 'away' or 'toward', got {sorted(models)}")
+    if not prompts:
+        raise InputError("no prompts to steer on; give at least one")
+    if not any(sets.get(name) for name in RANDOM_SETS):
+        raise InputError("a sweep needs random latents to compare with; add some")
+    if not 0 <= max_incoherence <= 1:
+        raise InputError(f"max_incoherence must be 0 … 1, got {max_incoherence}")
+
+
+def _subject(
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    source: Any,
+    site: int | str | Site,
+    generation: Generation,
+    batch_tokens: int | None,
+    run: Path,
+    direction: Direction,
+) -> Subject:
+    """The model, its prompts and its norm; the same as in the sweep that is there."""
+    place, decoder = resolve_site(model, site), as_decoder(source)
+    check_d_model(decoder, place.d_model, place.path)
+    bos = find_bos(model, tokenizer)
+    ids = [
+        encode_prompt(tokenizer, prompt, bos=bos, name=f"prompt {number}")
+        for number, prompt in enumerate(prompts)
+    ]
+    sampling = {
+        "prompts": prompts_fingerprint(ids),
+        "sae": decoder_fingerprint(source, decoder),
+        "site": place.path,
+        **asdict(generation),
+    }
+    keep_settings(run, "sampling", sampling)
+    norm = kept_settings(run, direction).get("norm") or median_norm(model, ids, site=place, bos=bos)
+    keep_settings(run, direction, {"model": model_fingerprint(model), "norm": norm})
+    budget = {} if batch_tokens is None else {"batch_tokens": batch_tokens}
+    answered = [_readable(tokenizer, prompt) for prompt in prompts]
+    return Subject(model, tokenizer, place, decoder, norm, ids, answered, generation, budget)
+
+
+def _readable(tokenizer: Any, prompt: Prompt) -> str | list[dict[str, str]]:
+    """A prompt as a judge reads it."""
+    if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
+        return tokenizer.decode(prompt)
+    return prompt  # type: ignore[return-value]
+
+
+def _arm(
+    subject: Subject,
+    sets: Mapping[str, Sequence[Candidate]],
+    judge: Judge,
+    grid: Grid,
+    run: Path,
+    direction: Direction,
+    progress: bool,
+) -> Arm:
+    conditions = all_conditions(sets, grid, direction)
+    prompts = len(subject.prompts)
+    work = ArmWork.open(subject, judge, run, direction)
+    keys = [key for condition in conditions for key in grid.keys(condition, prompts)]
+    work.complete(keys, progress=progress)
+    tallies = {c: _tally(work, list(grid.keys(c, prompts))) for c in conditions}
+    candidates = dict.fromkeys(item for chosen in sets.values() for item in chosen)
+    return Arm(
+        direction=direction,
+        model=model_name(subject.model),
+        norm=subject.norm,
+        budget=0.0,
+        unsteered=tallies[UNSTEERED],
+        curves=[_curve(item, grid.points(item, direction), tallies) for item in candidates],
+    )
+
+
+def _curve(
+    candidate: Candidate, points: Sequence[Condition], tallies: Mapping[Condition, Tally]
+) -> Curve:
+    found = [Point(point.strength, tallies[point]) for point in points]
+    return Curve(candidate.latent, candidate.sign, found, chosen=None)
+
+
+def _tally(work: ArmWork, keys: Sequence[Key]) -> Tally:
+    """Of first and last attempts at all samples of a condition."""
+    first, last = [], []
+    for key in keys:
+        first.append(work.verdicts[key].outcome)
+        while (later := key._replace(attempt=key.attempt + 1)) in work.verdicts:
+            key = later
+        last.append(work.verdicts[key].outcome)
+    return Tally.count(first, last)
+
+
+def _as_lists(sets: Mapping[str, Sequence[Candidate]]) -> dict[str, list[Candidate]]:
+    return {name: list(chosen) for name, chosen in sets.items()}
