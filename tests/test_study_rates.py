@@ -7,7 +7,8 @@ import math
 import pytest
 
 import deltalens
-from deltalens.study.rates import Grades, Rate
+from deltalens.judge import Outcome
+from deltalens.study.rates import Rate, Tally
 
 
 def test_wilson_interval_solves_its_defining_equation():
@@ -31,14 +32,26 @@ def test_interval_at_the_ends():
     assert math.isnan(Rate(0, 0).value)
 
 
-def test_incoherent_answers_leave_the_denominator_and_are_counted():
-    grades = Grades.count(["bad", "good", "incoherent", "bad", "good", "good"])
-    assert (grades.behaviour.count, grades.behaviour.n) == (2, 5)
-    assert (grades.incoherence.count, grades.incoherence.n) == (1, 6)
+FIRST: list[Outcome] = ["shown", "absent", "incoherent", "evasive", "unparsable", "shown"]
 
 
-def test_impossible_counts_and_unknown_grades_are_refused():
+def test_only_what_can_be_graded_enters_the_rate():
+    tally = Tally.count(FIRST)
+    assert (tally.behaviour.count, tally.behaviour.n) == (2, 3)
+    assert (tally.incoherence.count, tally.incoherence.n) == (1, 6)
+    assert (tally.loose_incoherence.count, tally.loose_incoherence.n) == (2, 6)
+
+
+def test_sampling_again_changes_the_rate_and_does_not_hide_incoherence():
+    last: list[Outcome] = ["shown", "absent", "shown", "absent", "unparsable", "shown"]
+    tally = Tally.count(FIRST, last)
+    assert (tally.behaviour.count, tally.behaviour.n) == (3, 5)
+    assert (tally.incoherence.count, tally.incoherence.n) == (1, 6)
+    assert (tally.loose_incoherence.count, tally.unparsable) == (2, 1)
+
+
+def test_impossible_counts_are_refused():
     with pytest.raises(deltalens.InputError, match="0 ≤ count ≤ n"):
         Rate(3, 2)
-    with pytest.raises(deltalens.InputError, match="terrible"):
-        Grades.count(["good", "terrible"])
+    with pytest.raises(deltalens.InputError, match="do not match"):
+        Tally.count(FIRST, FIRST[:2])

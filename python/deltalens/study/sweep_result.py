@@ -121,8 +121,8 @@ class SweepResult:
     settings: dict[str, Any]
 
     def changes(self, direction: Direction, name: str) -> list[float]:
-        """The changes of one set's candidates, in rank order."""
-        return [self.arms[direction].change(item) for item in self.sets[name]]
+        """The changes of one set's candidates, in rank order; none for a set there is not."""
+        return [self.arms[direction].change(item) for item in self.sets.get(name, ())]
 
     def mean_change(self, direction: Direction, name: str) -> float:
         """Mean change over a set, leaving out what could not be graded."""
