@@ -11,6 +11,7 @@ from deltalens.cli.commands import (
     export,
     lens,
     plan,
+    steer,
 )
 
 COMMANDS = (
@@ -19,6 +20,7 @@ COMMANDS = (
     attribute,
     ablate,
     delta_activation,
+    steer,
     examples,
     export,
     lens,

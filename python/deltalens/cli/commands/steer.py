@@ -1,0 +1,176 @@
+"""``deltalens steer``: try a run's latents, steering with them and grading what the model says."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from deltalens.cli.arguments import add_command, add_model, add_output, add_sae, positive_int
+from deltalens.cli.judging import add_judge
+
+
+def configure(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = add_command(
+        commands,
+        "steer",
+        "steer with a run's top latents and with controls, grade the completions, compare",
+        "deltalens steer runs/first --against BASE --prompts questions.yaml --judge rubric \\\n"
+        "      --endpoint https://api.openai.com/v1 --judge-model NAME\n"
+        "  deltalens steer runs/first --against BASE --judge my_judge.py:grade\n"
+        "  deltalens steer runs/first --choose-again --max-incoherence 0.2",
+    )
+    parser.add_argument("run_dir", type=Path, metavar="RUN", help="run directory of `attribute`")
+    parser.add_argument(
+        "--against", help="a model without the behaviour, to be steered toward it, too"
+    )
+    parser.add_argument(
+        "--prompts",
+        type=Path,
+        help="questions (YAML, JSONL or text) to steer on; default: those of the run's pairs",
+    )
+    _add_grid(parser)
+    _add_sampling(parser)
+    add_judge(parser)
+    add_model(parser, required=False)
+    add_sae(parser, required=False)
+    add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_grid(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what to compare")
+    group.add_argument(
+        "--top", type=positive_int, default=20, help="latents of each ranking; default: 20"
+    )
+    group.add_argument(
+        "--random", type=positive_int, default=20, help="random live latents; default: 20"
+    )
+    group.add_argument(
+        "--matched",
+        type=int,
+        default=20,
+        help="random latents about as often active as the top ones; default: 20",
+    )
+    group.add_argument(
+        "--strengths",
+        type=float,
+        nargs="+",
+        default=[0.2, 0.4, 0.6],
+        help="multiples of the median residual norm; default: 0.2 0.4 0.6",
+    )
+    group.add_argument(
+        "--max-incoherence",
+        type=float,
+        default=0.1,
+        help="share of incoherent completions up to which a strength may count, above the "
+        "unsteered model's where that exceeds it; default: 0.1",
+    )
+    group.add_argument(
+        "--choose-again",
+        action="store_true",
+        help="only choose strengths anew among what was sampled; no model is loaded",
+    )
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sampling")
+    group.add_argument(
+        "--samples", type=positive_int, default=1, help="of each prompt and condition; default: 1"
+    )
+    group.add_argument(
+        "--unsteered-samples", type=positive_int, help="without steering; default: 5 times as many"
+    )
+    group.add_argument("--max-new-tokens", type=positive_int, default=200, help="default: 200")
+    group.add_argument("--temperature", type=float, default=1.0, help="default: 1")
+    group.add_argument("--seed", type=int, default=0, help="default: 0")
+    group.add_argument(
+        "--steer-tokens",
+        choices=("all", "generated"),
+        default="all",
+        help="steer the prompt and the completion, or the latter only; default: all",
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Sweep, or choose again, and show what came out."""
+    from deltalens.cli.judging import load_judge, usage_of
+    from deltalens.study.sweep_result import STEERING_DIRECTORY, SweepResult
+
+    if args.choose_again:
+        result = SweepResult.load(args.run_dir).with_limit(args.max_incoherence)
+        result.save(args.run_dir)
+        _show(args, result, None)
+        return
+    judge = load_judge(args, args.run_dir / STEERING_DIRECTORY)
+    result = _sweep(args, judge)
+    _show(args, result, usage_of(args, judge))
+
+
+def _sweep(args: argparse.Namespace, judge: Any) -> Any:
+    from deltalens.cli.loading import fill_from_run, load_model, load_other_model, load_sae
+    from deltalens.study import Attribution, sweep
+    from deltalens.study.candidates import activation_of_run, candidate_sets
+    from deltalens.study.sweep_settings import Generation
+
+    result = Attribution.load(args.run_dir)
+    fill_from_run(args, result.metadata)
+    prompts = _prompts(args, result)
+    sae = load_sae(args)
+    model, tokenizer = load_model(args)
+    models = {"away": model}
+    if args.against is not None:
+        models["toward"] = load_other_model(args, args.against)
+    activation = activation_of_run(
+        args.run_dir, result, models, tokenizer, sae, progress=not args.quiet
+    )
+    sets = candidate_sets(
+        result,
+        activation,
+        top=args.top,
+        n_random=args.random,
+        n_matched=args.matched,
+        seed=args.seed,
+    )
+    return sweep(
+        models,
+        tokenizer,
+        prompts,
+        sae,
+        sets,
+        judge,
+        run=args.run_dir,
+        site=result.metadata["site"]["path"],
+        generation=Generation(args.max_new_tokens, args.temperature, args.seed, args.steer_tokens),
+        strengths=args.strengths,
+        samples=args.samples,
+        unsteered_samples=args.unsteered_samples,
+        max_incoherence=args.max_incoherence,
+        batch_tokens=args.batch_tokens,
+        progress=not args.quiet,
+    )
+
+
+def _prompts(args: argparse.Namespace, result: Any) -> list[Any]:
+    from deltalens.study import read_questions
+
+    if args.prompts is not None:
+        return [question.prompt for question in read_questions(args.prompts)]
+    unique = {str(pair.prompt): pair.prompt for pair in result.pairs}
+    return list(unique.values())
+
+
+def _show(args: argparse.Namespace, result: Any, usage: Any) -> None:
+    from deltalens.cli.judging import usage_line
+    from deltalens.cli.output import print_json, print_line
+    from deltalens.cli.sweep_table import print_sweep, sweep_summary
+
+    if args.json:
+        said = {} if usage is None else {"usage": usage}
+        print_json({"run": str(args.run_dir), **sweep_summary(result), **said})
+        return
+    print_sweep(result)
+    if usage is not None:
+        print_line(usage_line(usage))
+    print_line(f"every completion and its grade is in {args.run_dir / 'steering'}")

@@ -1,0 +1,149 @@
+"""What a steering sweep found, as tables and as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from deltalens.cli.output import print_line, print_table
+from deltalens.study.rates import Rate, Tally
+from deltalens.study.sweep_result import (
+    ACTIVATION,
+    ATTRIBUTION,
+    RANDOM_SETS,
+    Arm,
+    Candidate,
+    Direction,
+    SweepResult,
+)
+
+SUSPECTS = (ATTRIBUTION, ACTIVATION)
+TITLES: dict[Direction, str] = {"away": "steered away", "toward": "steered toward"}
+
+
+def print_sweep(result: SweepResult, shown: int = 20) -> None:
+    """Print the latents, the sets, and what they say in words."""
+    _print_latents(result, shown)
+    _print_sets(result)
+    for line in verdict(result):
+        print_line(line)
+
+
+def _print_latents(result: SweepResult, shown: int) -> None:
+    columns, rows = ["set", "latent"], []
+    for direction in result.arms:
+        columns += [TITLES[direction], "×norm", "Δ", "inc."]
+    for name in SUSPECTS:
+        for candidate in result.sets.get(name, [])[:shown]:
+            cells = [cell for arm in result.arms.values() for cell in _cells(arm, candidate)]
+            rows.append([name, _signed(candidate), *cells])
+    title = (
+        "Share of completions with the behaviour [95 % interval] at the strength chosen;\n"
+        "Δ: change in percentage points; inc.: incoherent completions"
+    )
+    print_table(title, columns, rows, left=("set",))
+
+
+def _signed(candidate: Candidate) -> str:
+    return f"{'+' if candidate.sign > 0 else '−'}{candidate.latent}"
+
+
+def _cells(arm: Arm, candidate: Candidate) -> list[str]:
+    point = arm.chosen(candidate)
+    return [
+        rate(point.tally.behaviour),
+        f"{point.strength:+.2g}",
+        f"{100 * arm.change(candidate):+.0f}",
+        f"{point.tally.incoherence.value:.0%}",
+    ]
+
+
+def rate(value: Rate) -> str:
+    """A share with its interval, in percent."""
+    low, high = value.interval
+    return f"{value.value:.0%} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def _print_sets(result: SweepResult) -> None:
+    columns, rows = ["set"], [["unsteered"]]
+    for direction, arm in result.arms.items():
+        columns += [TITLES[direction], "beyond random"]
+        rows[0] += [rate(arm.unsteered.behaviour), ""]
+    for name, candidates in result.sets.items():
+        row = [f"{name} ({len(candidates)})"]
+        for direction in result.arms:
+            row += _set_cells(result, direction, name)
+        rows.append(row)
+    print_table("Mean change in percentage points", columns, rows, left=("set",))
+
+
+def _set_cells(result: SweepResult, direction: Direction, name: str) -> list[str]:
+    mean = f"{100 * result.mean_change(direction, name):+.1f}"
+    if name in RANDOM_SETS:
+        changes = [c for c in result.changes(direction, name) if c == c]
+        return [mean, f"{100 * min(changes):+.0f} … {100 * max(changes):+.0f}" if changes else "–"]
+    beyond = result.beyond_band(direction, name)
+    return [mean, f"{beyond} of {len(result.sets[name])}"]
+
+
+def verdict(result: SweepResult) -> list[str]:
+    """What the first latent did, in words, whichever way it went."""
+    first = result.sets[ATTRIBUTION][0]
+    lines = []
+    for direction, arm in result.arms.items():
+        change, (low, high) = arm.change(first), result.band(direction)
+        beyond = change < low if direction == "away" else change > high
+        lines.append(
+            f"The top latent by Δ-attribution, {first.latent}, {TITLES[direction]}: "
+            f"{arm.unsteered.behaviour.value:.1%} → {arm.chosen(first).tally.behaviour.value:.1%}, "
+            + ("beyond every random latent." if beyond else "no further than random latents do.")
+        )
+    return lines
+
+
+def sweep_summary(result: SweepResult) -> dict[str, Any]:
+    """The same as plain values."""
+    return {
+        "settings": result.settings,
+        "arms": {d: _arm_summary(result, d) for d in result.arms},
+        "verdict": verdict(result),
+    }
+
+
+def _arm_summary(result: SweepResult, direction: Direction) -> dict[str, Any]:
+    arm = result.arms[direction]
+    return {
+        "model": arm.model,
+        "norm": arm.norm,
+        "incoherence_budget": arm.budget,
+        "unsteered": tally_summary(arm.unsteered),
+        "random_band": result.band(direction),
+        "sets": {
+            name: {
+                "mean_change": result.mean_change(direction, name),
+                "beyond_random": result.beyond_band(direction, name),
+                "latents": [_candidate_summary(arm, item) for item in candidates],
+            }
+            for name, candidates in result.sets.items()
+        },
+    }
+
+
+def _candidate_summary(arm: Arm, candidate: Candidate) -> dict[str, Any]:
+    point = arm.chosen(candidate)
+    return {
+        **asdict(candidate),
+        "strength": point.strength,
+        "change": arm.change(candidate),
+        **tally_summary(point.tally),
+    }
+
+
+def tally_summary(tally: Tally) -> dict[str, Any]:
+    """Counts, and the behaviour's rate with its interval."""
+    return {
+        **asdict(tally),
+        "rate": tally.behaviour.value,
+        "interval": tally.behaviour.interval,
+        "incoherence": tally.incoherence.value,
+    }
