@@ -9,7 +9,7 @@ import torch
 
 from deltalens.errors import InputError
 from deltalens.lm import sample, steering
-from deltalens.lm.sampling import _choose
+from deltalens.lm.draws import choose
 from lm_families import CONTEXT, FAMILIES, WIDTH, build, token_ids
 
 SIZES = [3, 12, 7, 1, 9]
@@ -88,7 +88,7 @@ def test_tokens_follow_the_model_s_distribution(temperature: float) -> None:
 def test_tokens_without_probability_are_never_drawn() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 1.0, -torch.inf]]).expand(3, -1)
     draws = torch.tensor([0.0, 0.27, 1 - 2**-53], dtype=torch.float64)
-    assert _choose(logits, draws, 1.0).tolist() == [1, 3, 3]
+    assert choose(logits, draws, 1.0).tolist() == [1, 3, 3]
 
 
 def test_completions_end_before_an_end_of_text_token() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from typing import TypeVar
 
 import torch
@@ -47,15 +48,12 @@ def run_batches(
     while waiting:
         batch = _next_batch(waiting, lengths, budget.tokens)
         rows = _flat(batch)
-        results = _attempt(run, rows)
+        results = attempt(partial(run, rows))
         if results is not None:
             yield from zip(rows, results, strict=True)
             continue
         if len(rows) == 1:
-            raise InputError(
-                f"{label(rows[0])}: out of memory on a single row of {lengths[rows[0]]} tokens; "
-                "shorten it or use a device with more memory"
-            )
+            raise single_row_error(label(rows[0]), lengths[rows[0]])
         budget.back_off(_padded(rows, lengths))
         waiting.extendleft(reversed(batch))
 
@@ -83,16 +81,24 @@ def _padded(rows: Sequence[int], lengths: Sequence[int]) -> int:
     return len(rows) * max(lengths[row] for row in rows)
 
 
-def _attempt(run: Callable[[list[int]], list[Result]], rows: list[int]) -> list[Result] | None:
-    """The results, or None when memory ran out; by then the failed batch has been freed."""
+def attempt(work: Callable[[], Result]) -> Result | None:
+    """The result, or None when memory ran out; by then what the work had made has been freed."""
     try:
-        return run(rows)
+        return work()
     except RuntimeError as error:
         if not _is_out_of_memory(error):
             raise
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
     return None
+
+
+def single_row_error(label: str, tokens: int) -> InputError:
+    """What to raise when a row does not fit into memory by itself."""
+    return InputError(
+        f"{label}: out of memory on a single row of {tokens} tokens; "
+        "shorten it or use a device with more memory"
+    )
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,32 +10,14 @@ import torch
 from torch import Tensor
 
 from deltalens.errors import InputError
-from deltalens.lm.batching import TokenBudget, run_batches
-from deltalens.lm.forward import head_input
-from deltalens.lm.hooks import frozen, input_device
+from deltalens.lm.batching import TokenBudget
+from deltalens.lm.generation_job import Job, Steered, numbered
 from deltalens.lm.progress import Progress
-from deltalens.lm.rows import TokenRow, pad_rows
 from deltalens.lm.sites import Site, resolve_site
-from deltalens.lm.steering import SteerTokens, steering
+from deltalens.lm.steering import SteerTokens, added_rows, check_steer_tokens
 from deltalens.lm.tokenise import check_context, check_ids
 
 GENERATION_TOKENS = 16_384  # held in the cache at once
-
-
-@dataclass(frozen=True)
-class _Steer:
-    site: Site
-    directions: Tensor
-    strengths: Tensor
-    tokens: SteerTokens
-
-    def on(self, model: Any, numbers: list[int]) -> AbstractContextManager[None]:
-        directions, strengths = self.directions, self.strengths
-        if directions.ndim == 2:
-            directions = directions[numbers]
-        if strengths.ndim == 1:
-            strengths = strengths[numbers]
-        return steering(model, self.site, directions, strengths, tokens=self.tokens)
 
 
 def sample(
@@ -111,93 +91,26 @@ def sample_stream(
     _check_options(max_new_tokens, temperature, seed)
     _check_streams(numbers, len(prompts))
     _check_prompts(model, prompts, max_new_tokens)
-    steer = _steer(model, len(prompts), site, directions, strengths, steer_tokens)
-    stops = _stop_ids(model, tokenizer)
-    budget = TokenBudget(batch_tokens)
-
-    def run(rows: list[int]) -> list[list[int]]:
-        draws = torch.stack([_draws(seed, numbers[row], max_new_tokens) for row in rows])
-        steered = nullcontext() if steer is None else steer.on(model, rows)
-        with frozen(model), torch.no_grad(), steered:
-            tokens = _generate(model, [prompts[row] for row in rows], draws, temperature, stops)
-        return [_cut(row, stops) for row in tokens.tolist()]
-
-    lengths = [len(prompt) + max_new_tokens for prompt in prompts]
-    return _completed(run, lengths, budget, progress)
+    job = Job(
+        model=model,
+        prompts=prompts,
+        streams=numbers,
+        seed=seed,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        stops=_stop_ids(model, tokenizer),
+        steered=_steered(model, len(prompts), site, directions, strengths, steer_tokens),
+    )
+    return _counted(job, TokenBudget(batch_tokens), progress)
 
 
-def _completed(
-    run: Callable[[list[int]], list[list[int]]],
-    lengths: list[int],
-    budget: TokenBudget,
-    progress: bool,
-) -> Iterator[tuple[int, list[int]]]:
-    groups = [[row] for row in range(len(lengths))]
-    with Progress(progress, "completions", len(lengths)) as bar:
-        for row, tokens in run_batches(groups, lengths, run, budget, _label):
+def _counted(job: Job, budget: TokenBudget, progress: bool) -> Iterator[tuple[int, list[int]]]:
+    from deltalens.lm.generation import generate
+
+    with Progress(progress, "completions", len(job.prompts)) as bar:
+        for row, tokens in generate(job, budget):
             bar.advance()
             yield row, tokens
-
-
-def _generate(
-    model: Any,
-    prompts: Sequence[list[int]],
-    draws: Tensor,
-    temperature: float,
-    stops: frozenset[int],
-) -> Tensor:
-    """New tokens [rows, steps]; a row's tokens after its end-of-text mean nothing."""
-    rows = [TokenRow(prompt, [], [True] * len(prompt)) for prompt in prompts]
-    batch = pad_rows(rows, range(len(rows)), side="left").to(input_device(model))
-    ids, mask = batch.input_ids, batch.attention_mask
-    positions = batch.position_ids
-    stop_ids = torch.tensor(sorted(stops), dtype=torch.int64, device=ids.device)
-    ended = torch.zeros(len(rows), dtype=torch.bool, device=ids.device)
-    cache, tokens = None, []
-    for step in range(draws.shape[1]):
-        with head_input(model, lambda hidden: hidden[:, -1:]):
-            output = model(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-            )
-        cache = output.past_key_values
-        token = _choose(output.logits[:, -1], draws[:, step], temperature).to(ids.device)
-        tokens.append(token)
-        ended |= torch.isin(token, stop_ids)
-        if ended.all():
-            break
-        ids = token.unsqueeze(1)
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        positions = positions[:, -1:] + 1
-    return torch.stack(tokens, dim=1)
-
-
-def _choose(logits: Tensor, draws: Tensor, temperature: float) -> Tensor:
-    """The token where each row's cumulative distribution passes its draw: [rows] int64."""
-    if logits.isnan().any():
-        raise InputError(
-            "the model's logits are NaN; check its weights or lower the steering strength"
-        )
-    if temperature == 0:
-        return logits.argmax(dim=-1)
-    mass = torch.softmax(logits.double() / temperature, dim=-1).cumsum(dim=-1)
-    sought = draws.to(mass.device).unsqueeze(1) * mass[:, -1:]
-    found = torch.searchsorted(mass, sought, right=True).squeeze(1)
-    return found.clamp_(max=logits.shape[-1] - 1)
-
-
-def _draws(seed: int, number: int, count: int) -> Tensor:
-    """``count`` uniform numbers in [0, 1) from the stream of (seed, number), float64."""
-    key = np.array([seed, number], dtype=np.uint64)
-    return torch.from_numpy(np.random.Generator(np.random.Philox(key=key)).random(count))
-
-
-def _cut(tokens: list[int], stops: frozenset[int]) -> list[int]:
-    end = next((index for index, token in enumerate(tokens) if token in stops), len(tokens))
-    return tokens[:end]
 
 
 def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
@@ -207,14 +120,15 @@ def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
     return frozenset(int(token) for token in ids if token is not None)
 
 
-def _steer(
+def _steered(
     model: Any,
     rows: int,
     site: int | str | Site | None,
     directions: Tensor | None,
     strengths: Tensor | float | None,
     tokens: SteerTokens,
-) -> _Steer | None:
+) -> Steered | None:
+    check_steer_tokens(tokens)
     if site is None and directions is None and strengths is None:
         return None
     if site is None or directions is None or strengths is None:
@@ -223,7 +137,11 @@ def _steer(
     for name, value, row_dims in (("directions", directions, 2), ("strengths", scale, 1)):
         if value.ndim == row_dims and len(value) != rows:
             raise InputError(f"{name} has {len(value)} rows for {rows} prompts")
-    return _Steer(resolve_site(model, site), directions, scale, tokens)
+    place = resolve_site(model, site)
+    added = added_rows(place, directions, scale).cpu().expand(rows, -1)
+    condition = numbered(row.tobytes() for row in added.numpy())
+    _, firsts = np.unique(condition, return_index=True)
+    return Steered(place, added[firsts], condition, prompt=tokens == "all")
 
 
 def _check_options(max_new_tokens: int, temperature: float, seed: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any, Literal
 
 import torch
@@ -35,12 +35,11 @@ def steering(
     :class:`InputError` for shapes that do not fit, and in the forward pass when the batch does
     not have that many rows.
     """
-    if tokens not in ("all", "generated"):
-        raise InputError(f"steering tokens must be 'all' or 'generated', got {tokens!r}")
+    check_steer_tokens(tokens)
     where = resolve_site(model, site)
-    added = _added(where, directions, strengths)
+    added = added_rows(where, directions, strengths)
     if tokens == "all":
-        with replacing(where, lambda hidden: _steered(hidden, added, 0)):
+        with adding(where, added):
             yield
         return
     with (
@@ -50,8 +49,17 @@ def steering(
         yield
 
 
-def _added(site: Site, directions: Tensor, strengths: Tensor | float) -> Tensor:
-    """What is added: [d_model] or [rows, d_model], in float32 or wider."""
+def check_steer_tokens(tokens: str) -> None:
+    """Raise :class:`InputError` unless ``tokens`` is one of :data:`SteerTokens`."""
+    if tokens not in ("all", "generated"):
+        raise InputError(f"steering tokens must be 'all' or 'generated', got {tokens!r}")
+
+
+def added_rows(site: Site, directions: Tensor, strengths: Tensor | float) -> Tensor:
+    """What is added: [d_model] or [rows, d_model], in float32 or wider.
+
+    Raises :class:`InputError` for shapes that do not fit and for what is not finite.
+    """
     if directions.ndim not in (1, 2) or directions.shape[-1] != site.d_model:
         raise InputError(
             f"directions must be [rows, {site.d_model}] or [{site.d_model}], the width of "
@@ -79,7 +87,14 @@ def _steered(hidden: Tensor, added: Tensor, start: int) -> Tensor:
     if start >= hidden.shape[1]:
         return hidden
     rows = added.to(hidden.device, hidden.dtype).expand(len(hidden), -1).unsqueeze(1)
+    if start == 0:
+        return hidden + rows
     return torch.cat([hidden[:, :start], hidden[:, start:] + rows], dim=1)
+
+
+def adding(site: Site, added: Tensor) -> AbstractContextManager[None]:
+    """Within the context ``added`` [rows, d_model] is added to every position at ``site``."""
+    return replacing(site, lambda hidden: _steered(hidden, added, 0))
 
 
 @contextmanager
