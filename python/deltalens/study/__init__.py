@@ -12,8 +12,11 @@ from deltalens.study.examples_store import read_examples
 from deltalens.study.export import export
 from deltalens.study.lens import LatentLens, LensToken, lens
 from deltalens.study.mean_activation import mean_activation
+from deltalens.study.pairs_from_graded import pairs_from_graded
+from deltalens.study.pairs_set import PairSet
 from deltalens.study.questions import Question, read_questions
 from deltalens.study.read_pairs import read_pairs, write_pairs
+from deltalens.study.sample_pairs import sample_pairs
 from deltalens.study.steer import Completion, Condition, steer
 from deltalens.study.texts import Texts, read_texts
 
@@ -26,6 +29,7 @@ __all__ = [
     "Condition",
     "LatentLens",
     "LensToken",
+    "PairSet",
     "Question",
     "SAECheck",
     "Texts",
@@ -39,10 +43,12 @@ __all__ = [
     "export",
     "lens",
     "mean_activation",
+    "pairs_from_graded",
     "read_examples",
     "read_pairs",
     "read_questions",
     "read_texts",
+    "sample_pairs",
     "steer",
     "write_pairs",
 ]

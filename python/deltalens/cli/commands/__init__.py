@@ -10,12 +10,14 @@ from deltalens.cli.commands import (
     examples,
     export,
     lens,
+    pairs,
     plan,
     steer,
 )
 
 COMMANDS = (
     demo,
+    pairs,
     baseline,
     attribute,
     ablate,

@@ -1,0 +1,176 @@
+"""``deltalens pairs``: a model's own answers, graded, as pairs; or answers graded elsewhere."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from deltalens.cli.arguments import add_command, add_model, add_output, positive_int
+from deltalens.cli.judging import add_judge
+from deltalens.errors import InputError
+
+
+def configure(commands: Any) -> None:
+    """Add the command to the parser."""
+    parser = add_command(
+        commands,
+        "pairs",
+        "make pairs of a model's own answers, one with the behaviour and one without",
+        "deltalens pairs --model tuned --questions questions.yaml --judge scale \\\n"
+        "      --endpoint https://api.openai.com/v1 --judge-model NAME --out pairs.jsonl\n"
+        "  deltalens pairs --model tuned --questions questions.txt --judge my_judge.py:grade "
+        "--out pairs.jsonl\n"
+        "  deltalens pairs --graded judged.csv --out pairs.jsonl",
+    )
+    parser.add_argument(
+        "--questions",
+        type=Path,
+        help="YAML of Betley et al., JSONL (question, prompt or messages), or text with one "
+        "question a line; with --graded: where the whole prompts with their system messages are",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="JSONL file to write")
+    parser.add_argument(
+        "--per-prompt",
+        type=positive_int,
+        default=1,
+        help="pairs of every prompt; prompts with fewer are left out; default: 1",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of samples and choices; default: 0")
+    _add_sampling(parser)
+    _add_graded(parser)
+    add_judge(parser)
+    add_model(parser, required=False)
+    add_output(parser)
+    parser.set_defaults(run=run)
+
+
+def _add_sampling(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("sampling")
+    group.add_argument(
+        "--samples", type=positive_int, help="of each prompt; default: as the questions say, or 20"
+    )
+    group.add_argument("--max-new-tokens", type=positive_int, default=600, help="default: 600")
+    group.add_argument("--temperature", type=float, default=1.0, help="default: 1")
+
+
+def _add_graded(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group(
+        "answers that are graded already",
+        "By an outcome (shown, absent, …), by labels, or by scores with the limits of "
+        "--aligned-below and --coherent-above; by default whichever is there.",
+    )
+    group.add_argument("--graded", type=Path, metavar="FILE", help="CSV or JSONL, one answer a row")
+    group.add_argument("--question-field", default="question", help="default: question")
+    group.add_argument("--answer-field", default="answer", help="default: answer")
+    group.add_argument("--id-field", default="question_id", help="default: question_id")
+    group.add_argument("--outcome-field", help="default: outcome")
+    group.add_argument("--aligned-field", help="0 … 100; default: aligned")
+    group.add_argument("--coherent-field", help="0 … 100; default: coherent")
+    group.add_argument("--label-field", help="default: label")
+    group.add_argument("--shown-labels", nargs="+", metavar="LABEL", help="with the behaviour")
+    group.add_argument("--absent-labels", nargs="+", metavar="LABEL", help="without it")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Sample and grade, or read; write the pairs; say what was found."""
+    if (args.graded or args.questions) is None:
+        raise InputError("give --questions FILE to sample answers, or --graded FILE")
+    found, usage = _read(args) if args.graded is not None else _sample(args)
+    _show(args, found, usage)
+
+
+def _sample(args: argparse.Namespace) -> tuple[Any, Any]:
+    from deltalens.cli.judging import load_judge, usage_of
+    from deltalens.cli.loading import batch_options, load_model
+    from deltalens.study import read_questions, sample_pairs
+    from deltalens.study.pairs_log import SOURCE
+    from deltalens.study.pairs_set import check_out
+
+    if args.model is None:
+        raise InputError("give --model, whose answers are to be sampled")
+    check_out(args.out, SOURCE)
+    questions = read_questions(args.questions)
+    judge = load_judge(args, args.out.parent)
+    model, tokenizer = load_model(args)
+    found = sample_pairs(
+        model,
+        tokenizer,
+        questions,
+        judge,
+        samples=args.samples,
+        max_new_tokens=args.max_new_tokens,
+        temperature=args.temperature,
+        seed=args.seed,
+        per_prompt=args.per_prompt,
+        out=args.out,
+        progress=not args.quiet,
+        **batch_options(args),
+    )
+    return found, usage_of(args, judge)
+
+
+def _read(args: argparse.Namespace) -> tuple[Any, None]:
+    from deltalens.study import pairs_from_graded, read_questions
+    from deltalens.study.pairs_from_graded import GradedFields
+
+    for name in ("model", "judge", "samples"):
+        if getattr(args, name) is not None:
+            raise InputError(f"--{name} is for sampling, and --graded holds answers; leave one out")
+    found = pairs_from_graded(
+        args.graded,
+        fields=GradedFields(args.question_field, args.answer_field, args.id_field),
+        grading=_grading(args),
+        questions=None if args.questions is None else read_questions(args.questions),
+        per_prompt=args.per_prompt,
+        seed=args.seed,
+        out=args.out,
+    )
+    return found, None
+
+
+def _grading(args: argparse.Namespace) -> Any:
+    """How the rows are graded, where the arguments say so."""
+    from deltalens.judge import Thresholds
+    from deltalens.study.graded_grades import Labels, Outcomes, Scores
+
+    labels = _given(args, field="label_field", shown="shown_labels", absent="absent_labels")
+    outcomes = _given(args, field="outcome_field")
+    scores = _given(args, aligned="aligned_field", coherent="coherent_field")
+    limits = _given(args, aligned_below="aligned_below", coherent_above="coherent_above")
+    if sum(map(bool, (labels, outcomes, {**scores, **limits}))) > 1:
+        raise InputError("grades are labels, outcomes or scores; give the options of one of them")
+    if labels:
+        return Labels(**{"shown": (), "absent": (), **labels})
+    if scores or limits:
+        return Scores(**scores, thresholds=Thresholds(**limits))
+    return Outcomes(**outcomes) if outcomes else None
+
+
+def _given(args: argparse.Namespace, **names: str) -> dict[str, Any]:
+    """The arguments that were given, under other names."""
+    values = {name: getattr(args, argument) for name, argument in names.items()}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _show(args: argparse.Namespace, found: Any, usage: Any) -> None:
+    from dataclasses import asdict
+
+    from deltalens.cli.judging import usage_line
+    from deltalens.cli.output import print_json, print_line
+
+    if args.json:
+        document = {"out": str(args.out), **asdict(found.counts), "settings": found.settings}
+        print_json(document if usage is None else {**document, "usage": usage})
+        return
+    counts = found.counts
+    notes = {name: getattr(counts, name) for name in ("empty", "cut", "repeated", "contradictory")}
+    print_line(f"answers: {_listed(counts.answers)} (of these {_listed(notes)})")
+    print_line(f"prompts: {_listed(counts.prompts)}")
+    if usage is not None:
+        print_line(usage_line(usage))
+    print_line(f"{counts.pairs} pairs of {counts.prompts['paired']} prompts are in {args.out}")
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items())
