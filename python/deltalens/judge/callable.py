@@ -78,19 +78,24 @@ class CallableJudge:
 
 
 def _import(home: str) -> ModuleType:
+    is_file = home.endswith(".py")
+    place = Path(home).resolve().parent if is_file else Path.cwd()
+    sys.path.insert(0, str(place))  # as for a script, so that it may import its neighbours
     try:
-        return _import_file(Path(home)) if home.endswith(".py") else importlib.import_module(home)
+        return _import_file(Path(home)) if is_file else importlib.import_module(home)
     except Exception as error:
         raise InputError(
             f"cannot import the judge's {home}: {type(error).__name__}: {error}; check the path"
         ) from error
+    finally:
+        sys.path.remove(str(place))
 
 
 def _import_file(path: Path) -> ModuleType:
     name = f"deltalens_judge_{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:8]}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise InputError("no Python file")
+        raise ImportError("no Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)

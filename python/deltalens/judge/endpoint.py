@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from deltalens.errors import InputError
 from deltalens.judge.chat import ChatReply, ChatRequest, Usage
-from deltalens.judge.retries import MalformedReply, next_delay, remedy
+from deltalens.judge.retries import MalformedReply, next_delay, remedy, said_by
 from deltalens.judge.stream import stream
 from deltalens.judge.verdict import JudgeError
 
@@ -111,7 +111,9 @@ class Endpoint:
     def _final(self, error: Any, request: ChatRequest) -> JudgeError:
         status = getattr(error, "status_code", None)
         code = "" if status is None else f" ({status})"
-        said = _one_line(str(getattr(error, "message", error)).replace(self._key(), "…"))
+        said = _one_line(said_by(error))
+        if (key := self._key()) != _NO_KEY:
+            said = said.replace(key, "…")
         todo = remedy(error, self.name, self._key_env)
         if request.top_logprobs and "logprobs" in said:
             todo = "it gives no token probabilities, which the scale judge needs; use the rubric"
@@ -138,9 +140,9 @@ class _Dialect:
         """Change over when the error says that a parameter is not supported."""
         if getattr(error, "status_code", None) != 400:
             return
-        if "max_completion_tokens" in str(error.message):
+        if "max_completion_tokens" in said_by(error):
             self._limit = "max_completion_tokens"
-        elif error.param == "temperature" and self._temperature:
+        elif getattr(error, "param", None) == "temperature" and self._temperature:
             self._temperature = False
             warnings.warn(f"{model} takes no temperature and answers with its own", stacklevel=2)
 

@@ -11,6 +11,7 @@ from typing import Any
 LONGEST_BACKOFF = 60.0  # seconds
 LONGEST_WAIT = 600.0  # seconds that a server may ask for
 _TRANSIENT = (408, 409, 425, 429)
+_WORDS_AT = ("message", "detail", "error")
 
 
 class MalformedReply(Exception):
@@ -64,6 +65,14 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) and value >= 0 else None
+
+
+def said_by(error: Any) -> str:
+    """The server's own words, wherever it put them, else the client's."""
+    body = getattr(error, "body", None)
+    if isinstance(body, dict):
+        body = next((body[name] for name in _WORDS_AT if body.get(name)), None)
+    return str(body or getattr(error, "message", error))
 
 
 def remedy(error: Any, model: str, key_env: str) -> str:
