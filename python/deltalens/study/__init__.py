@@ -6,6 +6,8 @@ from deltalens.study.attribute import attribute
 from deltalens.study.attribution import Attribution
 from deltalens.study.baseline import Baseline
 from deltalens.study.check_sae import SAECheck, check_sae
+from deltalens.study.compare import compare
+from deltalens.study.comparison import Comparison
 from deltalens.study.delta_activation import delta_activation, delta_activation_of_pairs
 from deltalens.study.examples import collect_examples
 from deltalens.study.examples_store import read_examples
@@ -25,6 +27,7 @@ __all__ = [
     "ActivationDifference",
     "Attribution",
     "Baseline",
+    "Comparison",
     "Completion",
     "Condition",
     "LatentLens",
@@ -37,6 +40,7 @@ __all__ = [
     "attribute",
     "check_sae",
     "collect_examples",
+    "compare",
     "compare_ablation",
     "delta_activation",
     "delta_activation_of_pairs",
