@@ -71,7 +71,7 @@ def test_a_line_of_something_else_is_named(tmp_path: Path, line: str) -> None:
     append_completions(path, COMPLETIONS[:1])
     with path.open("a") as stream:
         stream.write(line + "\n")
-    with pytest.raises(deltalens.InputError, match=r"away.jsonl, line 2 is no record"):
+    with pytest.raises(deltalens.InputError, match=r"away.jsonl, line 2: "):
         read_completions(path)
 
 

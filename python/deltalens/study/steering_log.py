@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
 from deltalens.errors import InputError
 from deltalens.judge import Verdict
+from deltalens.study.jsonl import Row, parse_lines
+from deltalens.study.line_log import append_rows, drop_cut_line
 from deltalens.study.sweep_result import STEERING_DIRECTORY, Direction
 
 T = TypeVar("T")
@@ -95,14 +95,14 @@ class Batched(Generic[T]):
 
 def append_completions(path: Path, completions: Iterable[Completion]) -> None:
     """Add lines; they are on disk when this returns."""
-    _append(
+    append_rows(
         path, ({**item.key._asdict(), "seed": item.seed, "text": item.text} for item in completions)
     )
 
 
 def append_verdicts(path: Path, verdicts: Iterable[tuple[Key, Verdict]]) -> None:
     """Add lines; they are on disk when this returns."""
-    _append(path, ({**key._asdict(), **asdict(verdict)} for key, verdict in verdicts))
+    append_rows(path, ({**key._asdict(), **asdict(verdict)} for key, verdict in verdicts))
 
 
 def read_completions(path: Path) -> dict[Key, Completion]:
@@ -116,36 +116,18 @@ def read_completions(path: Path) -> dict[Key, Completion]:
 def read_verdicts(path: Path) -> dict[Key, Verdict]:
     """Every verdict there is; a line cut while it was written is removed from the file."""
     fields = ("label", "outcome", "score", "raw")
-    kinds: dict[str, Any] = {"label": str, "outcome": str}
+    kinds = {"label": str, "outcome": str, "score": object, "raw": str}
     return {key: Verdict(*(row[name] for name in fields)) for key, row in _rows(path, kinds)}
 
 
-def _append(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
-    with path.open("a", encoding="utf-8", newline="\n") as stream:
-        stream.write("".join(lines))
-        stream.flush()
-        os.fsync(stream.fileno())
+def _rows(path: Path, kinds: dict[str, type]) -> Iterator[tuple[Key, Row]]:
+    def parse(row: Row) -> tuple[Key, Row]:
+        if not {*Key._fields, *kinds} <= row.keys() or not all(
+            isinstance(row[name], kind) for name, kind in kinds.items()
+        ):
+            raise InputError("is no record of a sweep; choose another run directory")
+        return Key(*(row[name] for name in Key._fields)), row
 
-
-def _rows(path: Path, kinds: dict[str, type]) -> Iterator[tuple[Key, dict[str, Any]]]:
-    for number, line in enumerate(_whole_lines(path), start=1):
-        try:
-            row = json.loads(line)
-            key = Key(*(row[name] for name in Key._fields))
-            if not all(isinstance(row[name], kind) for name, kind in kinds.items()):
-                raise TypeError("a field has the wrong type")
-        except (ValueError, TypeError, KeyError) as error:
-            raise InputError(f"{path}, line {number} is no record of a sweep: {error}") from error
-        yield key, row
-
-
-def _whole_lines(path: Path) -> list[str]:
-    if not path.exists():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
-    if len(whole) < len(content):
-        os.truncate(path, len(whole))
-    return whole.decode("utf-8").split("\n")[:-1]
+    if path.exists():
+        drop_cut_line(path)
+        yield from parse_lines(path, parse)
