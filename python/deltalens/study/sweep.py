@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.errors import InputError
 from deltalens.judge import Judge
 from deltalens.lm import Site, find_bos, resolve_site
+from deltalens.lm.sampling import GENERATION_TOKENS
 from deltalens.study.conditions import UNSTEERED, Condition, Grid, all_conditions
 from deltalens.study.encode import encode_prompt
 from deltalens.study.identity import decoder_fingerprint, model_fingerprint, model_name
@@ -59,7 +60,7 @@ def sweep(
     samples: int = 1,
     unsteered_samples: int | None = None,
     max_incoherence: float = MAX_INCOHERENCE,
-    batch_tokens: int | None = None,
+    batch_tokens: int = GENERATION_TOKENS,
     progress: bool = False,
 ) -> SweepResult:
     """Steer models with every candidate at every strength, grade, and choose strengths.
@@ -79,78 +80,79 @@ def sweep(
     of the sweep that is there, and for what does not fit.
     """
     grid = Grid(tuple(strengths), samples, unsteered_samples or 5 * samples)
-    run = Path(run)
-    _check(models, prompts, sets, max_incoherence)
-    with only_one(run):
+    given = _Given(
+        tokenizer, list(prompts), decoder, sets, judge, Path(run), site, generation, grid
+    )
+    _check(models, given, max_incoherence)
+    with only_one(given.run):
         arms = {}
         for direction, model in models.items():
-            subject = _subject(
-                model, tokenizer, prompts, decoder, site, generation, batch_tokens, run, direction
-            )
-            arms[direction] = _arm(subject, sets, judge, grid, run, direction, progress)
-        keep_prompts(run, prompts)
-        settings = {
-            "judge": {"id": judge_id(judge), "name": judge.name, "version": judge.version},
-            "prompts": len(prompts),
-            **asdict(grid),
-            **asdict(generation),
-            "strengths": list(grid.strengths),
-            "site": resolve_site(next(iter(models.values())), site).path,
-            "sae": str(getattr(decoder, "path", "")),
-            "models": {direction: model_name(model) for direction, model in models.items()},
-        }
-        result = SweepResult(_as_lists(sets), arms, settings).with_limit(max_incoherence)
-        result.save(run)
+            subject = _subject(given, model, direction, batch_tokens)
+            arms[direction] = _arm(given, subject, direction, progress)
+        keep_prompts(given.run, prompts)
+        listed = {name: list(candidates) for name, candidates in sets.items()}
+        result = SweepResult(listed, arms, _settings(given, models)).with_limit(max_incoherence)
+        result.save(given.run)
     return result
 
 
-def _check(
-    models: Mapping[Direction, Any],
-    prompts: Sequence[Prompt],
-    sets: Mapping[str, Sequence[Candidate]],
-    max_incoherence: float,
-) -> None:
+@dataclass(frozen=True)
+class _Given:
+    """What a sweep was asked for, of both models alike."""
+
+    tokenizer: Any
+    prompts: list[Prompt]
+    source: Any
+    sets: Mapping[str, Sequence[Candidate]]
+    judge: Judge
+    run: Path
+    site: int | str | Site
+    generation: Generation
+    grid: Grid
+
+
+def _check(models: Mapping[Direction, Any], given: _Given, max_incoherence: float) -> None:
     if not models or not models.keys() <= {"away", "toward"}:
         raise InputError(f"models are steered 'away' or 'toward', got {sorted(models)}")
-    if not prompts:
+    if not given.prompts:
         raise InputError("no prompts to steer on; give at least one")
-    if not any(sets.get(name) for name in RANDOM_SETS):
+    if not any(given.sets.get(name) for name in RANDOM_SETS):
         raise InputError("a sweep needs random latents to compare with; add some")
     if not 0 <= max_incoherence <= 1:
         raise InputError(f"max_incoherence must be 0 … 1, got {max_incoherence}")
 
 
-def _subject(
-    model: Any,
-    tokenizer: Any,
-    prompts: Sequence[Prompt],
-    source: Any,
-    site: int | str | Site,
-    generation: Generation,
-    batch_tokens: int | None,
-    run: Path,
-    direction: Direction,
-) -> Subject:
+def _subject(given: _Given, model: Any, direction: Direction, batch_tokens: int) -> Subject:
     """The model, its prompts and its norm; the same as in the sweep that is there."""
-    place, decoder = resolve_site(model, site), as_decoder(source)
-    check_d_model(decoder, place.d_model, place.path)
-    bos = find_bos(model, tokenizer)
+    site, decoder = resolve_site(model, given.site), as_decoder(given.source)
+    check_d_model(decoder, site.d_model, site.path)
+    bos = find_bos(model, given.tokenizer)
     ids = [
-        encode_prompt(tokenizer, prompt, bos=bos, name=f"prompt {number}")
-        for number, prompt in enumerate(prompts)
+        encode_prompt(given.tokenizer, prompt, bos=bos, name=f"prompt {number}")
+        for number, prompt in enumerate(given.prompts)
     ]
     sampling = {
         "prompts": prompts_fingerprint(ids),
-        "sae": decoder_fingerprint(source, decoder),
-        "site": place.path,
-        **asdict(generation),
+        "sae": decoder_fingerprint(given.source, decoder),
+        "site": site.path,
+        **asdict(given.generation),
     }
-    keep_settings(run, "sampling", sampling)
-    norm = kept_settings(run, direction).get("norm") or median_norm(model, ids, site=place, bos=bos)
-    keep_settings(run, direction, {"model": model_fingerprint(model), "norm": norm})
-    budget = {} if batch_tokens is None else {"batch_tokens": batch_tokens}
-    answered = [_readable(tokenizer, prompt) for prompt in prompts]
-    return Subject(model, tokenizer, place, decoder, norm, ids, answered, generation, budget)
+    keep_settings(given.run, "sampling", sampling)
+    # Kept, not found again: another batch size could change its last bit, and with it texts.
+    norm = kept_settings(given.run, direction).get("norm")
+    norm = norm or median_norm(model, ids, site=site, bos=bos)
+    keep_settings(given.run, direction, {"model": model_fingerprint(model), "norm": norm})
+    return Subject(
+        model=model,
+        tokenizer=given.tokenizer,
+        site=site,
+        decoder=decoder,
+        norm=norm,
+        prompts=ids,
+        answered=[_readable(given.tokenizer, prompt) for prompt in given.prompts],
+        generation=given.generation,
+        batch_tokens=batch_tokens,
+    )
 
 
 def _readable(tokenizer: Any, prompt: Prompt) -> str | list[dict[str, str]]:
@@ -160,22 +162,14 @@ def _readable(tokenizer: Any, prompt: Prompt) -> str | list[dict[str, str]]:
     return prompt  # type: ignore[return-value]
 
 
-def _arm(
-    subject: Subject,
-    sets: Mapping[str, Sequence[Candidate]],
-    judge: Judge,
-    grid: Grid,
-    run: Path,
-    direction: Direction,
-    progress: bool,
-) -> Arm:
-    conditions = all_conditions(sets, grid, direction)
-    prompts = len(subject.prompts)
-    work = ArmWork.open(subject, judge, run, direction)
+def _arm(given: _Given, subject: Subject, direction: Direction, progress: bool) -> Arm:
+    grid, prompts = given.grid, len(subject.prompts)
+    conditions = all_conditions(given.sets, grid, direction)
+    work = ArmWork.open(subject, given.judge, given.run, direction)
     keys = [key for condition in conditions for key in grid.keys(condition, prompts)]
     work.complete(keys, progress=progress)
     tallies = {c: _tally(work, list(grid.keys(c, prompts))) for c in conditions}
-    candidates = dict.fromkeys(item for chosen in sets.values() for item in chosen)
+    candidates = dict.fromkeys(item for chosen in given.sets.values() for item in chosen)
     return Arm(
         direction=direction,
         model=model_name(subject.model),
@@ -204,5 +198,16 @@ def _tally(work: ArmWork, keys: Sequence[Key]) -> Tally:
     return Tally.count(first, last)
 
 
-def _as_lists(sets: Mapping[str, Sequence[Candidate]]) -> dict[str, list[Candidate]]:
-    return {name: list(chosen) for name, chosen in sets.items()}
+def _settings(given: _Given, models: Mapping[Direction, Any]) -> dict[str, Any]:
+    """What the sweep was made with, as JSON values."""
+    judge = given.judge
+    return {
+        "judge": {"id": judge_id(judge), "name": judge.name, "version": judge.version},
+        "prompts": len(given.prompts),
+        **asdict(given.generation),
+        **asdict(given.grid),
+        "strengths": list(given.grid.strengths),
+        "site": resolve_site(next(iter(models.values())), given.site).path,
+        "sae": str(getattr(given.source, "path", "")),
+        "models": {direction: model_name(model) for direction, model in models.items()},
+    }

@@ -42,7 +42,7 @@ class Subject:
     prompts: Sequence[list[int]]
     answered: Sequence[str | list[dict[str, str]]]  # the prompts as a judge reads them
     generation: Generation
-    batch_tokens: dict[str, int]
+    batch_tokens: int
 
 
 @dataclass
@@ -110,7 +110,7 @@ class ArmWork:
             directions=added[[place[condition] for condition in conditions]],
             strengths=1.0,
             steer_tokens=options.steer_tokens,
-            **subject.batch_tokens,
+            batch_tokens=subject.batch_tokens,
         )
         for row, tokens in rows:
             yield Completion(keys[row], options.seed, subject.tokenizer.decode(tokens))

@@ -109,9 +109,16 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _sweep(args: argparse.Namespace, judge: Any) -> Any:
-    from deltalens.cli.loading import fill_from_run, load_model, load_other_model, load_sae
+    from deltalens.cli.loading import (
+        batch_options,
+        fill_from_run,
+        load_model,
+        load_other_model,
+        load_sae,
+    )
     from deltalens.study import Attribution, sweep
     from deltalens.study.candidates import activation_of_run, candidate_sets
+    from deltalens.study.sweep_result import Direction
     from deltalens.study.sweep_settings import Generation
 
     result = Attribution.load(args.run_dir)
@@ -119,7 +126,7 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
     prompts = _prompts(args, result)
     sae = load_sae(args)
     model, tokenizer = load_model(args)
-    models = {"away": model}
+    models: dict[Direction, Any] = {"away": model}
     if args.against is not None:
         models["toward"] = load_other_model(args, args.against)
     activation = activation_of_run(
@@ -147,8 +154,8 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
         samples=args.samples,
         unsteered_samples=args.unsteered_samples,
         max_incoherence=args.max_incoherence,
-        batch_tokens=args.batch_tokens,
         progress=not args.quiet,
+        **batch_options(args),
     )
 
 
