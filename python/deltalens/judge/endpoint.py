@@ -111,9 +111,8 @@ class Endpoint:
     def _final(self, error: Any, request: ChatRequest) -> JudgeError:
         status = getattr(error, "status_code", None)
         code = "" if status is None else f" ({status})"
-        said = _one_line(said_by(error))
-        if (key := self._key()) != _NO_KEY:
-            said = said.replace(key, "…")
+        said, key = said_by(error), self._key()
+        said = _one_line(said if key == _NO_KEY else said.replace(key, "…"))
         todo = remedy(error, self.name, self._key_env)
         if request.top_logprobs and "logprobs" in said:
             todo = "it gives no token probabilities, which the scale judge needs; use the rubric"
@@ -158,7 +157,12 @@ def read_reply(completion: Any, usage: Usage) -> ChatReply:
         usage.add(*((counted.prompt_tokens, counted.completion_tokens) if counted else (0, 0)))
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise MalformedReply from error
-    return ChatReply(str(text), top or None)
+    return ChatReply(_writable(str(text)), top or None)
+
+
+def _writable(text: str) -> str:
+    """Without halves of characters, which JSON can carry and no file can."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
