@@ -25,24 +25,32 @@ def graded_rows(path: Path) -> Iterator[tuple[str, Row]]:
 
 
 def _csv_rows(path: Path) -> Iterator[tuple[str, Row]]:
-    with open_binary(path) as binary:
-        stream = io.TextIOWrapper(binary, encoding="utf-8-sig", newline="")
-        reader = csv.reader(stream, strict=True)
-        limit = csv.field_size_limit(LONGEST_FIELD)
-        last = 0
-        try:
-            heading = _heading(path, next(reader, []))
-            for number, values in enumerate(reader, start=1):
-                place = f"{path}, row {number} (line {last + 1})" if last else f"{path}, row 1"
-                last = reader.line_num
-                if values:
-                    yield place, _row(heading, values, place)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise InputError(
-                f"{path}, line {reader.line_num + 1}: cannot be read as CSV: {error}"
-            ) from error
-        finally:
-            csv.field_size_limit(limit)
+    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    limit = csv.field_size_limit(LONGEST_FIELD)
+    try:
+        heading = _heading(path, next(reader, []))
+        last = reader.line_num
+        for number, values in enumerate(reader, start=1):
+            place = f"{path}, row {number} (line {last + 1})"
+            last = reader.line_num
+            if values:
+                yield place, _row(heading, values, place)
+    except csv.Error as error:
+        raise InputError(
+            f"{path}, line {reader.line_num}: cannot be read as CSV: {error}"
+        ) from error
+    finally:
+        csv.field_size_limit(limit)
+
+
+def _text(path: Path) -> str:
+    with open_binary(path) as stream:
+        content = stream.read()
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InputError(f"{path}, line {line}: not UTF-8; convert the file") from error
 
 
 def _heading(path: Path, names: list[str]) -> list[str]:
