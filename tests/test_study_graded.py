@@ -170,7 +170,7 @@ def test_long_answers_marks_and_blank_lines(tmp_path):
         (b"", "holds no graded answers"),
         (b"question,answer,aligned,coherent\n", "holds no graded answers"),
         (b"question,question\na,b\n", "the column 'question' occurs twice"),
-        (b"answer,aligned,coherent\na,1,2\n", r"row 1 \(line 2\): none of the fields question, prompt"),
+        (b"answer,aligned,coherent\na,1,2\n", r"row 1 \(line 2\): none of the fields question"),
         (b"question,aligned,coherent\na,1,2\n", r"row 1 \(line 2\): no field 'answer'"),
         (b"question,answer,aligned\na,b,2\n", r"row 1 \(line 2\): no field 'coherent'"),
         (b'question,answer,aligned,coherent\n"a\nb",c,1,9\nq,b,x1,9\n', r"row 2 \(line 4\): 'al"),

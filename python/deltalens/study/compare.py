@@ -68,11 +68,16 @@ def _check_comparable(
         if found[0] != found[1]:
             raise InputError(f"{both} differ in {name} ({found[0]} and {found[1]}); {remedy}")
     pairs = {name: (options[0].get(name), options[1].get(name)) for name in MAY_DIFFER}
+    pairs["baseline"] = _baseline(a.metadata), _baseline(b.metadata)
     return {name: values for name, values in pairs.items() if values[0] != values[1]}
 
 
 def _sae(metadata: Mapping[str, Any]) -> Any:
     return metadata["fingerprints"]["sae"]
+
+
+def _baseline(metadata: Mapping[str, Any]) -> Any:
+    return metadata["fingerprints"]["baseline"]
 
 
 def _site(metadata: Mapping[str, Any]) -> Any:

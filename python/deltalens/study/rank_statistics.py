@@ -15,8 +15,10 @@ def spearman(x: Tensor, y: Tensor) -> float:
     """
     ranks = torch.stack([mean_ranks(x), mean_ranks(y)])
     ranks -= ranks.mean(dim=1, keepdim=True)
-    scale = ranks.norm(dim=1).prod()
-    return float(ranks.prod(dim=0).sum() / scale) if len(x) > 1 and scale > 0 else math.nan
+    scale = float(ranks.norm(dim=1).prod())
+    if len(x) < 2 or not scale > 0:
+        return math.nan
+    return max(-1.0, min(1.0, float(ranks.prod(dim=0).sum()) / scale))
 
 
 def mean_ranks(values: Tensor) -> Tensor:
