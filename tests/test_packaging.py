@@ -93,9 +93,10 @@ def sources(folder: str, *suffixes: str) -> set[str]:
     return {file.relative_to(ROOT).as_posix() for file in found}
 
 
-def organism_data() -> set[str]:
-    data = ROOT / "python/deltalens/organism/data"
-    return {file.relative_to(ROOT).as_posix() for file in data.rglob("*") if file.is_file()}
+def package_data() -> set[str]:
+    folders = [ROOT / "python/deltalens" / name for name in ("organism/data", "report/assets")]
+    files = (file for folder in folders for file in folder.rglob("*") if file.is_file())
+    return {file.relative_to(ROOT).as_posix() for file in files}
 
 
 def test_the_sdist_holds_all_that_a_build_and_a_test_run_need(sdist: Path) -> None:
@@ -103,7 +104,7 @@ def test_the_sdist_holds_all_that_a_build_and_a_test_run_need(sdist: Path) -> No
         names = {name.partition("/")[2] for name in archive.getnames()}
     expected = {"pyproject.toml", "setup.py", "LICENSE", "README.md", "constraints.txt"}
     expected |= sources("csrc", ".cpp", ".h") | sources("triton_kernels", ".py")
-    expected |= sources("python", ".py", ".typed") | sources("tests", ".py") | organism_data()
+    expected |= sources("python", ".py", ".typed") | sources("tests", ".py") | package_data()
     assert len(expected) > 40
     assert expected <= names
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
@@ -114,7 +115,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
         names = set(archive.namelist())
     expected = {
         name.removeprefix("python/")
-        for name in sources("python", ".py", ".typed") | organism_data()
+        for name in sources("python", ".py", ".typed") | package_data()
     }
     expected |= {
         name.replace("triton_kernels", "deltalens/kernels", 1)

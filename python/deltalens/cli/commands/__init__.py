@@ -14,6 +14,7 @@ from deltalens.cli.commands import (
     lens,
     pairs,
     plan,
+    report,
     steer,
 )
 
@@ -28,6 +29,7 @@ COMMANDS = (
     compare,
     examples,
     interpret,
+    report,
     export,
     lens,
     plan,

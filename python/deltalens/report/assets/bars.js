@@ -1,0 +1,44 @@
+/* A latent's effect on every pair, largest first, with the pair's texts behind each bar. */
+const FIRST_BARS = 8;
+
+function pairBars(one) {
+  const order = one.per_pair.map((value, pair) => ({ value, pair })).filter(({ value }) => known(value));
+  order.sort((a, b) => Math.abs(b.value) - Math.abs(a.value) || a.pair - b.pair);
+  if (!order.length) return null;
+  const largest = Math.abs(order[0].value) || 1;
+  const positive = order.filter(({ value }) => value > 0).length;
+  const first = order.slice(0, FIRST_BARS), rest = order.slice(FIRST_BARS);
+  return h("section", { class: "by-pair" }, h("h3", {}, "Attribution per pair"),
+    h("p", { class: "note" }, `${positive} of ${order.length} pairs above 0; their mean is the score.`),
+    barList(first, largest),
+    rest.length > 0 && h("details", {}, h("summary", {}, `${rest.length} more pairs`), barList(rest, largest)));
+}
+
+function barList(order, largest) {
+  return h("div", { class: "effects" }, order.map(({ value, pair }) => [
+    h("span", {}, data.pairs[pair].id), lane(value, largest), h("span", { class: "value" }, number(value)),
+  ]));
+}
+
+function lane(value, largest) {
+  const width = (50 * Math.abs(value)) / largest;
+  const css = { width: `${width}%`, left: `${value > 0 ? 50 : 50 - width}%`, background: `rgb(var(${value > 0 ? "--plus" : "--minus"}) / .8)` };
+  return h("span", { class: "lane" }, h("i", { css }));
+}
+
+function pairTexts(pair) {
+  return h("details", {}, h("summary", {}, "Prompt and both completions"),
+    promptBlock(pair.prompt),
+    h("div", { class: "answers" }, answer("shows the behaviour", pair.positive), answer("does not", pair.negative)));
+}
+
+function promptBlock(messages) {
+  return h("div", { class: "prompt" }, messages.map(([role, text]) =>
+    h("div", {}, role && h("span", { class: "label" }, role), h("div", { class: "text" }, text))));
+}
+
+function answer(title, text, grade = null) {
+  return h("div", { class: "answer" },
+    h("div", { class: "label" }, title, grade && h("span", { class: `grade ${grade.outcome}`, title: grade.why || null }, grade.label)),
+    h("div", { class: "text" }, text));
+}

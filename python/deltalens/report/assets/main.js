@@ -1,0 +1,7 @@
+setUpTheme();
+setUpHead();
+setUpTable();
+setUpBeside();
+setUpSettings();
+setUpFigures();
+setUpDialog();

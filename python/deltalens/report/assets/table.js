@@ -1,0 +1,85 @@
+const ranked = data.latents.filter((one) => one.rank !== null);
+const tokenList = (tokens, count) => tokens.slice(0, count).map(([text]) => h("span", { class: "token" }, text));
+
+/* Columns: value sorts (null last), cell shows. A column that no latent has a value for is left out. */
+function tableColumns() {
+  const scores = sharedScale(ranked.map((one) => one.score));
+  const factors = ["push", "presence"].map((name) => [name, sharedScale(ranked.map((one) => one[name]))]);
+  return [
+    { title: "rank", value: (one) => one.rank },
+    { title: "latent", value: (one) => one.latent, cell: (one) => h("a", { href: `#latent-${one.latent}` }, one.latent) },
+    {
+      title: `score ± s.e.${scores.unit}`, value: (one) => one.score,
+      cell: (one) => [scores.show(one.score), known(one.stderr) && h("span", { class: "error" }, ` ± ${scores.show(one.stderr)}`)],
+    },
+    ...factors.map(([name, scale]) => ({ title: name + scale.unit, value: (one) => one[name], cell: (one) => scale.show(one[name]) })),
+    { title: "promotes", words: true, value: (one) => one.promotes.map(([text]) => text).join(" ") || null, cell: (one) => tokenList(one.promotes, 4) },
+    { title: "name", words: true, value: (one) => one.names?.[0]?.name },
+    ...["away", "toward"].map((arm) => ({
+      title: `${arm}, pts`, value: (one) => one.steering?.[arm]?.change, cell: (one) => points(one.steering?.[arm]?.change),
+    })),
+    { title: "beyond random", words: true, value: beyondRandom, cell: (one) => beyondCell(beyondRandom(one)) },
+  ].filter((column) => ranked.some((one) => known(column.value(one))));
+}
+
+function beyondRandom(one) {
+  const arms = Object.entries(one.steering ?? {}).filter(([, arm]) => known(arm.beyond));
+  if (!arms.length) return null;
+  const beyond = arms.filter(([, arm]) => arm.beyond).map(([name]) => name);
+  return beyond.length === 2 ? "both" : beyond[0] ?? "no";
+}
+
+const beyondCell = (said) => (known(said) ? h("span", { class: said === "no" ? "" : "yes" }, said) : NONE);
+
+function compare(a, b) {
+  if (typeof a === "number") return a - b;
+  return a < b ? -1 : a > b ? 1 : 0;
+}
+
+/* Equal values keep the order of the ranking. */
+function sorted(rows, column, descending) {
+  const there = rows.filter((one) => known(column.value(one)));
+  const missing = rows.filter((one) => !known(column.value(one)));
+  there.sort((a, b) => compare(column.value(a), column.value(b)) * (descending ? -1 : 1) || a.rank - b.rank);
+  return [...there, ...missing];
+}
+
+const searchText = (one) =>
+  [one.latent, ...one.promotes.map(([text]) => text), ...one.suppresses.map(([text]) => text), ...(one.names ?? []).map((found) => found.name)]
+    .join("\n").toLowerCase();
+
+function setUpTable() {
+  const columns = tableColumns(), texts = new Map(ranked.map((one) => [one, searchText(one)]));
+  const state = { column: columns[0], descending: false, query: "" };
+  const heads = columns.map((column) => sortHead(column, () => {
+    state.descending = state.column === column ? !state.descending : false;
+    state.column = column;
+    draw();
+  }));
+  $("#ranking thead").append(h("tr", {}, heads));
+  $("#ranking input").addEventListener("input", (event) => {
+    state.query = event.target.value.trim().toLowerCase();
+    draw();
+  });
+  function draw() {
+    columns.forEach((column, at) => heads[at].setAttribute("aria-sort", column !== state.column ? "none" : state.descending ? "descending" : "ascending"));
+    const shown = sorted(ranked, state.column, state.descending).filter((one) => texts.get(one).includes(state.query));
+    $("#ranking tbody").replaceChildren(...shown.map((one) => tableRow(one, columns)));
+    const cut = data.left_out.length ? `; ${data.left_out.join("; ")}` : "";
+    $("#ranking .note").textContent = `${shown.length} of ${ranked.length} latents${cut}. Open one for its evidence.`;
+  }
+  draw();
+}
+
+function sortHead(column, act) {
+  return h("th", { scope: "col", class: column.words ? "" : "number" }, h("button", { type: "button", on: { click: act } }, column.title));
+}
+
+function tableRow(one, columns) {
+  const cells = columns.map((column) =>
+    h("td", { class: column.words ? "words" : "number" }, column.cell ? column.cell(one) : column.value(one) ?? NONE));
+  const open = (event) => {
+    if (!event.target.closest("a") && !String(getSelection())) location.hash = `latent-${one.latent}`;
+  };
+  return h("tr", { "data-latent": one.latent, on: { click: open } }, cells);
+}

@@ -1,0 +1,97 @@
+"""Everything a run directory holds, as far as it is there."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deltalens.errors import InputError
+from deltalens.judge import Verdict
+from deltalens.study.ablation_table import ABLATION_FILE
+from deltalens.study.attribution import Attribution
+from deltalens.study.examples_store import EXAMPLES_FILE, read_examples, read_summary
+from deltalens.study.interpret import Interpretation, read_interpretations
+from deltalens.study.pair_row import Prompt
+from deltalens.study.steering_log import Completion, Key, read_graded
+from deltalens.study.sweep_result import (
+    STEERING_DIRECTORY,
+    SUMMARY_FILE,
+    Direction,
+    SweepResult,
+)
+from deltalens.study.sweep_settings import read_prompts
+
+Graded = dict[Key, tuple[Completion, Verdict]]
+
+
+@dataclass(frozen=True)
+class Steering:
+    """A finished sweep with its prompts and graded completions."""
+
+    result: SweepResult
+    prompts: list[Prompt]
+    graded: dict[Direction, Graded]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A run and what was added to it since; what is not there is None or empty.
+
+    ablation: latent → (first-order, exact); examples: latent → its line of ``latents.jsonl``;
+    examples_summary: what the examples were made from; names: latent → its interpretations.
+    """
+
+    run: Path
+    attribution: Attribution
+    steering: Steering | None
+    ablation: dict[int, tuple[float, float]]
+    examples: dict[int, dict[str, Any]]
+    examples_summary: dict[str, Any]
+    names: dict[int, list[Interpretation]]
+
+    @property
+    def behaviour(self) -> str:
+        """What the study calls the behaviour."""
+        named = self.attribution.metadata.get("behaviour")
+        return named if isinstance(named, str) and named.strip() else "the behaviour"
+
+
+def gather(run: str | Path) -> Evidence:
+    """Read a run directory; :class:`InputError` for one that is incomplete or damaged."""
+    run = Path(run)
+    has_examples = (run / EXAMPLES_FILE).exists()
+    return Evidence(
+        run=run,
+        attribution=Attribution.load(run),
+        steering=_steering(run),
+        ablation=_ablation(run / ABLATION_FILE),
+        examples=_examples(run) if has_examples else {},
+        examples_summary=read_summary(run) if has_examples else {},
+        names=read_interpretations(run),
+    )
+
+
+def _steering(run: Path) -> Steering | None:
+    if not (run / STEERING_DIRECTORY / SUMMARY_FILE).exists():
+        return None
+    result = SweepResult.load(run)
+    judge = result.settings["judge"]["id"]
+    graded = {direction: read_graded(run, direction, judge) for direction in result.arms}
+    return Steering(result, read_prompts(run), graded)
+
+
+def _examples(run: Path) -> dict[int, dict[str, Any]]:
+    return {line["latent"]: line for line in read_examples(run) if "examples" in line}
+
+
+def _ablation(path: Path) -> dict[int, tuple[float, float]]:
+    if not path.exists():
+        return {}
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        return {int(r["latent"]): (float(r["first_order"]), float(r["exact"])) for r in rows}
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged: {error}; delete it and ablate again") from error

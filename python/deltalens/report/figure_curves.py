@@ -1,0 +1,77 @@
+"""Figure 2: the top latents over all strengths, with the share of incoherent completions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from deltalens.report.figure_style import CURVES, GRAY, INK, PANELS
+from deltalens.study.rates import Rate, Tally
+from deltalens.study.sweep_result import ATTRIBUTION, RANDOM_SETS, Arm, SweepResult
+
+_Measure = Callable[[Tally], Rate]
+
+
+def figure_2(result: SweepResult) -> Any:
+    """Two rows, a column per model: the behaviour's rate over the strength of steering, and below
+    it the incoherent share of first samples with its budget.
+
+    Lines are the first latents by Δ-attribution, a ring marks the chosen strength; the band is
+    the range of random latents at each strength. Every line's gid starts with "curve-". Returns a
+    matplotlib figure, to be drawn within :func:`~deltalens.report.figure_style.style`.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.4 * len(result.arms), 4.8), layout="constrained")
+    grid = figure.subplots(
+        2, len(result.arms), squeeze=False, sharex=True, gridspec_kw={"height_ratios": [3, 2]}
+    )
+    for upper, lower, arm in zip(*grid, result.arms.values(), strict=True):
+        upper.set_title(PANELS[arm.direction])
+        _curves(upper, result, arm, "behaviour")
+        _curves(lower, result, arm, "incoherence")
+        lower.axhline(100 * arm.budget, color=INK, linewidth=0.8, linestyle="--", gid="budget")
+        lower.set_xlabel("strength / median residual norm")
+    grid[0][0].set_ylabel("behaviour, %")
+    grid[1][0].set_ylabel("incoherent, %")
+    lines = grid[0][-1].get_legend_handles_labels()
+    figure.legend(*lines, title="latent", loc="outside right center")
+    return figure
+
+
+def _curves(axes: Any, result: SweepResult, arm: Arm, name: str) -> None:
+    measure: _Measure = lambda tally: getattr(tally, name)  # noqa: E731
+    band = list(_band(result, arm, measure))
+    strengths, lows, highs = zip(*band, strict=True)
+    axes.fill_between(strengths, lows, highs, color=GRAY, alpha=0.25, linewidth=0)
+    top = result.sets.get(ATTRIBUTION, [])[: len(CURVES)]
+    for candidate, colour in zip(top, CURVES, strict=False):
+        curve = arm.curve(candidate)
+        shares = [100 * measure(arm.unsteered).value]
+        shares += [100 * measure(point.tally).value for point in curve.points]
+        x = [0.0, *(abs(point.strength) for point in curve.points)]
+        axes.plot(
+            *(x, shares, "o-"),
+            color=colour,
+            markersize=3,
+            linewidth=1.4,
+            label=str(candidate.latent),
+            gid=f"curve-{arm.direction}-{name}-{candidate.latent}",
+        )
+        at = 0 if curve.chosen is None else curve.chosen + 1
+        axes.plot(x[at], shares[at], "o", color=colour, markersize=8, fillstyle="none")
+    axes.margins(y=0.08)
+    axes.set_xlim(left=0)
+
+
+def _band(result: SweepResult, arm: Arm, measure: _Measure) -> Iterator[tuple[float, float, float]]:
+    """(strength, smallest, largest share in %) over random latents, from strength 0 on."""
+    shares: dict[float, list[float]] = {0.0: [100 * measure(arm.unsteered).value]}
+    for name in RANDOM_SETS:
+        for candidate in result.sets.get(name, []):
+            for point in arm.curve(candidate).points:
+                share = 100 * measure(point.tally).value
+                shares.setdefault(abs(point.strength), []).append(share)
+    for strength, values in sorted(shares.items()):
+        known = [value for value in values if value == value] or [float("nan")]
+        yield strength, min(known), max(known)

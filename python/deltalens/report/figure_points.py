@@ -1,0 +1,149 @@
+"""Figure 1: what every latent did, beside random ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from deltalens.errors import InputError
+from deltalens.report.figure_style import COLOURS, GRAY, INK, PANELS
+from deltalens.study.sweep_result import (
+    ACTIVATION,
+    ATTRIBUTION,
+    RANDOM_SETS,
+    Arm,
+    Candidate,
+    Direction,
+    SweepResult,
+)
+
+_WIDTH = 0.76  # of a column, whose centres are 1 apart
+
+
+class Mark(NamedTuple):
+    """A point of the figure: one candidate of one set in one arm. rank counts from 1."""
+
+    gid: str
+    direction: Direction
+    group: str
+    rank: int
+    candidate: Candidate
+
+
+def marks(result: SweepResult, direction: Direction, groups: tuple[str, ...]) -> list[Mark]:
+    """The points of one column, in rank order; those that could not be graded are left out."""
+    listed = [item for group in groups for item in result.sets.get(group, [])]
+    found = []
+    for rank, candidate in enumerate(listed, start=1):
+        if not math.isnan(result.arms[direction].change(candidate)):
+            gid = f"point-{direction}-{_column_name(groups)}-{rank}"
+            found.append(Mark(gid, direction, groups[0], rank, candidate))
+    return found
+
+
+def columns(result: SweepResult) -> list[tuple[str, ...]]:
+    """The sets that share a column: Δ-attribution, Δ-activation, all random ones."""
+    wanted: list[tuple[str, ...]] = [(ATTRIBUTION,), (ACTIVATION,), RANDOM_SETS]
+    return [groups for groups in wanted if any(result.sets.get(name) for name in groups)]
+
+
+def all_marks(result: SweepResult) -> Iterator[Mark]:
+    """Every point of the figure."""
+    for direction in result.arms:
+        for groups in columns(result):
+            yield from marks(result, direction, groups)
+
+
+def random_band(result: SweepResult, direction: Direction) -> tuple[float, float] | None:
+    """The range of random latents' changes; None where none could be graded."""
+    try:
+        return result.band(direction)
+    except InputError:
+        return None
+
+
+def figure_1(result: SweepResult) -> Any:
+    """A panel per model, as the publication's figure: a point per latent by rank in each set.
+
+    y: change of the behaviour's rate in percentage points at each latent's chosen strength, with
+    Wilson's 95 % interval of the steered rate; ×: a set's mean; band: from the smallest to the
+    largest change of a random latent. Every point is a group whose gid starts with "point-".
+    Returns a matplotlib figure, to be drawn within :func:`~deltalens.report.figure_style.style`.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.4 * len(result.arms), 3.9), layout="constrained")
+    axes = figure.subplots(1, len(result.arms), squeeze=False)[0]
+    for panel, (direction, arm) in zip(axes, result.arms.items(), strict=True):
+        _panel(panel, result, direction, arm)
+    axes[0].set_ylabel("change of the rate, percentage points")
+    return figure
+
+
+def _panel(panel: Any, result: SweepResult, direction: Direction, arm: Arm) -> None:
+    if (band := random_band(result, direction)) is not None:
+        panel.axhspan(100 * band[0], 100 * band[1], color=GRAY, alpha=0.25, linewidth=0)
+    panel.axhline(0, color=INK, linewidth=0.6)
+    panel.set_title(f"{PANELS[direction]}\nunsteered: {arm.unsteered.behaviour.value:.0%}")
+    shown = columns(result)
+    for place, groups in enumerate(shown):
+        _column(panel, arm, place, marks(result, direction, groups))
+    panel.set_xticks(range(len(shown)), [_label(result, groups) for groups in shown])
+    panel.tick_params(axis="x", length=0)
+    panel.set_xlim(-0.55, len(shown) - 0.45)
+    panel.margins(y=0.08)
+
+
+def _column(panel: Any, arm: Arm, place: int, column: list[Mark]) -> None:
+    if not column:
+        return
+    random = column[0].group in RANDOM_SETS
+    colour = GRAY if random else COLOURS[column[0].group]
+    changes = [100 * arm.change(mark.candidate) for mark in column]
+    for mark, change in zip(column, changes, strict=True):
+        x = _x(place, mark.rank, column[-1].rank)
+        if not random:
+            panel.plot([x, x], _whisker(arm, mark.candidate), color=colour, alpha=0.3, linewidth=1)
+        (point,) = panel.plot(
+            x, change, "o", color=colour, markersize=3 if random else 5, markeredgewidth=0
+        )
+        point.set_gid(mark.gid)
+    mean = math.fsum(changes) / len(changes)
+    panel.plot(place, mean, "x", color=INK, markersize=9, markeredgewidth=2.2, zorder=4)
+    if column[0].group == ATTRIBUTION and column[0].rank == 1:
+        _name_first(panel, column[0], (_x(place, 1, column[-1].rank), changes[0]))
+
+
+def _name_first(panel: Any, mark: Mark, at: tuple[float, float]) -> None:
+    """The first latent's number on the side that steering is to go to."""
+    below = mark.direction == "away"
+    panel.annotate(
+        str(mark.candidate.latent),
+        at,
+        xytext=(0, -6 if below else 6),
+        textcoords="offset points",
+        ha="center",
+        va="top" if below else "bottom",
+        fontsize=8,
+    )
+
+
+def _whisker(arm: Arm, candidate: Candidate) -> list[float]:
+    unsteered = arm.unsteered.behaviour.value
+    return [100 * (end - unsteered) for end in arm.chosen(candidate).tally.behaviour.interval]
+
+
+def _x(place: int, rank: int, last: int) -> float:
+    """Where a rank stands within a column, best first."""
+    return place + _WIDTH * ((rank - 0.5) / last - 0.5)
+
+
+def _label(result: SweepResult, groups: tuple[str, ...]) -> str:
+    count = sum(len(result.sets.get(name, [])) for name in groups)
+    name = groups[0] if len(groups) == 1 else "random latents"
+    return f"{name}\n({count})"
+
+
+def _column_name(groups: tuple[str, ...]) -> str:
+    return {ATTRIBUTION: "attribution", ACTIVATION: "activation"}.get(groups[0], "random")

@@ -1,0 +1,118 @@
+"""One HTML file from a run directory."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from functools import partial
+from html import escape
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from deltalens.report.beside import beside_document
+from deltalens.report.document import as_script_data, report_document
+from deltalens.report.evidence import Evidence, gather
+from deltalens.report.figure_curves import figure_2
+from deltalens.report.figure_points import figure_1
+from deltalens.report.figure_style import COLOURS, FIGURE_DIRECTORY, inline, save_figure
+from deltalens.study.atomic import write_text
+from deltalens.study.sweep_result import ACTIVATION, ATTRIBUTION, SweepResult
+
+REPORT_FILE = "report.html"
+
+_SCRIPTS = (
+    "dom.js",
+    "numbers.js",
+    "theme.js",
+    "table.js",
+    "tokens.js",
+    "curve.js",
+    "bars.js",
+    "card.js",
+    "dialog.js",
+    "figures.js",
+    "sections.js",
+    "main.js",
+)
+_CAPTIONS = {
+    "figure-1": "One point per latent at its strongest strength within the incoherence budget, in "
+    "rank order from left to right, with the 95% interval of its rate. ×: mean of a set. Gray "
+    "band: from the smallest to the largest change of any random latent.",
+    "figure-2": "The first latents by Δ-attribution at every strength tried; a ring marks the "
+    "strength chosen, the dashed line the incoherence budget, the gray band random latents.",
+}
+_TITLES = {"figure-1": "What steering changed", "figure-2": "Over all strengths"}
+_THEMED = {
+    COLOURS[ATTRIBUTION]: "var(--attribution)",
+    COLOURS[ACTIVATION]: "var(--activation)",
+}
+
+
+def write_report(
+    run: str | Path, *, beside: Sequence[str | Path] = (), out: str | Path | None = None
+) -> Path:
+    """Write ``report.html`` and, after a sweep, the figures of a run directory.
+
+    beside: runs of other behaviours, whose rankings are compared with this one. out: another
+    place for the page. The page is one file that loads nothing; what a run has not (examples,
+    ablation, steering, names) is not on it. Returns the page's path; raises :class:`InputError`
+    for a run that is incomplete or damaged, or that cannot be compared.
+    """
+    evidence = gather(run)
+    compared = [beside_document(evidence, other) for other in beside]
+    figures = {} if evidence.steering is None else _figures(evidence.run, evidence.steering.result)
+    path = evidence.run / REPORT_FILE if out is None else Path(out)
+    write_text(path, page(evidence, figures, compared))
+    return path
+
+
+def write_figures(run: str | Path) -> list[Path]:
+    """Only the figures of a run with a finished sweep, as SVG and PNG."""
+    names = _figures(Path(run), SweepResult.load(run))
+    folder = Path(run) / FIGURE_DIRECTORY
+    return [folder / f"{name}.{ending}" for name in names for ending in ("svg", "png")]
+
+
+def _figures(run: Path, result: SweepResult) -> dict[str, str]:
+    draws = {"figure-1": figure_1}
+    if result.sets.get(ATTRIBUTION):
+        draws["figure-2"] = figure_2
+    return {
+        name: save_figure(run / FIGURE_DIRECTORY, name, partial(draw, result))
+        for name, draw in draws.items()
+    }
+
+
+def page(evidence: Evidence, figures: dict[str, str], compared: Sequence[Any] = ()) -> str:
+    """The page's text. Its script runs by its hash alone, so no other could."""
+    script = "".join(map(_asset, _SCRIPTS))
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    document = report_document(evidence, compared)
+    parts = {
+        "title": escape(f"{document['behaviour']} – deltalens"),
+        "policy": f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
+        "base-uri 'none'; form-action 'none'",
+        "style": "".join(map(_asset, ("page.css", "parts.css"))),
+        "figures": "".join(_figure(name, svg) for name, svg in figures.items()),
+        "data": as_script_data(document),
+        "script": script,
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _asset("page.html"))
+
+
+def _figure(name: str, svg: str) -> str:
+    drawn = inline(svg)
+    for colour, variable in _THEMED.items():
+        drawn = drawn.replace(colour, variable)
+    drawn = drawn.replace("<svg ", f'<svg role="group" aria-label="{_TITLES[name]}" ', 1)
+    return (
+        f'<figure class="figure" id="{name}"><h2>{_TITLES[name]}</h2>'
+        f'<div class="scroll">{drawn}</div><figcaption>{_CAPTIONS[name]}</figcaption></figure>\n'
+    )
+
+
+def _asset(name: str) -> str:
+    return (resources.files(__package__) / "assets" / name).read_text(encoding="utf-8")

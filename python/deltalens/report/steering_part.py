@@ -1,0 +1,133 @@
+"""What steering did, latent by latent, as JSON values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deltalens.report.evidence import Steering
+from deltalens.report.figure_points import Mark, all_marks, random_band
+from deltalens.report.text import exact, messages, readable, short
+from deltalens.study.rates import Rate, Tally
+from deltalens.study.steering_log import Key
+from deltalens.study.sweep_result import ATTRIBUTION, Arm, Candidate, Direction, Point, SweepResult
+
+Json = dict[str, Any]
+
+PROMPTS_SHOWN = 4  # evenly spaced, the same for every latent
+
+
+def suspects(result: SweepResult) -> dict[int, Candidate]:
+    """Latent → how it was steered with: as Δ-attribution says, else as the set it is in says."""
+    found: dict[int, Candidate] = {}
+    for name in sorted(result.sets, key=lambda name: name != ATTRIBUTION):
+        for candidate in result.sets[name]:
+            found.setdefault(candidate.latent, candidate)
+    return found
+
+
+def steering_document(steering: Steering) -> Json:
+    """What all cards share: the models, budgets and what they say unsteered."""
+    prompts = shown_prompts(steering)
+    return {
+        "prompts": {number: messages(steering.prompts[number]) for number in prompts},
+        "arms": {
+            direction: {
+                "model": readable(arm.model, 200),
+                "norm": short(arm.norm),
+                "budget": short(arm.budget),
+                "band": random_band(steering.result, direction),
+                "unsteered": tally_values(arm.unsteered),
+                "completions": _completions(steering, direction, None, 0.0),
+            }
+            for direction, arm in steering.result.arms.items()
+        },
+        "points": {
+            mark.gid: _point_values(steering.result, mark) for mark in all_marks(steering.result)
+        },
+    }
+
+
+def _point_values(result: SweepResult, mark: Mark) -> Json:
+    arm = result.arms[mark.direction]
+    point = arm.chosen(mark.candidate)
+    return {
+        "latent": mark.candidate.latent,
+        "set": mark.group,
+        "rank": mark.rank,
+        "arm": mark.direction,
+        "strength": point.strength,
+        "change": exact(arm.change(mark.candidate)),
+        **rate_values(point.tally.behaviour),
+    }
+
+
+def latent_steering(steering: Steering, candidate: Candidate) -> Json:
+    """One latent's curves and completions in every arm."""
+    return {
+        direction: _arm_values(steering, arm, candidate)
+        for direction, arm in steering.result.arms.items()
+    }
+
+
+def _arm_values(steering: Steering, arm: Arm, candidate: Candidate) -> Json:
+    curve, chosen = arm.curve(candidate), arm.chosen(candidate)
+    change = arm.change(candidate)
+    return {
+        "sign": candidate.sign,
+        "strength": chosen.strength,
+        "change": exact(change),
+        "beyond": _beyond(random_band(steering.result, arm.direction), arm.direction, change),
+        **rate_values(chosen.tally.behaviour),
+        "chosen": curve.chosen,
+        "points": [_curve_point(point) for point in curve.points],
+        "completions": _completions(steering, arm.direction, candidate.latent, chosen.strength),
+    }
+
+
+def _beyond(band: tuple[float, float] | None, direction: Direction, change: float) -> bool | None:
+    """Whether a change goes further than every random latent's; None where nobody can say."""
+    if band is None or change != change:
+        return None
+    return change < band[0] if direction == "away" else change > band[1]
+
+
+def _curve_point(point: Point) -> Json:
+    return {"strength": point.strength, **tally_values(point.tally)}
+
+
+def tally_values(tally: Tally) -> Json:
+    """Both rates of a condition."""
+    return {**rate_values(tally.behaviour), "incoherence": rate_values(tally.incoherence)}
+
+
+def rate_values(rate: Rate) -> Json:
+    """A rate with its interval; null where nothing could be graded."""
+    low, high = rate.interval
+    return {"rate": exact(rate.value), "low": short(low), "high": short(high), "n": rate.n}
+
+
+def shown_prompts(steering: Steering) -> list[int]:
+    """Evenly spaced, so that no one has picked them."""
+    count = len(steering.prompts)
+    shown = min(PROMPTS_SHOWN, count)
+    return [number * count // shown for number in range(shown)]
+
+
+def _completions(
+    steering: Steering, direction: Direction, latent: int | None, strength: float
+) -> dict[int, Json]:
+    """Prompt → the last attempt at its first sample, with its grade."""
+    found = {}
+    for prompt in shown_prompts(steering):
+        key = Key(latent, strength, prompt, 0, 0)
+        while (later := key._replace(attempt=key.attempt + 1)) in steering.graded[direction]:
+            key = later
+        if key in steering.graded[direction]:
+            completion, verdict = steering.graded[direction][key]
+            found[prompt] = {
+                "text": readable(completion.text),
+                "label": readable(verdict.label, 60),
+                "outcome": verdict.outcome,
+                "why": readable(verdict.raw, 300),
+            }
+    return found
