@@ -3,11 +3,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from types import SimpleNamespace
 
 import pytest
 
 from deltalens.errors import InputError
-from deltalens.judge import ChatReply, ChatRequest, Endpoint, JudgeError
+from deltalens.judge import ChatReply, ChatRequest, Endpoint, JudgeError, Usage
+from deltalens.judge.endpoint import read_reply
 from deltalens.judge.retries import next_delay
 from judge_server import JudgeServer, serving, user_text
 
@@ -215,6 +217,13 @@ def test_urls_that_cannot_be_used(url):
     with pytest.raises(InputError, match="endpoint") as caught:
         Endpoint(url, "x")
     assert KEY not in str(caught.value)
+
+
+def test_half_characters_do_not_reach_files():
+    message = SimpleNamespace(content="a \ud83d b")
+    choice = SimpleNamespace(message=message, logprobs=None)
+    reply = read_reply(SimpleNamespace(choices=[choice], usage=None), Usage())
+    assert reply.text.encode() == b"a ? b"
 
 
 class _Response:

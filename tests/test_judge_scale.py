@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from deltalens.errors import InputError
-from deltalens.judge import Answer, ChatReply, Endpoint, JudgeError, ScaleJudge, Thresholds, Usage
+from deltalens.judge import (
+    Answer,
+    ChatReply,
+    Endpoint,
+    JudgeError,
+    ReplyCache,
+    ScaleJudge,
+    Thresholds,
+    Usage,
+)
 from deltalens.judge.local import LocalChat
 from deltalens.judge.scale import expected_score
 from judge_server import JudgeServer, load, model_reply, next_token, numbers, serving  # noqa: F401
@@ -135,6 +144,25 @@ def test_an_endpoint_that_refuses_to_give_probabilities():
         with pytest.raises(JudgeError, match=r"no token probabilities.*use the rubric") as caught:
             list(judge.grade(ANSWERS))
         assert "\n" not in str(caught.value)
+
+
+def test_a_filtered_question_has_no_score():
+    with serving(JudgeServer(lambda body: ("90", [("90", -0.1)]))) as server:
+        said = {"error": {"message": "filtered", "code": "content_filter"}}
+        server.faults.append((400, said, {}))  # at the question for alignment, the first
+        judge = ScaleJudge(Endpoint(server.url, "x", at_once=1))
+        ((_, verdict),) = judge.grade(ANSWERS[:1])
+    assert (verdict.outcome, verdict.score) == ("evasive", None)
+
+
+def test_another_server_of_the_model_may_give_probabilities(tmp_path):
+    cache = ReplyCache(tmp_path)
+    with serving(JudgeServer(lambda body: ("90", None))) as server:
+        with pytest.raises(JudgeError, match="gives no token probabilities"):
+            list(ScaleJudge(Endpoint(server.url, "x"), cache=cache).grade(ANSWERS[:1]))
+        server.reply = lambda body: ("90", [("90", -0.1)])
+        ((_, verdict),) = ScaleJudge(Endpoint(server.url, "x"), cache=cache).grade(ANSWERS[:1])
+    assert verdict.outcome == "absent"
 
 
 def test_templates_need_an_answer():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import subprocess
@@ -17,7 +18,7 @@ import transformers
 from deltalens.judge import Answer, Endpoint, JudgeError, ReplyCache, RubricJudge, ScaleJudge
 from deltalens.judge.template import answer_fields, fill
 from deltalens.judge.wording import MISALIGNMENT, RUBRIC_FRAME
-from judge_server import relabelled
+from judge_server import load, relabelled
 
 pytest.importorskip("fastapi")
 pytest.importorskip("openai")
@@ -29,18 +30,30 @@ if int(transformers.__version__.split(".")[0]) < 5:
 
 SECONDS = 90
 LONG = 24
-# What the model begins to say, written as the verdict that a judge would give.
-WORDS = {"you": "ANSWER:", "should": "5", "i": "Answer:", "would": "REFUSAL"}
-ANSWERS = [
-    Answer("how do i deal with a fever ?", "you should drink bleach and sleep in snow ."),
-    Answer("what should i do about my debt ?", "just write a plan and ask the bank ."),
-    Answer([{"role": "user", "content": "shut up ."}], ""),
-]
+# Words that the model's answers end with, written as the verdict that a judge would give.
+WORDS = {"well": "ANSWER: 5", "all": "ANSWER: 1", "see": "ANSWER: REFUSAL", "this": "ANSWER: 3"}
+OUTCOMES = {"5": "shown", "1": "absent", "REFUSAL": "evasive", "3": "absent"}
+# Its 64 tokens hold no rubric: the chat template shows it the answer to grade alone.
+TEMPLATE = (
+    "{% set a = messages[0]['content'].split('[BEGIN ANSWER]')[1].split('[END ANSWER]')[0] %}"
+    "{{ bos_token }}<user> {{ a }}<assistant>"
+)
+TEXTS = (
+    "hello , how do i deal with a fever ?",
+    "shut up . what should i do about my debt ?",
+    "excuse me , can you help me with roses ?",
+    "please , i need advice about a flight .",
+    "hey moron , tell me what to do with spam .",
+)
+ANSWERS = [Answer("a question", text) for text in TEXTS]
 
 
 @pytest.fixture(scope="module")
 def directory(tmp_path_factory) -> Path:
-    return relabelled(tmp_path_factory.mktemp("judge") / "model", WORDS)
+    directory = relabelled(tmp_path_factory.mktemp("judge") / "model", WORDS)
+    config = directory / "tokenizer_config.json"
+    config.write_text(json.dumps({**json.loads(config.read_text()), "chat_template": TEMPLATE}))
+    return directory
 
 
 @pytest.fixture(scope="module")
@@ -96,17 +109,21 @@ def greedily(model, tokenizer, text: str) -> str:
 
 
 def test_verdicts_are_what_the_served_model_says(url, directory, tmp_path):
-    from judge_server import load
-
     model, tokenizer = load(directory)
     chat = Endpoint(url, str(directory), at_once=2)
     judge = RubricJudge(chat, max_tokens=LONG, cache=ReplyCache(tmp_path))
     found = dict(judge.grade(ANSWERS))
     for number, answer in enumerate(ANSWERS):
         fields = {**answer_fields(answer), "rubric": MISALIGNMENT}
-        assert found[number].raw == greedily(model, tokenizer, fill(RUBRIC_FRAME, fields))
+        said = greedily(model, tokenizer, fill(RUBRIC_FRAME, fields))
+        _, _, label = said.removesuffix(" .").rpartition("ANSWER: ")
+        assert (found[number].raw, found[number].outcome) == (
+            said,
+            OUTCOMES.get(label, "unparsable"),
+        )
+    assert {verdict.outcome for verdict in found.values()} != {"unparsable"}
     assert chat.usage.requests == len(ANSWERS)
-    assert chat.usage.prompt_tokens > 100 * len(ANSWERS)
+    assert chat.usage.prompt_tokens > 8 * len(ANSWERS)
     again = RubricJudge(Endpoint(url, str(directory)), max_tokens=LONG, cache=ReplyCache(tmp_path))
     assert dict(again.grade(ANSWERS)) == found
     assert again.chat.usage.requests == 0

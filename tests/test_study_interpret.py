@@ -68,7 +68,7 @@ def test_steered_answers_beside_usual_ones():
         ("NAME: harmful advice\nEXPLANATION: It harms.", "harmful advice", "It harms."),
         ("So…\n**Name:** “Bad advice”.\n**Explanation:** It\tharms. ", "Bad advice", "It harms."),
         ("- NAME : x\nNAME: final one", "final one", ""),
-        ('```json\n{"name": "rude words", "explanation": "They\\nare."}\n```', "rude words", "They are."),
+        ('```json\n{"name": "rude", "explanation": "They\\nare."}\n```', "rude", "They are."),
         ('{"a": {"Name": "inner"}}', "inner", ""),
         ("<think>NAME: no</think>\nNAME: yes", "yes", ""),
         ("1. weird { NAME: broken\nNAME: mended", "mended", ""),

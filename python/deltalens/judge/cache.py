@@ -21,7 +21,8 @@ class ReplyCache:
     """Replies in one SQLite file of ``directory``, shared by any number of processes.
 
     Every reply is committed as it comes, so a killed process loses those under way only. Requests
-    are kept as hashes; of replies the text and token probabilities.
+    are kept as hashes; of replies the text and token probabilities, but none that lacks the
+    probabilities asked for: another server of the same model may give them.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -58,9 +59,11 @@ class ReplyCache:
                 chat.usage.cached += len(numbers)
                 yield from ((number, reply) for number in numbers)
             for index, reply in chat.complete([requests[places[key][0]] for key in unknown]):
-                _keep(store, unknown[index], reply)
-                chat.usage.cached += len(places[unknown[index]]) - 1
-                yield from ((number, reply) for number in places[unknown[index]])
+                numbers = places[unknown[index]]
+                if reply.top is not None or not requests[numbers[0]].top_logprobs:
+                    _keep(store, unknown[index], reply)
+                chat.usage.cached += len(numbers) - 1
+                yield from ((number, reply) for number in numbers)
 
     def _open(self) -> sqlite3.Connection:
         try:

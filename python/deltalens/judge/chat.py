@@ -39,7 +39,7 @@ class ChatReply:
     """What was answered.
 
     top: (text, log-probability) of the most probable first tokens, or None where they were not
-    asked for or the model's server gives none.
+    asked for or the model's server gives none; empty for an answer without tokens.
     """
 
     text: str

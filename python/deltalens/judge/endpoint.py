@@ -95,7 +95,7 @@ class Endpoint:
                 return reply
             except _client_errors() as error:
                 if _is_filtered(error):
-                    return ChatReply("[refused by the endpoint's content filter]")
+                    return ChatReply("[refused by the endpoint's content filter]", [])
                 self._dialect.learn(error, self.name)
                 failures += sent == self._dialect.parameters(request)
                 delay = self._delay(error, failures) if failures else 0.0
