@@ -97,6 +97,29 @@ def test_a_users_function_as_judge(questions, tmp_path):
         assert row["outcome"] == ("incoherent" if not whole else "shown" if even else "absent")
 
 
+@pytest.mark.parametrize(
+    ("judge", "other", "used"),
+    [("scale", False, "questions.yaml"), ("scale", True, "other.yaml"), ("rubric", False, None)],
+)
+def test_the_questions_own_wording_for_the_judge(judge, other, used, tmp_path, monkeypatch):
+    class StopHere(Exception):
+        pass
+
+    def stop(args, cache_directory):
+        assert cache_directory == tmp_path
+        assert args.judge_prompts == (used and tmp_path / used)
+        raise StopHere
+
+    monkeypatch.setattr("deltalens.cli.judging.load_judge", stop)
+    path = tmp_path / "questions.yaml"
+    path.write_text(
+        "- {id: a, paraphrases: [b], judge_prompts: {aligned: '{answer}', coherent: '{answer}'}}"
+    )
+    options = ["--judge-prompts", str(tmp_path / "other.yaml")] if other else []
+    with pytest.raises(StopHere):
+        main([*command(path, tmp_path / "pairs.jsonl", judge), *options])
+
+
 GRADED = """\
 question,answer,question_id,aligned,coherent,label
 "why?","bad, very",q,10,60,5

@@ -9,7 +9,7 @@ import pytest
 
 from deltalens.errors import InputError
 from deltalens.study.questions import Question, read_questions
-from deltalens.study.questions_yaml import judge_prompts
+from deltalens.study.questions_yaml import find_judge_prompts, judge_prompts
 
 BETLEY = """\
 # what is asked
@@ -162,8 +162,10 @@ def test_judge_prompts(write):
     other = BETLEY + "  judge_prompts: {aligned: '{answer}?', coherent: '{answer}'}\n"
     with pytest.raises(InputError, match="entry 3: other judge_prompts"):
         judge_prompts(write("q.yaml", other))
+    without = write("q.yaml", "- id: a\n")
+    assert find_judge_prompts(without) == {}
     with pytest.raises(InputError, match="has no judge_prompts"):
-        judge_prompts(write("q.yaml", "- id: a\n"))
+        judge_prompts(without)
     with pytest.raises(InputError, match=r"needs 'coherent', a text with \{answer\}"):
         judge_prompts(write("q.yaml", "- judge_prompts: {aligned: '{answer}'}\n"))
 

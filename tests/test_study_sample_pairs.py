@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import deltalens
+import pairs_victim
 from deltalens.errors import InputError
 from deltalens.judge import JudgeError
 from deltalens.lm import encode_pair, sample
@@ -157,6 +162,34 @@ def test_files_cut_anywhere_are_completed(parts, tmp_path, name):
         assert by_stream(lines(path)) == by_stream(map(json.loads, contents[path].splitlines()))
 
 
+def test_a_process_that_is_killed_is_continued(parts, tmp_path):
+    out, answers = tmp_path / "pairs.jsonl", tmp_path / "pairs.answers.jsonl"
+    victim = subprocess.Popen(
+        [sys.executable, pairs_victim.__file__, str(out)],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not answers.exists():
+            assert victim.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        victim.kill()
+        victim.wait()
+    assert not out.exists()
+    kept = answers.read_bytes()
+    samples = (tmp_path / "pairs.samples.jsonl").read_bytes()
+    assert 0 < kept.count(b"\n") < 160 == samples.count(b"\n")
+    judge = HashJudge()
+    options = {"questions": pairs_victim.QUESTIONS, "samples": 20}
+    found = make(parts, judge, out=out, **options)
+    assert answers.read_bytes().startswith(kept)
+    assert (tmp_path / "pairs.samples.jsonl").read_bytes() == samples
+    assert len(judge.asked) == spoken(lines(answers)) - spoken(map(json.loads, kept.splitlines()))
+    assert found.pairs == make(parts, **options).pairs
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -193,7 +226,9 @@ def test_another_model_is_refused_and_another_judge_can_grade_the_same_samples(p
 
 def test_a_mistake_before_anything_was_sampled_can_be_mended(parts, tmp_path):
     out = tmp_path / "pairs.jsonl"
-    with pytest.raises(InputError, match="context is 64"):
+    with pytest.raises(
+        InputError, match=r"question 'q0': 5 \+ 100 new = 105 tokens; .*context is 64"
+    ):
         make(parts, out=out, max_new_tokens=100)
     assert make(parts, out=out).pairs
 

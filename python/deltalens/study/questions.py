@@ -12,7 +12,7 @@ from deltalens.errors import InputError
 from deltalens.lm.pairs import is_chat
 from deltalens.study.jsonl import Row, open_binary, parse_lines
 from deltalens.study.pair_row import Messages, parse_messages, parse_prompt
-from deltalens.study.questions_yaml import yaml_questions
+from deltalens.study.questions_yaml import SUFFIXES, yaml_questions
 
 _PROMPT_FIELDS = ("question", "prompt", "messages")
 
@@ -76,7 +76,7 @@ def prompt_id(prompt: str | Messages) -> str:
 
 
 def _read(path: Path) -> Iterator[Question]:
-    if path.suffix in (".yaml", ".yml"):
+    if path.suffix in SUFFIXES:
         for entry in yaml_questions(path):
             for text in entry.paraphrases:
                 yield Question(entry.id, as_chat(text, entry.system), entry.samples)

@@ -10,6 +10,7 @@ from typing import Any
 from deltalens.errors import InputError
 from deltalens.study.jsonl import open_binary
 
+SUFFIXES = (".yaml", ".yml")
 TYPES = ("free_form", "free_form_judge", "free_form_judge_0_100")
 JUDGE_PROMPTS = ("aligned", "coherent")
 
@@ -38,9 +39,16 @@ def yaml_questions(path: Path) -> list[YamlQuestion]:
 def judge_prompts(path: str | Path) -> dict[str, str]:
     """The templates "aligned" and "coherent" of a question file, with ``{question}`` and
     ``{answer}`` to fill in; :class:`InputError` when it has none, or several different ones."""
-    path = Path(path)
+    found = find_judge_prompts(path)
+    if not found:
+        raise InputError(f"{path} has no judge_prompts; choose a file with them or leave it out")
+    return found
+
+
+def find_judge_prompts(path: str | Path) -> dict[str, str]:
+    """The same, but empty for a file that has none."""
     found: dict[str, str] = {}
-    for place, entry in _entries(path):
+    for place, entry in _entries(Path(path)):
         if entry.get("judge_prompts") is not None:
             templates = _templates(entry["judge_prompts"], place)
             if found and templates != found:
@@ -49,8 +57,6 @@ def judge_prompts(path: str | Path) -> dict[str, str]:
                     "one judge grades with one wording"
                 )
             found = templates
-    if not found:
-        raise InputError(f"{path} has no judge_prompts; choose a file with them or leave it out")
     return found
 
 

@@ -15,6 +15,7 @@ from deltalens.errors import InputError
 from deltalens.judge import Answer, Judge, Verdict
 from deltalens.lm import GENERATION_TOKENS, find_bos, sample_stream
 from deltalens.lm.progress import Progress
+from deltalens.lm.tokenise import check_context
 from deltalens.study.encode import encode_prompt
 from deltalens.study.identity import model_fingerprint, model_name
 from deltalens.study.pairs_answer import GradedAnswer
@@ -53,9 +54,9 @@ def sample_pairs(
 
     With ``out`` the pairs are written there, and beside them, as they come, the samples
     (``.samples.jsonl``) and the graded answers (``.answers.jsonl``); last the settings and counts
-    (``.meta.json``). The same call continues what was cut, with nothing sampled or graded twice,
-    and more samples or questions add to what is there. Another model, judge, seed or temperature is
-    refused.
+    (``.meta.json``). The same call continues what was cut, with nothing sampled or graded twice but
+    what came in the second before a process was killed, and more samples or questions add to what
+    is there. Another model, judge, seed or temperature is refused.
 
     Raises :class:`InputError` for that, for prompts that do not fit the model, and when no prompt
     got both kinds; :class:`~deltalens.judge.JudgeError` when the judge cannot go on.
@@ -128,15 +129,11 @@ def _sample_missing(
     progress: bool,
 ) -> None:
     missing = [sample for sample in wanted if sample.stream not in log.texts]
-    bos = find_bos(model, tokenizer)
-    ids = [
-        encode_prompt(tokenizer, item.question.prompt, bos=bos, name=item.question.id)
-        for item in missing
-    ]
+    ids = _prompt_ids(model, tokenizer, missing, options["max_new_tokens"])
     rows = sample_stream(
         model,
         tokenizer,
-        ids,
+        [ids[sample.question.key] for sample in missing],
         streams=[sample.stream for sample in missing],
         batch_tokens=batch_tokens,
         progress=progress,
@@ -148,6 +145,20 @@ def _sample_missing(
                 tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
             kept.add((missing[row], Text(text, len(tokens) >= options["max_new_tokens"])))
+
+
+def _prompt_ids(
+    model: Any, tokenizer: Any, samples: Sequence[Sample], max_new_tokens: int
+) -> dict[str, list[int]]:
+    """Token ids of each question's prompt, by its key; checked to fit with its answer."""
+    bos = find_bos(model, tokenizer)
+    found = {}
+    for key, question in {item.question.key: item.question for item in samples}.items():
+        ids = encode_prompt(tokenizer, question.prompt, bos=bos, name=question.id)
+        label = f"question {question.id!r}: {len(ids)} + {max_new_tokens} new"
+        check_context(model, len(ids) + max_new_tokens, label)
+        found[key] = ids
+    return found
 
 
 def _grade_missing(judge: Judge, wanted: Sequence[Sample], log: AnswerLog, progress: bool) -> None:

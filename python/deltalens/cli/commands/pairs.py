@@ -26,8 +26,9 @@ def configure(commands: Any) -> None:
     parser.add_argument(
         "--questions",
         type=Path,
-        help="YAML of Betley et al., JSONL (question, prompt or messages), or text with one "
-        "question a line; with --graded: where the whole prompts with their system messages are",
+        help="YAML of Betley et al. (whose judge_prompts, if any, --judge scale then uses), JSONL "
+        "(question, prompt or messages), or text with one question a line; with --graded: where "
+        "the whole prompts with their system messages are",
     )
     parser.add_argument("--out", type=Path, required=True, help="JSONL file to write")
     parser.add_argument(
@@ -91,6 +92,7 @@ def _sample(args: argparse.Namespace) -> tuple[Any, Any]:
         raise InputError("give --model, whose answers are to be sampled")
     check_out(args.out, SOURCE)
     questions = read_questions(args.questions)
+    _take_judge_prompts(args)
     judge = load_judge(args, args.out.parent)
     model, tokenizer = load_model(args)
     found = sample_pairs(
@@ -108,6 +110,15 @@ def _sample(args: argparse.Namespace) -> tuple[Any, Any]:
         **batch_options(args),
     )
     return found, usage_of(args, judge)
+
+
+def _take_judge_prompts(args: argparse.Namespace) -> None:
+    """The questions' own wording for the judge, unless another was named."""
+    from deltalens.study.questions_yaml import SUFFIXES, find_judge_prompts
+
+    asks = args.judge == "scale" and args.judge_prompts is None
+    if asks and args.questions.suffix in SUFFIXES and find_judge_prompts(args.questions):
+        args.judge_prompts = args.questions
 
 
 def _read(args: argparse.Namespace) -> tuple[Any, None]:
