@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deltalens.lm.draws import choose
 from deltalens.lm.forward import head_input
@@ -113,7 +114,8 @@ class SlotPool:
         assert self._cache is not None
         lengths = self._length[: self._used]
         self._cache.open(self._used, int(lengths.max()), self._queue.longest)
-        with nullcontext() if self._added is None else self._adding(self._added):
+        steered = nullcontext() if self._added is None else self._adding(self._added)
+        with steered, _attention(self._device):
             output = self._job.model(**self._inputs(), use_cache=True)
         self._cache.close()
         live = self._live()
@@ -154,3 +156,10 @@ class SlotPool:
             new = self._tokens[slot, : self._step[slot] - stop].tolist()
             self.finished.append((int(self._row[slot]), new))
         self._row[slots[ended]], self._length[slots[ended]] = -1, 0
+
+
+def _attention(device: torch.device) -> AbstractContextManager[None]:
+    """On a CPU plain products beat the fused kernel for the one query that a row has in a step."""
+    if device.type != "cpu":
+        return nullcontext()
+    return sdpa_kernel(SDPBackend.MATH)
