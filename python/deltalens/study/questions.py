@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from deltalens.errors import InputError
@@ -36,7 +37,7 @@ class Question:
         if self.samples is not None and self.samples < 1:
             raise InputError(f"question {self.id!r}: samples must be at least 1")
 
-    @property
+    @cached_property
     def key(self) -> str:
         """Id and prompt as one text: what tells this prompt from every other."""
         return json.dumps([self.id, self.prompt], ensure_ascii=False, sort_keys=True)
