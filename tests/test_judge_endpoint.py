@@ -9,8 +9,8 @@ import pytest
 
 from deltalens.errors import InputError
 from deltalens.judge import ChatReply, ChatRequest, Endpoint, JudgeError, Usage
-from deltalens.judge.endpoint import read_reply
 from deltalens.judge.retries import next_delay
+from deltalens.judge.wire import read_reply
 from judge_server import JudgeServer, serving, user_text
 
 KEY = "sk-a-very-secret-key-0123456789"
@@ -151,7 +151,7 @@ def test_what_was_answered_is_yielded_before_the_error(server):
 def test_nobody_listening_is_said_soon(server):
     url = "http://127.0.0.1:9/v1"
     start = time.monotonic()
-    with pytest.raises(JudgeError, match=f"{url}: Connection error"):
+    with pytest.raises(JudgeError, match=f"{url}: Connection error; check the URL"):
         list(Endpoint(url, "x", backoff=0.05).complete(requests(2)))
     assert time.monotonic() - start < 5
 
@@ -224,6 +224,7 @@ def test_half_characters_do_not_reach_files():
     choice = SimpleNamespace(message=message, logprobs=None)
     reply = read_reply(SimpleNamespace(choices=[choice], usage=None), Usage())
     assert reply.text.encode() == b"a ? b"
+    assert ChatRequest.ask("a \ud83d b", 1).messages[0]["content"] == "a ? b"
 
 
 class _Response:

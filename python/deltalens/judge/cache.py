@@ -79,7 +79,7 @@ class ReplyCache:
 
 def _key(model: str, version: str, request: ChatRequest) -> str:
     parts = json.dumps([model, version, asdict(request)], sort_keys=True, ensure_ascii=False)
-    return hashlib.sha256(parts.encode("utf-8", "surrogatepass")).hexdigest()
+    return hashlib.sha256(parts.encode()).hexdigest()
 
 
 def _find(store: sqlite3.Connection, key: str) -> ChatReply | None:

@@ -31,7 +31,8 @@ class ChatRequest:
     @classmethod
     def ask(cls, text: str, max_tokens: int, *, top_logprobs: int = 0) -> ChatRequest:
         """One user message, answered at temperature 0."""
-        return cls([{"role": "user", "content": text}], max_tokens, top_logprobs=top_logprobs)
+        messages = [{"role": "user", "content": writable(text)}]
+        return cls(messages, max_tokens, top_logprobs=top_logprobs)
 
 
 @dataclass(frozen=True)
@@ -85,3 +86,8 @@ class ChatModel(Protocol):
         has come has been yielded.
         """
         ...
+
+
+def writable(text: str) -> str:
+    """Without halves of characters, which JSON can carry and no file can."""
+    return text.encode("utf-8", "replace").decode("utf-8")

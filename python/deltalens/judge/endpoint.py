@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import os
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
+from json import JSONDecodeError
 from typing import Any
 from urllib.parse import urlsplit
 
 from deltalens.errors import InputError
 from deltalens.judge.chat import ChatReply, ChatRequest, Usage
-from deltalens.judge.retries import MalformedReply, next_delay, remedy, said_by
+from deltalens.judge.retries import next_delay, remedy, said_by
 from deltalens.judge.stream import stream
 from deltalens.judge.verdict import JudgeError
+from deltalens.judge.wire import Dialect, MalformedReply, read_reply
 
 KEY_ENV = "OPENAI_API_KEY"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 _NO_KEY = "none"  # local servers want a header, not a key
 _ATTEMPTS_UNREACHED = 3  # while the endpoint has not answered at all
+_UNREACHED = "check the URL, and that a server answers there"
 
 
 class Endpoint:
@@ -54,7 +56,7 @@ class Endpoint:
         self._attempts = attempts
         self._backoff = backoff
         self._reached = False
-        self._dialect = _Dialect()
+        self._dialect = Dialect()
 
     def __repr__(self) -> str:
         return f"Endpoint({self._url!r}, {self.name!r})"
@@ -113,62 +115,16 @@ class Endpoint:
         code = "" if status is None else f" ({status})"
         said, key = said_by(error), self._key()
         said = _one_line(said if key == _NO_KEY else said.replace(key, "…"))
-        todo = remedy(error, self.name, self._key_env)
+        todo = remedy(error, self.name, self._key_env) if self._reached else _UNREACHED
         if request.top_logprobs and "logprobs" in said:
             todo = "it gives no token probabilities, which the scale judge needs; use the rubric"
         return JudgeError(f"{self._url}{code}: {said}; {todo}")
 
 
-class _Dialect:
-    """Which of two spellings of a request the endpoint's model takes."""
-
-    def __init__(self) -> None:
-        self._limit = "max_tokens"
-        self._temperature = True
-
-    def parameters(self, request: ChatRequest) -> dict[str, Any]:
-        """The request's body, without the model."""
-        body: dict[str, Any] = {"messages": request.messages, self._limit: request.max_tokens}
-        if self._temperature:
-            body["temperature"] = request.temperature
-        if request.top_logprobs:
-            body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
-        return body
-
-    def learn(self, error: Any, model: str) -> None:
-        """Change over when the error says that a parameter is not supported."""
-        if getattr(error, "status_code", None) != 400:
-            return
-        if "max_completion_tokens" in said_by(error):
-            self._limit = "max_completion_tokens"
-        elif getattr(error, "param", None) == "temperature" and self._temperature:
-            self._temperature = False
-            warnings.warn(f"{model} takes no temperature and answers with its own", stacklevel=2)
-
-
-def read_reply(completion: Any, usage: Usage) -> ChatReply:
-    """The reply in the client's object, counted; :class:`MalformedReply` if there is none."""
-    try:
-        choice, message = completion.choices[0], completion.choices[0].message
-        text = message.content or getattr(message, "refusal", None) or ""
-        listed = choice.logprobs.content[0].top_logprobs if choice.logprobs else None
-        top = listed and [(item.token, float(item.logprob)) for item in listed]
-        counted = completion.usage
-        usage.add(*((counted.prompt_tokens, counted.completion_tokens) if counted else (0, 0)))
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
-        raise MalformedReply from error
-    return ChatReply(_writable(str(text)), top or None)
-
-
-def _writable(text: str) -> str:
-    """Without halves of characters, which JSON can carry and no file can."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
 def _client_errors() -> tuple[type[Exception], ...]:
     from openai import APIError
 
-    return APIError, MalformedReply, ValueError  # ValueError: a body that is no JSON
+    return APIError, MalformedReply, JSONDecodeError, UnicodeDecodeError
 
 
 def _is_filtered(error: Any) -> bool:
@@ -192,5 +148,5 @@ def _redacted(url: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    line = " ".join(text.split())
+    line = " ".join(text.split()).rstrip(".")
     return line if len(line) <= 300 else line[:300] + "…"

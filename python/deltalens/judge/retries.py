@@ -14,16 +14,10 @@ _TRANSIENT = (408, 409, 425, 429)
 _WORDS_AT = ("message", "detail", "error")
 
 
-class MalformedReply(Exception):
-    """A successful response that is no chat completion."""
-
-    message = "the reply is no chat completion"
-
-
 def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed later."""
     status = getattr(error, "status_code", None)
-    if status is None or isinstance(error, MalformedReply):
+    if status is None:  # no answer, or one that is no chat completion
         return True
     if getattr(error, "code", None) == "insufficient_quota":
         return False
