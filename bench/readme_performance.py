@@ -23,7 +23,8 @@ FORMS = {
 
 def performance(results: Path) -> Iterator[str]:
     """The lines of all tables, a blank line between two."""
-    for suite, table in (("forms", _forms), ("targets", _targets), ("latent", _latent)):
+    tables = {"forms": _forms, "targets": _targets, "latent": _latent, "sampling": _sampling}
+    for suite, table in tables.items():
         for path in sorted(results.glob(f"{suite}-*.csv")):
             yield from table(_read(path))
             yield ""
@@ -94,6 +95,21 @@ def _latent(rows: list[Row]) -> Iterator[str]:
     for row in rows:
         row["shown"] = row["contender"] + row["form"].removeprefix("latent")
     yield from _each(rows)
+
+
+def _sampling(rows: list[Row]) -> Iterator[str]:
+    first = rows[0]
+    yield (
+        f"Steered sampling on the demo's model: {int(first['completions']):,} completions of up to "
+        f"{first['new_tokens']} tokens under {first['conditions']} conditions; {_machine(first)}.\n"
+    )
+    yield f"| | time | compared with {first['baseline']} |"
+    yield "|---|--:|--:|"
+    for row in rows:
+        part = row["measured"] != row["completions"]
+        scaled = f" (from {row['measured']} of them)" if part else ""
+        seconds, speedup = float(row["seconds"]), float(row["speedup"])
+        yield f"| {row['contender']}{scaled} | {seconds:.1f} s | {speedup:.2f}× |"
 
 
 def _each(rows: Iterable[Row]) -> Iterator[str]:
