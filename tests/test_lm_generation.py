@@ -265,3 +265,12 @@ def test_recurrent_models_are_refused() -> None:
     model._is_stateful = True
     with pytest.raises(InputError, match="LlamaForCausalLM keeps a recurrent state"):
         sample(model, None, [[1, 2]], max_new_tokens=2)
+
+
+def test_blocks_keep_a_forward_of_their_own() -> None:
+    model = unstopped("llama")
+    block = model.model.layers[0]
+    block.forward = block.forward  # as accelerate's dispatch sets it on the instance
+    own = block.__dict__["forward"]
+    sample(**options(model))
+    assert block.__dict__["forward"] is own

@@ -226,3 +226,15 @@ def test_nan_logits() -> None:
         model.model.norm.weight[0] = float("nan")
     with pytest.raises(InputError, match="the model's logits are NaN"):
         sample(model, None, prompts(), max_new_tokens=2)
+
+
+def test_tokens_are_chosen_in_parts_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(50, 30, generator=generator)
+    draws = torch.rand(50, generator=generator, dtype=torch.float64)
+    whole = choose(logits, draws, 0.7)
+    monkeypatch.setattr("deltalens.lm.draws._CHUNK", 100)
+    assert torch.equal(choose(logits, draws, 0.7), whole)
+    for row in range(50):
+        mass = torch.softmax(logits[row].double() / 0.7, dim=0).cumsum(0)
+        assert whole[row] == int((mass <= draws[row] * mass[-1]).sum())
