@@ -207,6 +207,18 @@ def test_a_card_holds_all_evidence(browser: Any, full: Full) -> None:
         assert page.locator("#card .completions .answer").count() == 2 * 4 * 2
 
 
+def test_a_pairs_bar_opens_its_texts(browser: Any, full: Full) -> None:
+    with opened(browser, full.path, fragment=f"#latent-{full.latents[0]}") as page:
+        bars = page.locator("#card .effect")
+        order = full.result.per_pair[:, 0].abs().argsort(descending=True).tolist()
+        assert [int(bar.inner_text().split()[0]) for bar in bars.all()] == order
+        bars.nth(1).locator("summary").focus()
+        page.keyboard.press("Enter")
+        pair = full.result.pairs[order[1]]
+        shown = bars.nth(1).locator(".answer .text").all_inner_texts()
+        assert shown == [pair.positive, pair.negative]
+
+
 def test_effects_are_coloured_by_sign_and_add_up_to_the_pairs_value(
     browser: Any, full: Full
 ) -> None:

@@ -9,15 +9,15 @@ function pairBars(one) {
   const positive = order.filter(({ value }) => value > 0).length;
   const first = order.slice(0, FIRST_BARS), rest = order.slice(FIRST_BARS);
   return h("section", { class: "by-pair" }, h("h3", {}, "Attribution per pair"),
-    h("p", { class: "note" }, `${positive} of ${order.length} pairs above 0; their mean is the score.`),
+    h("p", { class: "note" }, `${positive} of ${order.length} pairs above 0. Open one for its texts.`),
     barList(first, largest),
     rest.length > 0 && h("details", {}, h("summary", {}, `${rest.length} more pairs`), barList(rest, largest)));
 }
 
 function barList(order, largest) {
-  return h("div", { class: "effects" }, order.map(({ value, pair }) => [
-    h("span", {}, data.pairs[pair].id), lane(value, largest), h("span", { class: "value" }, number(value)),
-  ]));
+  return order.map(({ value, pair }) => h("details", { class: "effect" },
+    h("summary", {}, h("span", {}, data.pairs[pair].id), lane(value, largest), h("span", { class: "value" }, number(value))),
+    pairTexts(data.pairs[pair])));
 }
 
 function lane(value, largest) {
@@ -27,9 +27,8 @@ function lane(value, largest) {
 }
 
 function pairTexts(pair) {
-  return h("details", {}, h("summary", {}, "Prompt and both completions"),
-    promptBlock(pair.prompt),
-    h("div", { class: "answers" }, answer("shows the behaviour", pair.positive), answer("does not", pair.negative)));
+  return [promptBlock(pair.prompt),
+    h("div", { class: "answers" }, answer("shows the behaviour", pair.positive), answer("does not", pair.negative))];
 }
 
 function promptBlock(messages) {

@@ -77,7 +77,7 @@ function tokenBlock({ pair, start, values }, largest) {
   const tokens = data.tokens[pair], end = start + values.length;
   const cut = values.length < tokens.length ? `, tokens ${start + 1} to ${end} of ${tokens.length}` : "";
   return h("div", { class: "window" }, h("div", { class: "label" }, `pair ${data.pairs[pair].id}${cut}`),
-    effectStrip(tokens, values, start, largest), pairTexts(data.pairs[pair]));
+    effectStrip(tokens, values, start, largest));
 }
 
 function ablationPart(one) {
