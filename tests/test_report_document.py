@@ -17,7 +17,7 @@ from deltalens.report.document import as_script_data, report_document
 from deltalens.report.evidence import gather
 from deltalens.report.findings import findings
 from deltalens.report.settings_part import settings_document
-from deltalens.report.text import readable
+from deltalens.report.text import place_name, readable
 from deltalens.study.rates import Tally
 from deltalens.study.sweep_result import (
     ATTRIBUTION,
@@ -117,7 +117,7 @@ def result(steered: Tally, random: Tally) -> SweepResult:
         (
             Tally(1, 19, samples=20),
             0,
-            "to 5.0% [0.9, 23.6; n = 20] at strength 0.4, further than each of 1",
+            "to 5.0% [0.9, 23.6; n\u00a0=\u00a020] at strength 0.4, further than each of 1",
         ),
         (Tally(5, 15, samples=20), 0, "no further than the furthest of 1 random latents"),
         (Tally(unparsable=20, samples=20), 0, "left nothing that could be graded"),
@@ -157,6 +157,19 @@ def test_lines_stay_lines_and_long_texts_are_cut() -> None:
     assert readable("a\nb\tc") == "a\nb→c"
     assert readable("abcdef", 4) == "abcd … [2 more characters]"
     assert readable("abcd", 4) == "abcd"
+
+
+@pytest.mark.parametrize(
+    ("place", "shown"),
+    [
+        ("google/gemma-2-2b", "google/gemma-2-2b"),
+        ("runs/advice", "runs/advice"),
+        ("/home/someone/models/tuned", "tuned"),
+        ("/", ""),
+    ],
+)
+def test_places_are_shown_without_the_folders_above(place: str, shown: str) -> None:
+    assert place_name(place) == shown
 
 
 def test_a_large_study_stays_a_small_page(tmp_path: Path) -> None:

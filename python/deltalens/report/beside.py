@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.report.evidence import Evidence
-from deltalens.report.text import readable
+from deltalens.report.text import place_name, readable
 from deltalens.study.attribution import Attribution
 from deltalens.study.compare import compare
 from deltalens.study.comparison import Comparison
@@ -25,7 +25,7 @@ def beside_document(evidence: Evidence, other: str | Path) -> dict[str, Any]:
     found = compare(evidence.attribution, theirs, names=(str(evidence.run), str(other)))
     behaviour = theirs.metadata.get("behaviour")
     return {
-        "name": readable(str(behaviour or other), 200),
+        "name": place_name(str(behaviour or other)),
         "sentences": [readable(text) for text in _sentences(found)],
         "shared": [
             {"latent": item.latent, "rank": item.ranks[0], "other_rank": item.ranks[1]}
@@ -38,7 +38,8 @@ def _sentences(found: Comparison) -> Iterator[str]:
     here, there = found.k
     yield (
         f"{len(found.shared)} latents are among the first {here} here and the first {there} of "
-        f"{found.names[1]}; {found.expected:.2g} would be by chance (p = {found.probability:.2g})."
+        f"{place_name(found.names[1])}; {found.expected:.2g} would be by chance "
+        f"(p = {found.probability:.2g})."
     )
     yield _top(found)
     for correlation, over in (

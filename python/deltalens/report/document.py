@@ -16,7 +16,7 @@ from deltalens.report.latent_part import (
 )
 from deltalens.report.settings_part import settings_document
 from deltalens.report.steering_part import steering_document
-from deltalens.report.text import completion, messages, readable
+from deltalens.report.text import completion, messages, place_name, readable
 from deltalens.study.attribution import Attribution
 from deltalens.version import __version__
 
@@ -57,14 +57,14 @@ def _facts(evidence: Evidence) -> list[list[str]]:
     metadata = evidence.attribution.metadata
     model, sae, site = (metadata.get(name, {}) for name in ("model", "sae", "site"))
     facts = [
-        ["Run", str(evidence.run)],
+        ["Run", evidence.run],
         ["Model", model.get("name")],
         ["SAE", sae.get("path") or sae.get("format")],
         ["Site", site.get("path")],
         ["Pairs", f"{len(evidence.attribution.pairs):,}"],
         ["Made", metadata.get("created")],
     ]
-    return [[name, readable(str(value), 200)] for name, value in facts if value]
+    return [[name, place_name(str(value))] for name, value in facts if value]
 
 
 def _pairs(result: Attribution) -> list[Json]:

@@ -71,7 +71,7 @@ def _top_steered(result: SweepResult, behaviour: str) -> Iterator[str]:
 
 def _rate(rate: Rate) -> str:
     low, high = rate.interval
-    return f"{rate.value:.1%} [{100 * low:.1f}, {100 * high:.1f}; n = {rate.n:,}]"
+    return f"{rate.value:.1%} [{100 * low:.1f}, {100 * high:.1f}; n\u00a0=\u00a0{rate.n:,}]"
 
 
 def _against_random(result: SweepResult, arm: Arm, change: float) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from deltalens.report.evidence import Steering
 from deltalens.report.figure_points import Mark, all_marks, random_band
-from deltalens.report.text import exact, messages, readable, short
+from deltalens.report.text import exact, messages, place_name, readable, short
 from deltalens.study.rates import Rate, Tally
 from deltalens.study.steering_log import Key
 from deltalens.study.sweep_result import ATTRIBUTION, Arm, Candidate, Direction, Point, SweepResult
@@ -32,7 +32,7 @@ def steering_document(steering: Steering) -> Json:
         "prompts": {number: messages(steering.prompts[number]) for number in prompts},
         "arms": {
             direction: {
-                "model": readable(arm.model, 200),
+                "model": place_name(arm.model),
                 "norm": short(arm.norm),
                 "budget": short(arm.budget),
                 "band": random_band(steering.result, direction),

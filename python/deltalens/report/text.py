@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from deltalens.lm.pairs import is_chat
@@ -31,6 +32,12 @@ def completion(text: str | Sequence[int]) -> str:
     if isinstance(text, str):
         return readable(text)
     return readable("token ids " + " ".join(map(str, text)))
+
+
+def place_name(place: str, limit: int = 200) -> str:
+    """A hub id or relative path as it is; of an absolute path its last part."""
+    path = Path(place)
+    return readable(path.name if path.is_absolute() else place, limit)
 
 
 def short(value: float) -> float | None:
