@@ -11,7 +11,7 @@ from torch import Tensor
 
 import deltalens.lm.generation as generation
 from deltalens.errors import InputError
-from deltalens.lm import sample, sample_stream, steering
+from deltalens.lm import draws, sample, sample_stream, steering
 from deltalens.lm.slots import SlotCache
 from lm_families import CONTEXT, FAMILIES, WIDTH, build, token_ids
 
@@ -87,6 +87,32 @@ def test_texts_do_not_depend_on_the_budget(family: str, tokens: str) -> None:
     assert len(set(map(len, whole))) > 4, "rows end at different steps"
     for budget in (1, 400):
         assert sample(**options(model, steer_tokens=tokens, batch_tokens=budget)) == whole
+
+
+@pytest.mark.parametrize("tokens", ["all", "generated"])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_rounding_that_depends_on_the_batch_decides_nothing(
+    monkeypatch: pytest.MonkeyPatch, tokens: str, temperature: float
+) -> None:
+    """Noise of the batch's size and content stands in for rounding, and is made large."""
+    model = unstopped("llama")
+    given = options(model, steer_tokens=tokens, temperature=temperature)
+    model.generation_config.eos_token_id = None
+    head = model.lm_head.forward
+
+    def noisy(hidden: Tensor) -> Tensor:
+        logits = head(hidden)
+        if len(logits) == 1:
+            return logits
+        generator = torch.Generator().manual_seed(len(logits))
+        return logits + 2e-3 * (2 * torch.rand(logits.shape, generator=generator) - 1)
+
+    monkeypatch.setattr(model.lm_head, "forward", noisy)
+    unguarded = [sample(**given, batch_tokens=budget) for budget in (330, 700, 10_000)]
+    assert unguarded[0] != unguarded[1] != unguarded[2]
+    monkeypatch.setitem(draws.MARGIN, model.dtype, 1e-2)
+    guarded = [sample(**given, batch_tokens=budget) for budget in (1, 330, 700, 10_000)]
+    assert all(texts == guarded[0] for texts in guarded)
 
 
 def test_columns_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,10 +81,10 @@ def sample_stream(
     Row r draws from the stream of random numbers that (``seed``, ``streams[r]``) fixes, r itself
     unless ``streams`` is given; ``temperature=0`` takes the most probable token. A completion thus
     depends on its prompt, its steering and its stream, not on the rows it is batched with, their
-    order or the budget, but for the rounding of the logits: where a random number falls within it
-    of a boundary between two tokens, another batch may give the other token. In float32 that was
-    one completion in 20,000 (of 15 tokens); in bfloat16 it is more. End-of-text ids are the
-    generation configuration's and the tokenizer's (which may be None).
+    order or the budget: in float32, where a random number falls so close to a boundary between two
+    tokens that the rounding of a batch could decide, the row is read by itself. Logits in 16 bits
+    round too coarsely for that, and another batch may end in another completion. End-of-text ids
+    are the generation configuration's and the tokenizer's (which may be None).
 
     With ``site``, ``directions`` and ``strengths``, one row of each per prompt or one for all, the
     model is steered as by :func:`steering`. A prompt is read once for all rows that share it, with

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from deltalens.lm.alone import logits_alone
 from deltalens.lm.draws import choose
 from deltalens.lm.forward import head_input
 from deltalens.lm.generation_job import Job
@@ -147,7 +148,10 @@ class SlotPool:
             logits = logits[torch.from_numpy(slots).to(logits.device)]
         steps = self._step[slots]
         numbers = torch.from_numpy(self._draws[slots, steps])
-        tokens = choose(logits, numbers, self._job.temperature).cpu().numpy()
+        choice = choose(logits, numbers, self._job.temperature)
+        tokens = choice.tokens.cpu().numpy()
+        for place in choice.doubtful.nonzero()[:, 0].tolist():
+            tokens[place] = self._chosen_alone(int(slots[place]))
         self._tokens[slots, steps] = tokens
         self._step[slots] += 1
         stopped = np.isin(tokens, self._stops)
@@ -156,6 +160,14 @@ class SlotPool:
             new = self._tokens[slot, : self._step[slot] - stop].tolist()
             self.finished.append((int(self._row[slot]), new))
         self._row[slots[ended]], self._length[slots[ended]] = -1, 0
+
+    def _chosen_alone(self, slot: int) -> int:
+        """The next token of a row, decided by logits that do not depend on its batch."""
+        step = self._step[slot]
+        before = self._tokens[slot, :step].tolist()
+        logits = logits_alone(self._job, int(self._row[slot]), before)
+        number = torch.from_numpy(self._draws[slot, step : step + 1])
+        return int(choose(logits, number, self._job.temperature).tokens)
 
 
 def _attention(device: torch.device) -> AbstractContextManager[None]:

@@ -92,9 +92,9 @@ def _steered(hidden: Tensor, added: Tensor, start: int) -> Tensor:
     return torch.cat([hidden[:, :start], hidden[:, start:] + rows], dim=1)
 
 
-def adding(site: Site, added: Tensor) -> AbstractContextManager[None]:
-    """Within the context ``added`` [rows, d_model] is added to every position at ``site``."""
-    return replacing(site, lambda hidden: _steered(hidden, added, 0))
+def adding(site: Site, added: Tensor, start: int = 0) -> AbstractContextManager[None]:
+    """Within the context ``added`` [rows, d_model] is added at ``site`` from position ``start``."""
+    return replacing(site, lambda hidden: _steered(hidden, added, start))
 
 
 @contextmanager
