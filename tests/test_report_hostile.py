@@ -105,6 +105,7 @@ def test_huge_texts_are_cut_and_say_so(browser: Any, tmp_path: Path) -> None:
     with opened(browser, page_file, viewport={"width": 390, "height": 800}) as page:
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.locator("#ranking tbody a").first.click()
+        page.wait_for_selector("dialog[open]")
         open_everything(page)
         said = texts_at(page, "#card .answer .text")
         assert said == {word * 375 + " … [198,500 more characters]" for word in ("long", "text")}

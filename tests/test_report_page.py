@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -161,29 +162,29 @@ def test_search_filters_by_latent_token_and_name(page: Any, full: Full) -> None:
     assert order(page) == full.latents
 
 
-def title(page: Any) -> str:
-    return page.inner_text("#card-title") if page.locator("dialog[open]").count() else ""
+def wait_for_card(page: Any, latent: int) -> None:
+    """A card opens a moment after the address has changed."""
+    page.locator("dialog[open] #card-title", has_text=re.compile(f"^Latent {latent}$")).wait_for()
 
 
 def test_cards_open_by_click_keyboard_and_address(page: Any, browser: Any, full: Full) -> None:
     page.locator("#ranking tbody tr").nth(3).locator("td").nth(2).click()
-    assert title(page) == f"Latent {full.latents[3]}"
+    wait_for_card(page, full.latents[3])
     assert page.url.endswith(f"#latent-{full.latents[3]}")
     page.keyboard.press("Escape")
     page.wait_for_selector("dialog[open]", state="detached")
-    assert "#latent" not in page.url
+    page.wait_for_function("location.hash === ''")
     page.locator("#ranking tbody a").nth(1).focus()
     page.keyboard.press("Enter")
-    page.wait_for_selector("dialog[open]")
-    assert title(page) == f"Latent {full.latents[1]}"
+    wait_for_card(page, full.latents[1])
     page.click("[aria-label='Next latent']")
-    assert title(page) == f"Latent {full.latents[2]}"
+    wait_for_card(page, full.latents[2])
     page.click("text=Close")
-    assert title(page) == ""
+    assert page.locator("dialog[open]").count() == 0
     with opened(browser, full.path, fragment=f"#latent-{full.latents[5]}") as direct:
-        assert title(direct) == f"Latent {full.latents[5]}"
+        wait_for_card(direct, full.latents[5])
     with opened(browser, full.path, fragment="#latent-999999") as unknown:
-        assert title(unknown) == ""
+        assert unknown.locator("dialog[open]").count() == 0
 
 
 def test_a_card_holds_all_evidence(browser: Any, full: Full) -> None:
@@ -261,7 +262,7 @@ def test_points_show_their_latent_and_open_its_card(page: Any, full: Full) -> No
     page.mouse.move(0, 0)
     assert page.locator("#tip").is_hidden()
     page.locator("#point-toward-attribution-3 use").click()
-    assert title(page) == f"Latent {full.latents[2]}"
+    wait_for_card(page, full.latents[2])
 
 
 def test_points_are_reached_by_keyboard(page: Any, full: Full) -> None:
@@ -271,8 +272,7 @@ def test_points_are_reached_by_keyboard(page: Any, full: Full) -> None:
     page.keyboard.press("ArrowRight")
     assert f"Latent {full.latents[1]}\n" in page.inner_text("#tip")
     page.keyboard.press("Enter")
-    page.wait_for_selector("dialog[open]")
-    assert title(page) == f"Latent {full.latents[1]}"
+    wait_for_card(page, full.latents[1])
 
 
 def brightness(page: Any, selector: str, what: str) -> float:
@@ -290,6 +290,16 @@ def test_it_follows_the_readers_scheme_until_told_otherwise(
             assert (brightness(page, "figure svg", "color") > 170) == dark
             assert (brightness(page, "td", "color") > 170) == dark
             page.click("#theme")
+
+
+def test_it_prints_dark_on_light_without_its_controls(browser: Any, full: Full) -> None:
+    with opened(browser, full.path, color_scheme="dark") as page:
+        page.emulate_media(media="print", color_scheme="dark")
+        assert brightness(page, "body", "backgroundColor") > 250
+        assert brightness(page, "figure svg", "color") < 80
+        for control in ("#theme", "#ranking input"):
+            assert not page.locator(control).is_visible()
+        assert page.locator("#settings table").first.is_visible()
 
 
 @pytest.mark.parametrize("width", [320, 390])
@@ -322,6 +332,7 @@ def test_what_a_run_lacks_is_not_on_its_page(bare: Path, browser: Any) -> None:
         assert not page.locator("#beside").is_visible()
         assert not page.locator("#figures").is_visible()
         page.locator("#ranking tbody a").first.click()
+        page.wait_for_selector("dialog[open]")
         assert page.locator("#card h3").all_inner_texts() == [
             "Nearest unembedding tokens",
             "Where in the prompt",
