@@ -152,11 +152,16 @@ def _points(
     sign, found = SIGNS[direction] * candidate.sign, []
     for strength in STRENGTHS:
         incoherent = 20 if number == 4 else draw.randrange(3)
-        shown = 0 if number == 5 else draw.randrange(20)
+        shown = 0 if number == 5 else draw.randrange(*_range(candidate))
         absent = 0 if number == 5 else 20 - shown
         tally = Tally(shown, absent, incoherent, 0, 20 if number == 5 else 0, 25)
         found.append(Point(sign * strength, tally))
     return found
+
+
+def _range(candidate: Candidate) -> tuple[int, int]:
+    """Random latents do less than suspects."""
+    return (4, 9) if candidate.latent >= 910 else (0, 20)
 
 
 def _add_completions(run: Path, arm: Arm, text: Texts) -> None:

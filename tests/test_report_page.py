@@ -136,6 +136,13 @@ def test_every_column_sorts_both_ways(page: Any, full: Full) -> None:
         assert page.locator("th[aria-sort=descending]").inner_text() == title
 
 
+def test_the_table_says_which_latents_go_beyond_random_ones(page: Any, full: Full) -> None:
+    cells = page.locator("#ranking tbody tr td:last-child").all_inner_texts()
+    expected = [beyond(full.sweep, latent) or "–" for latent in full.latents]
+    assert len(set(expected)) >= 4
+    assert cells == expected
+
+
 def test_names_sort_and_a_column_sorts_by_keyboard(page: Any, full: Full) -> None:
     page.locator("#ranking th button", has_text="name").focus()
     page.keyboard.press("Enter")
