@@ -38,7 +38,7 @@ def _sentences(found: Comparison) -> Iterator[str]:
     here, there = found.k
     yield (
         f"{len(found.shared)} latents are among the first {here} here and the first {there} of "
-        f"{place_name(found.names[1])}; {found.expected:.2g} would be by chance "
+        f"{place_name(found.names[1])}; {found.expected:.2g} are expected by chance "
         f"(p = {found.probability:.2g})."
     )
     yield _top(found)

@@ -13,12 +13,12 @@ function tableColumns() {
       cell: (one) => [scores.show(one.score), known(one.stderr) && h("span", { class: "error" }, ` ± ${scores.show(one.stderr)}`)],
     },
     ...factors.map(([name, scale]) => ({ title: name + scale.unit, value: (one) => one[name], cell: (one) => scale.show(one[name]) })),
-    { title: "promotes", words: true, value: (one) => one.promotes.map(([text]) => text).join(" ") || null, cell: (one) => tokenList(one.promotes, 4) },
-    { title: "name", words: true, value: (one) => one.names?.[0]?.name },
+    { title: "promotes", words: "words wide", value: (one) => one.promotes.map(([text]) => text).join(" ") || null, cell: (one) => tokenList(one.promotes, 4) },
+    { title: "name", words: "words wide", value: (one) => one.names?.[0]?.name },
     ...["away", "toward"].map((arm) => ({
       title: `${arm}, pts`, value: (one) => one.steering?.[arm]?.change, cell: (one) => points(one.steering?.[arm]?.change),
     })),
-    { title: "beyond random", words: true, value: beyondRandom, cell: (one) => beyondCell(beyondRandom(one)) },
+    { title: "beyond random", words: "words", value: beyondRandom, cell: (one) => beyondCell(beyondRandom(one)) },
   ].filter((column) => ranked.some((one) => known(column.value(one))));
 }
 
@@ -77,7 +77,7 @@ function sortHead(column, act) {
 
 function tableRow(one, columns) {
   const cells = columns.map((column) =>
-    h("td", { class: column.words ? "words" : "number" }, column.cell ? column.cell(one) : column.value(one) ?? NONE));
+    h("td", { class: column.words ?? "number" }, column.cell ? column.cell(one) : column.value(one) ?? NONE));
   const open = (event) => {
     if (!event.target.closest("a") && !String(getSelection())) location.hash = `latent-${one.latent}`;
   };
