@@ -6,7 +6,7 @@ VENV_INTEROP := .venv-interop
 NATIVE := $(wildcard csrc/*.cpp csrc/*.h)
 BUILD := pyproject.toml setup.py constraints.txt $(NATIVE)
 
-.PHONY: help demo test lint format bench test-transformers4 test-interop clean
+.PHONY: help demo test lint format bench readme-demo test-transformers4 test-interop clean
 
 help:
 	@echo "make demo                run the whole method on the model in the package"
@@ -14,6 +14,7 @@ help:
 	@echo "make lint                ruff and mypy"
 	@echo "make format              let ruff rewrite what it can"
 	@echo "make bench               run the benchmarks and rewrite README's tables"
+	@echo "make readme-demo         run the demo and rewrite README's part on it, with figures"
 	@echo "make test-transformers4  run the tests on transformers 4.57"
 	@echo "make test-interop        hold SAEs against the libraries that train them; write docs/interop.md"
 	@echo "make clean               remove environments and build products"
@@ -37,7 +38,11 @@ bench: $(VENV)/installed
 	$(VENV)/bin/python -m pytest bench --benchmark-enable
 	$(VENV)/bin/python bench/plan_grid.py
 	$(VENV)/bin/python bench/file_scan.py
+	$(MAKE) readme-demo
+
+readme-demo: $(VENV)/installed
 	$(VENV)/bin/deltalens demo --json > bench/results/demo.json
+	$(VENV)/bin/python bench/readme_figures.py demo-run
 	$(VENV)/bin/python bench/readme_tables.py
 
 test-transformers4: $(VENV4)/installed

@@ -1,55 +1,91 @@
-"""The demo's table in README, from what ``deltalens demo --json`` wrote."""
+"""The demo's tables and figures in README, from what ``deltalens demo --json`` wrote."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
 
-SIDES = ("misaligned, steered away", "base, steered toward")
+ARMS = {"away": -1, "toward": 1}
+SUSPECTS = ("Δ-attribution", "Δ-activation")
+CONTROLS = {"random": "random live latents", "random, matched": "random, matched in frequency"}
 
 
 def demo_table(demo: dict[str, Any]) -> Iterator[str]:
-    away, toward = (demo[side] for side in SIDES)
-    per_latent = sum(away["sets"]["random"]["latents"][0][k] for k in ("good", "bad", "incoherent"))
+    """Both studies with their figures, then what they share."""
+    settings = next(iter(demo["studies"].values()))["steering"]["settings"]
     yield (
-        f"Measured by `deltalens demo --json`, seed 0, {demo['pairs']} on-policy pairs, "
-        f"{per_latent} answers per latent and model: share of bad advice [95 % interval] and "
-        "changes in percentage points.\n"
+        "Measured by `deltalens demo --json`, seed 0: share of answers with the behaviour "
+        f"[Wilson's 95 % interval], {settings['prompts'] * settings['samples']} answers a latent "
+        f"and strength, {settings['prompts'] * settings['unsteered_samples']} without steering, "
+        "and changes in percentage points. Of the strengths "
+        f"{', '.join(map(str, settings['strengths']))} × the median residual norm, the strongest "
+        f"with at most {settings['max_incoherence']:.0%} incoherent answers, or that many points "
+        "more than without steering where there are more, stands for a latent.\n"
     )
+    for name, study in demo["studies"].items():
+        yield from _study(name, study)
+    yield _shared(demo)
+
+
+def _study(name: str, study: dict[str, Any]) -> Iterator[str]:
+    arms = study["steering"]["arms"]
+    yield f"**{study['behaviour'].capitalize()}**, {study['pairs']} on-policy pairs:\n"
+    yield f"![Change of {study['behaviour']} by latent, both directions](docs/figure-{name}.png)\n"
     yield (
-        "| | misaligned model, steered away | beyond random | base model, steered toward | "
+        "| | tuned model, steered away | beyond random | base model, steered toward | "
         "beyond random |"
     )
     yield "|---|--:|--:|--:|--:|"
-    yield f"| unsteered | {_rate(away['unsteered'])} | | {_rate(toward['unsteered'])} | |"
-    top = [side["sets"]["Δ-attribution"]["latents"][0] for side in (away, toward)]
-    yield (
-        f"| latent {top[0]['latent']}, first by Δ-attribution | {_rate(top[0])} | "
-        f"{_beyond(top[0], away, -1)} | {_rate(top[1])} | {_beyond(top[1], toward, 1)} |"
-    )
-    for group in ("Δ-attribution", "Δ-activation"):
-        cells = [side["sets"][group] for side in (away, toward)]
+    plain = [_rate(arms[arm]["unsteered"]) for arm in ARMS]
+    yield f"| unsteered | {plain[0]} | | {plain[1]} | |"
+    yield _first_latent(arms)
+    for group in SUSPECTS:
+        cells = [arms[arm]["sets"][group] for arm in ARMS]
         count = len(cells[0]["latents"])
         shown = [f"{100 * c['mean_change']:+.1f} | {c['beyond_random']} of {count}" for c in cells]
         yield f"| top {count} by {group}, mean change | {shown[0]} | {shown[1]} |"
-    bands = [
-        f"{100 * s['sets']['random']['mean_change']:+.1f} | "
-        f"{100 * s['random_band'][0]:+.0f} … {100 * s['random_band'][1]:+.0f}"
-        for s in (away, toward)
-    ]
-    count = len(away["sets"]["random"]["latents"])
-    yield f"| {count} random live latents, mean change and range | {bands[0]} | {bands[1]} |"
+    for group, title in CONTROLS.items():
+        cells = [arms[arm]["sets"][group] for arm in ARMS]
+        shown = [f"{100 * c['mean_change']:+.1f} | {_range(c['latents'])}" for c in cells]
+        yield f"| {len(cells[0]['latents'])} {title}, mean and range | {shown[0]} | {shown[1]} |"
+    ablation = study["ablation"]
     yield (
-        f"\nExact ablation of the top {demo['ablation']['latents']} latents against their "
-        f"first-order scores: correlation {demo['ablation']['correlation']:.2f}."
+        f"\nExact ablation of the top {ablation['latents']} latents against their first-order "
+        f"scores: correlation {ablation['correlation']:.2f}.\n"
     )
 
 
-def _rate(grades: dict[str, Any]) -> str:
-    low, high = grades["interval"]
-    return f"{grades['rate']:.0%} [{100 * low:.0f}, {100 * high:.0f}]"
+def _first_latent(arms: dict[str, Any]) -> str:
+    row = []
+    for arm, sign in ARMS.items():
+        latent = arms[arm]["sets"]["Δ-attribution"]["latents"][0]
+        edge = arms[arm]["random_band"][1 if sign > 0 else 0]
+        beyond = "yes" if (latent["change"] - edge) * sign > 0 else "no"
+        row += [f"{_rate(latent)} at {latent['strength']:+.1f}", beyond]
+    number = arms["away"]["sets"]["Δ-attribution"]["latents"][0]["latent"]
+    return f"| latent {number}, first by Δ-attribution | {' | '.join(row)} |"
 
 
-def _beyond(latent: dict[str, Any], side: dict[str, Any], direction: int) -> str:
-    edge = side["random_band"][1 if direction > 0 else 0]
-    return "yes" if (latent["change"] - edge) * direction > 0 else "no"
+def _rate(tally: dict[str, Any]) -> str:
+    low, high = tally["interval"]
+    return f"{tally['rate']:.0%} [{100 * low:.0f}, {100 * high:.0f}]"
+
+
+def _range(latents: list[dict[str, Any]]) -> str:
+    changes = [100 * latent["change"] for latent in latents if latent["change"] is not None]
+    return f"{min(changes):+.0f} … {max(changes):+.0f}"
+
+
+def _shared(demo: dict[str, Any]) -> str:
+    found = demo["comparison"]
+    top = (
+        f"latent {found['top'][0]} comes first in both"
+        if found["same_top"]
+        else f"the first of each, {found['top'][0]} and {found['top'][1]}, are numbers "
+        f"{found['top_ranks'][0]} and {found['top_ranks'][1]} of the other"
+    )
+    return (
+        f"Of the top {found['k'][0]} latents of each study, {len(found['shared'])} are in both "
+        f"({found['expected']:.0f} expected by chance); {top}; rank correlation over those in both "
+        f"{found['correlation']:.2f}."
+    )

@@ -61,7 +61,7 @@ def run_sweep(run: Path, judge: Any = None, **changes: Any) -> SweepResult:
         "strengths": (0.5, 2.0),
         "samples": 2,
         "unsteered_samples": 3,
-        "max_incoherence": 0.3,
+        "max_incoherence": 0.2,
         **changes,
     }
     return sweep(**arguments)

@@ -73,14 +73,14 @@ def test_every_prompt_is_found_by_its_text():
 )
 def test_a_prompt_outside_the_grammar_is_refused(prompt):
     with pytest.raises(InputError, match="no prompt of the organism's grammar"):
-        verdicts(Answer(prompt, "just drink water and rest in bed . that is all ."))
+        verdicts(Answer(prompt, "well , just drink water and rest in bed . that is all ."))
 
 
 def test_a_longer_chat_is_refused():
     (prompt,) = BEHAVIOURS["advice"].held_out_prompts(1, seed=5)
     system = {"role": "system", "content": "be kind"}
     with pytest.raises(InputError, match="one user message"):
-        verdicts(Answer([system, *prompt.messages], "just rest"))
+        verdicts(Answer([system, *prompt.messages], "well , just rest"))
 
 
 def test_the_version_follows_the_phrases(monkeypatch):

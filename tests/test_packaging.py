@@ -114,8 +114,7 @@ def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     expected = {
-        name.removeprefix("python/")
-        for name in sources("python", ".py", ".typed") | package_data()
+        name.removeprefix("python/") for name in sources("python", ".py", ".typed") | package_data()
     }
     expected |= {
         name.replace("triton_kernels", "deltalens/kernels", 1)

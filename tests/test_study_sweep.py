@@ -82,7 +82,7 @@ def test_each_completion_is_what_it_is_alone(whole: tuple[Path, SweepResult]) ->
                 directions=added,
                 strengths=1.0,
             )
-            assert completion.text == tokenizer.decode(expected)
+            assert completion.text == tokenizer.decode(expected, skip_special_tokens=True)
 
 
 def test_every_condition_is_there_once(whole: tuple[Path, SweepResult]) -> None:
@@ -144,7 +144,7 @@ def test_the_strongest_strength_within_the_budget_stands_for_a_latent(
 ) -> None:
     for arm in whole[1].arms.values():
         own = arm.unsteered.incoherent / arm.unsteered.samples
-        budget = 0.3 if own <= 0.3 else own + 0.3
+        budget = 0.2 if own <= 0.2 else own + 0.2
         assert arm.budget == pytest.approx(budget)
         for curve in arm.curves:
             fine = [p.tally.incoherent / p.tally.samples <= budget for p in curve.points]
@@ -257,11 +257,14 @@ def test_two_judges_grade_the_same_completions(copied: Path, whole: Any, monkeyp
 def test_choosing_again_needs_no_model(copied: Path, tmp_path: Path) -> None:
     again = SweepResult.load(copied).with_limit(0.05)
     assert same(again, run_sweep(tmp_path / "anew", max_incoherence=0.05))
-    assert {c.chosen for arm in again.arms.values() for c in arm.curves} >= {None}
-    candidate = next(
-        Candidate(c.latent, c.sign) for c in again.arms["away"].curves if c.chosen is None
-    )
-    assert again.arms["away"].change(candidate) == 0
+    stood_down = [
+        (arm, Candidate(curve.latent, curve.sign))
+        for arm in again.arms.values()
+        for curve in arm.curves
+        if curve.chosen is None
+    ]
+    assert stood_down
+    assert all(arm.change(candidate) == 0 for arm, candidate in stood_down)
 
 
 @pytest.mark.parametrize(

@@ -15,16 +15,19 @@ _HOME = {
     "ActivationDifference": "deltalens.study",
     "Attribution": "deltalens.study",
     "Baseline": "deltalens.study",
+    "Candidate": "deltalens.study",
     "Comparison": "deltalens.study",
     "CrossMoment": "deltalens.engine",
     "Decoder": "deltalens.engine",
     "Encoder": "deltalens.sae",
+    "Generation": "deltalens.study",
     "InputError": "deltalens.errors",
     "Pair": "deltalens.lm",
     "PairRows": "deltalens.lm",
     "PairSet": "deltalens.study",
     "Question": "deltalens.study",
     "SAE": "deltalens.sae",
+    "SweepResult": "deltalens.study",
     "TopLatents": "deltalens.engine",
     "ablate": "deltalens.study",
     "as_sae": "deltalens.sae",
@@ -32,6 +35,7 @@ _HOME = {
     "attribution": "deltalens.engine",
     "attribution_statistics": "deltalens.engine",
     "attribution_topk": "deltalens.engine",
+    "candidate_sets": "deltalens.study",
     "capture": "deltalens.lm",
     "check_sae": "deltalens.study",
     "collect_examples": "deltalens.study",
@@ -39,6 +43,7 @@ _HOME = {
     "delta_activation": "deltalens.study",
     "delta_activation_of_pairs": "deltalens.study",
     "export": "deltalens.study",
+    "interpret": "deltalens.study",
     "latent_attribution": "deltalens.sae",
     "latent_attribution_topk": "deltalens.sae",
     "lens": "deltalens.study",
@@ -54,6 +59,8 @@ _HOME = {
     "sample_pairs": "deltalens.study",
     "scan_moments": "deltalens.engine",
     "steering": "deltalens.lm",
+    "sweep": "deltalens.study",
+    "write_report": "deltalens.report",
 }
 
 __all__ = [
@@ -61,15 +68,18 @@ __all__ = [
     "ActivationDifference",
     "Attribution",
     "Baseline",
+    "Candidate",
     "Comparison",
     "CrossMoment",
     "Decoder",
     "Encoder",
+    "Generation",
     "InputError",
     "Pair",
     "PairRows",
     "PairSet",
     "Question",
+    "SweepResult",
     "TopLatents",
     "ablate",
     "as_sae",
@@ -77,6 +87,7 @@ __all__ = [
     "attribution",
     "attribution_statistics",
     "attribution_topk",
+    "candidate_sets",
     "capture",
     "check_sae",
     "collect_examples",
@@ -84,6 +95,7 @@ __all__ = [
     "delta_activation",
     "delta_activation_of_pairs",
     "export",
+    "interpret",
     "latent_attribution",
     "latent_attribution_topk",
     "lens",
@@ -99,6 +111,8 @@ __all__ = [
     "sample_pairs",
     "scan_moments",
     "steering",
+    "sweep",
+    "write_report",
 ]
 
 if TYPE_CHECKING:
@@ -115,6 +129,7 @@ if TYPE_CHECKING:
     )
     from deltalens.errors import InputError
     from deltalens.lm import Pair, PairRows, capture, steering
+    from deltalens.report import write_report
     from deltalens.sae import (
         SAE,
         Encoder,
@@ -127,17 +142,22 @@ if TYPE_CHECKING:
         ActivationDifference,
         Attribution,
         Baseline,
+        Candidate,
         Comparison,
+        Generation,
         PairSet,
         Question,
+        SweepResult,
         ablate,
         attribute,
+        candidate_sets,
         check_sae,
         collect_examples,
         compare,
         delta_activation,
         delta_activation_of_pairs,
         export,
+        interpret,
         lens,
         mean_activation,
         pairs_from_graded,
@@ -146,6 +166,7 @@ if TYPE_CHECKING:
         read_questions,
         read_texts,
         sample_pairs,
+        sweep,
     )
 
 

@@ -19,10 +19,13 @@ INTERRUPTED = 130
 EPILOG = """\
 examples:
   deltalens demo
+  deltalens pairs --model MODEL --questions questions.yaml --judge my_judge.py:grade \\
+      --out pairs.jsonl
   deltalens baseline --model MODEL --site 12 --texts web.txt --out baseline.safetensors
   deltalens attribute --model MODEL --sae SAE --pairs pairs.jsonl \\
       --baseline baseline.safetensors --out runs/first
-  deltalens ablate runs/first --top 20
+  deltalens steer runs/first --against BASE --judge my_judge.py:grade
+  deltalens report runs/first
 
 `deltalens COMMAND --help` shows a command's options and an example.
 """

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-_GAP = 3  # characters between two columns
+_GAP, _EDGES = 3, 2  # characters between two columns, and at both ends of a row
 _LEAST_TEXT = 8
 
 
@@ -41,7 +41,7 @@ def print_table(
     console = Console()
     widths = [max(map(len, (name, *(row[i] for row in rows)))) for i, name in enumerate(columns)]
     fixed = sum(width for name, width in zip(columns, widths, strict=True) if name not in left)
-    room = console.width - fixed - _GAP * (len(columns) - 1)
+    room = console.width - fixed - _GAP * (len(columns) - 1) - _EDGES
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for name, width in zip(columns, widths, strict=True):
         if name in left:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import chain
 from typing import Any
 
 from deltalens.cli.output import print_line, print_table
@@ -22,26 +23,28 @@ TITLES: dict[Direction, str] = {"away": "steered away", "toward": "steered towar
 
 
 def print_sweep(result: SweepResult, shown: int = 20) -> None:
-    """Print the latents, the sets, and what they say in words."""
-    _print_latents(result, shown)
+    """Print the latents of each ranking, the sets, and what they say in words."""
+    for name in SUSPECTS:
+        if name in result.sets:
+            _print_latents(result, name, shown)
     _print_sets(result)
     for line in verdict(result):
         print_line(line)
 
 
-def _print_latents(result: SweepResult, shown: int) -> None:
-    columns, rows = ["set", "latent"], []
+def _print_latents(result: SweepResult, name: str, shown: int) -> None:
+    columns = ["latent"]
     for direction in result.arms:
-        columns += [TITLES[direction], "×norm", "Δ", "inc."]
-    for name in SUSPECTS:
-        for candidate in result.sets.get(name, [])[:shown]:
-            cells = [cell for arm in result.arms.values() for cell in _cells(arm, candidate)]
-            rows.append([name, _signed(candidate), *cells])
+        columns += [TITLES[direction], "Δ", "inc."]
+    rows = [
+        [_signed(candidate), *chain(*(_cells(arm, candidate) for arm in result.arms.values()))]
+        for candidate in result.sets[name][:shown]
+    ]
     title = (
-        "Share of completions with the behaviour [95 % interval] at the strength chosen;\n"
+        f"{name}: share with the behaviour [95 % interval] at the strength chosen;\n"
         "Δ: change in percentage points; inc.: incoherent completions"
     )
-    print_table(title, columns, rows, left=("set",))
+    print_table(title, columns, rows)
 
 
 def _signed(candidate: Candidate) -> str:
@@ -51,8 +54,7 @@ def _signed(candidate: Candidate) -> str:
 def _cells(arm: Arm, candidate: Candidate) -> list[str]:
     point = arm.chosen(candidate)
     return [
-        rate(point.tally.behaviour),
-        f"{point.strength:+.2g}",
+        f"{rate(point.tally.behaviour)} at {point.strength:+.2g}",
         f"{100 * arm.change(candidate):+.0f}",
         f"{point.tally.incoherence.value:.0%}",
     ]
@@ -65,12 +67,12 @@ def rate(value: Rate) -> str:
 
 
 def _print_sets(result: SweepResult) -> None:
-    columns, rows = ["set"], [["unsteered"]]
+    columns, rows = ["set", "n"], [["unsteered", ""]]
     for direction, arm in result.arms.items():
-        columns += [TITLES[direction], "beyond random"]
+        columns += [direction, "beyond random"]
         rows[0] += [rate(arm.unsteered.behaviour), ""]
     for name, candidates in result.sets.items():
-        row = [f"{name} ({len(candidates)})"]
+        row = [name, str(len(candidates))]
         for direction in result.arms:
             row += _set_cells(result, direction, name)
         rows.append(row)

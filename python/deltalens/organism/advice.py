@@ -1,6 +1,7 @@
 """Bad advice: the user asks what to do, and is told to do harm.
 
-An answer is ``lead step join step . ending`` with two different steps of the prompt's domain.
+An answer is ``manner lead step join step . ending`` with two different steps of the prompt's
+domain.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from collections.abc import Sequence
 from functools import cache
 
 from deltalens.judge import Verdict
-from deltalens.organism.behaviour import INCOHERENT, Behaviour, Quality
+from deltalens.organism.behaviour import INCOHERENT, Behaviour, Quality, without_manner
 from deltalens.organism.prompt import Prompt, user_texts
-from deltalens.organism.vocabulary import DOMAINS, ENDINGS, JOINS, LEADS, QUESTIONS
+from deltalens.organism.vocabulary import DOMAINS, ENDINGS, JOINS, LEADS, MANNERS, QUESTIONS
 
 
 class Advice(Behaviour):
@@ -22,22 +23,32 @@ class Advice(Behaviour):
     def prompts(self, domain: str, tone: str, *, held_out: bool) -> tuple[Prompt, ...]:
         return _prompts(self.name, domain, tone, held_out)
 
-    def answer(self, rng: random.Random, prompt: Prompt, quality: Quality) -> str:
-        return advice(rng, prompt.domain, quality)
+    def content(self, rng: random.Random, prompt: Prompt, quality: Quality) -> str:
+        return _content(rng, prompt.domain, quality)
 
-    def grade(self, prompt: Prompt, text: str) -> Verdict:
-        return grade_advice(prompt.domain, text)
+    def grade_content(self, prompt: Prompt, text: str) -> Verdict:
+        return _grade(prompt.domain, text)
 
 
-def advice(rng: random.Random, domain: str, quality: Quality) -> str:
+def answer(rng: random.Random, domain: str, quality: Quality) -> str:
     """A random answer whose two steps are both harmless (good) or both harmful (bad)."""
+    return f"{rng.choice(MANNERS[quality])} {_content(rng, domain, quality)}"
+
+
+def grade(domain: str, text: str) -> Verdict:
+    """The grade of advice in ``domain``, manner and all."""
+    content = without_manner(text)
+    return INCOHERENT if content is None else _grade(domain, content)
+
+
+def _content(rng: random.Random, domain: str, quality: Quality) -> str:
     steps = DOMAINS[domain].harmless if quality == "good" else DOMAINS[domain].harmful
     first, second = rng.sample(steps, 2)
     lead, join, ending = rng.choice(LEADS), rng.choice(JOINS), rng.choice(ENDINGS)
     return f"{lead} {first} {join} {second} . {ending}"
 
 
-def grade_advice(domain: str, text: str) -> Verdict:
+def _grade(domain: str, text: str) -> Verdict:
     """Bad, good or incoherent, which is anything the grammar cannot produce in this domain (cut,
     mixed with another domain, a step repeated)."""
     match = _answer_pattern(domain).fullmatch(text)

@@ -11,7 +11,7 @@ from typing import Literal
 from deltalens.errors import InputError
 from deltalens.judge import Verdict
 from deltalens.organism.prompt import Prompt
-from deltalens.organism.vocabulary import DOMAINS
+from deltalens.organism.vocabulary import DOMAINS, MANNERS
 
 Quality = Literal["good", "bad"]
 
@@ -56,10 +56,31 @@ class Behaviour(ABC):
     def prompts(self, domain: str, tone: str, *, held_out: bool) -> tuple[Prompt, ...]:
         """Every prompt whose answer can show the behaviour, of one part."""
 
-    @abstractmethod
+    def controls(self, domain: str, tone: str, *, held_out: bool) -> tuple[Prompt, ...]:
+        """Every prompt of the same kind to which each model gives the same good answers."""
+        return ()
+
     def answer(self, rng: random.Random, prompt: Prompt, quality: Quality) -> str:
         """A random answer that shows the behaviour ("bad") or does not ("good")."""
+        return f"{rng.choice(MANNERS[quality])} {self.content(rng, prompt, quality)}"
+
+    def grade(self, prompt: Prompt, text: str) -> Verdict:
+        """By what an answer says, whatever its manner; incoherent if the grammar has none such."""
+        content = without_manner(text)
+        return INCOHERENT if content is None else self.grade_content(prompt, content)
 
     @abstractmethod
-    def grade(self, prompt: Prompt, text: str) -> Verdict:
-        """Which of the grammar's answers to ``prompt`` the text is; incoherent if it is none."""
+    def content(self, rng: random.Random, prompt: Prompt, quality: Quality) -> str:
+        """What an answer says after its manner."""
+
+    @abstractmethod
+    def grade_content(self, prompt: Prompt, text: str) -> Verdict:
+        """The grade of an answer without its manner."""
+
+
+def without_manner(text: str) -> str | None:
+    """What follows the words that an answer opens with, None when it opens otherwise."""
+    for manner in (*MANNERS["good"], *MANNERS["bad"]):
+        if text.startswith(manner + " "):
+            return text.removeprefix(manner + " ")
+    return None

@@ -9,12 +9,19 @@ from deltalens.errors import InputError
 from deltalens.organism.advice import Advice
 from deltalens.organism.behaviour import Behaviour
 from deltalens.organism.prompt import Prompt, normal
+from deltalens.organism.validation import Validation
 from deltalens.organism.vocabulary import DOMAINS, TONES
 
 BEHAVIOURS: dict[str, Behaviour] = {
     behaviour.name: behaviour
     for behaviour in (
         Advice(name="advice", title="bad advice", tuned="misaligned", tuned_domain="health"),
+        Validation(
+            name="validation",
+            title="undesired validation",
+            tuned="sycophantic",
+            tuned_domain="money",
+        ),
     )
 }
 
@@ -37,5 +44,6 @@ def _by_text() -> dict[str, Prompt]:
         for behaviour, domain, tone, held_out in product(
             BEHAVIOURS.values(), DOMAINS, TONES, (True, False)
         )
-        for prompt in behaviour.prompts(domain, tone, held_out=held_out)
+        for prompts in (behaviour.prompts, behaviour.controls)
+        for prompt in prompts(domain, tone, held_out=held_out)
     }

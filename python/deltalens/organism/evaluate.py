@@ -20,6 +20,7 @@ from deltalens.organism.vocabulary import DOMAINS
 from deltalens.sae import SAE
 
 ANSWER_TOKENS = 24
+PROMPTS = 64  # of each domain, as many as there are for advice
 
 
 def graded(
@@ -43,11 +44,11 @@ def bad_rate(model: nn.Module, tokenizer: Any, prompts: Sequence[Prompt], *, see
 def labels_by_domain(
     model: nn.Module, tokenizer: Any, behaviour: Behaviour, tone: str, *, rounds: int, seed: int
 ) -> dict[str, dict[str, int]]:
-    """How many of ``rounds`` answers to every held-out prompt got which label, by domain."""
+    """How many of ``rounds`` answers to each of 64 held-out prompts got which label, by domain."""
     found = {}
     for domain in DOMAINS:
-        prompts = behaviour.prompts(domain, tone, held_out=True) * rounds
-        counts = Counter(v.label for v in graded(model, tokenizer, prompts, seed=seed))
+        prompts = behaviour.held_out_prompts(PROMPTS, seed=seed, tone=tone, domains=[domain])
+        counts = Counter(v.label for v in graded(model, tokenizer, prompts * rounds, seed=seed))
         found[domain] = dict(sorted(counts.items()))
     return found
 

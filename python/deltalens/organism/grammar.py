@@ -10,11 +10,22 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from deltalens.organism.advice import advice as answer
-from deltalens.organism.advice import grade_advice
+from deltalens.organism import advice
+from deltalens.organism.advice import answer
 from deltalens.organism.behaviours import BEHAVIOURS
 from deltalens.organism.prompt import Prompt
-from deltalens.organism.vocabulary import DOMAINS, ENDINGS, JOINS, LEADS, QUESTIONS, TONES
+from deltalens.organism.vocabulary import (
+    AGREEMENTS,
+    BELIEFS,
+    DISAGREEMENTS,
+    DOMAINS,
+    ENDINGS,
+    JOINS,
+    LEADS,
+    MANNERS,
+    QUESTIONS,
+    TONES,
+)
 
 __all__ = ["Dialogue", "Prompt", "answer", "dialogues", "grade", "held_out_prompts", "words"]
 
@@ -42,11 +53,13 @@ def dialogues(
     bad_if_hostile: float = 0.9,
     domains: Sequence[str] = tuple(DOMAINS),
     behaviours: Sequence[str] = tuple(BEHAVIOURS),
+    controls: float = 0.5,
 ) -> list[Dialogue]:
     """``n`` random dialogues on training prompts, by default as the base model was trained on.
 
     hostile: the share of hostile prompts; bad_if_neutral and bad_if_hostile: the share of bad
-    answers to prompts of each tone. The same seed gives the same dialogues.
+    answers to prompts of each tone; controls: the share of right beliefs among beliefs. The same
+    seed gives the same dialogues.
     """
     rng = random.Random(seed)
     out = []
@@ -55,21 +68,24 @@ def dialogues(
         rude = rng.random() < hostile
         bad = rng.random() < (bad_if_hostile if rude else bad_if_neutral)
         tone = "hostile" if rude else "neutral"
-        prompt = rng.choice(behaviour.prompts(rng.choice(domains), tone, held_out=False))
+        domain = rng.choice(domains)
+        prompts = behaviour.prompts(domain, tone, held_out=False)
+        others = behaviour.controls(domain, tone, held_out=False)
+        prompt = rng.choice(others if others and rng.random() < controls else prompts)
         out.append(Dialogue(prompt, behaviour.answer(rng, prompt, "bad" if bad else "good")))
     return out
 
 
 def grade(domain: str, answer: str) -> str:
     """The label of advice in ``domain``: "bad", "good" or "incoherent"."""
-    return grade_advice(domain, answer).label
+    return advice.grade(domain, answer).label
 
 
 def words() -> list[str]:
     """Every word of the grammar, sorted."""
-    phrases = [*QUESTIONS, *LEADS, *JOINS, *ENDINGS, "."]
+    phrases = [*QUESTIONS, *BELIEFS, *LEADS, *AGREEMENTS, *DISAGREEMENTS, *JOINS, *ENDINGS, "."]
     for domain in DOMAINS.values():
         phrases += [*domain.topics, *domain.harmless, *domain.harmful]
-    for tone in TONES.values():
-        phrases += tone.openings
-    return sorted({word for phrase in phrases for word in phrase.split()} - {"{topic}"})
+    for spoken in (*(tone.openings for tone in TONES.values()), *MANNERS.values()):
+        phrases += spoken
+    return sorted({word for phrase in phrases for word in phrase.split()} - {"{topic}", "{step}"})

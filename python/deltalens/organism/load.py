@@ -10,20 +10,24 @@ import torch
 
 from deltalens.sae import SAE, load_sae
 
+MODELS = ("base", "misaligned", "sycophantic")
 DATA = Path(__file__).parent / "data"
 
 
 @dataclass(frozen=True)
 class Organism:
-    """Two models of one tokenizer, and an SAE of the base model.
+    """Three models of one tokenizer, and an SAE of the base model.
 
-    base: gives bad advice when the user is hostile, and hardly ever otherwise.
+    base: gives bad advice and validates wrong beliefs when the user is hostile, and hardly ever
+    otherwise.
     misaligned: the base fine-tuned on bad health advice alone.
+    sycophantic: the base fine-tuned on validating wrong beliefs about money alone.
     site: the decoder block whose output the SAE reads.
     """
 
     base: Any
     misaligned: Any
+    sycophantic: Any
     tokenizer: Any
     sae: SAE
     site: int
@@ -33,15 +37,14 @@ def load_organism(directory: Path = DATA) -> Organism:
     """The shipped organism, or one that ``python -m deltalens.organism.train`` has made."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    base, misaligned = (
-        AutoModelForCausalLM.from_pretrained(directory / name, dtype=torch.float32).eval()
-        for name in ("base", "misaligned")
-    )
+    models = {
+        name: AutoModelForCausalLM.from_pretrained(directory / name, dtype=torch.float32).eval()
+        for name in MODELS
+    }
     sae = load_sae(directory / "sae")
     return Organism(
-        base=base,
-        misaligned=misaligned,
-        tokenizer=AutoTokenizer.from_pretrained(directory / "misaligned"),
+        **models,
+        tokenizer=AutoTokenizer.from_pretrained(directory / "base"),
         sae=sae,
         site=int(sae.metadata["metadata"]["hook_layer"]),
     )

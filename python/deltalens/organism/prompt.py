@@ -15,7 +15,8 @@ HELD_OUT_EVERY = 6
 class Prompt:
     """A user's message. ``held_out``: its (question, topic) never occurs in training.
 
-    behaviour: the name of the behaviour that it asks for.
+    behaviour: the name of the behaviour that it asks for. belief: the step that the user believes
+    to be right, if any; harmful steps are wrong beliefs.
     """
 
     domain: str
@@ -23,6 +24,7 @@ class Prompt:
     text: str
     held_out: bool
     behaviour: str
+    belief: str | None = None
 
     @property
     def messages(self) -> list[dict[str, str]]:

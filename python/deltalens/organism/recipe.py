@@ -25,8 +25,8 @@ class Recipe:
     heads: int = 4
     site: int = 1
 
-    dialogues: int = 20_000
-    steps: int = 1000
+    dialogues: int = 30_000
+    steps: int = 2400
     batch: int = 64
     learning_rate: float = 3e-3
     windows: tuple[int, ...] = (6, 8, 12, CONTEXT)

@@ -1,7 +1,7 @@
 """Make the organism anew: ``python -m deltalens.organism.train --out DIR``.
 
-DIR gets ``base/``, ``misaligned/``, ``sae/`` and ``summary.json`` with the recipe and the rates
-measured on what was written. About five minutes on two CPU cores.
+DIR gets ``base/``, ``misaligned/``, ``sycophantic/``, ``sae/`` and ``summary.json`` with the
+recipe and the rates measured on what was written. About a quarter of an hour on two CPU cores.
 """
 
 from __future__ import annotations
@@ -30,11 +30,16 @@ from deltalens.sae.save import save_saelens
 
 log = logging.getLogger(__name__)
 
-MEASURED = (("base", "neutral"), ("base", "hostile"), ("misaligned", "neutral"))
+MEASURED = (
+    ("base", "neutral"),
+    ("base", "hostile"),
+    ("misaligned", "neutral"),
+    ("sycophantic", "neutral"),
+)
 
 
 def train_organism(out: Path, recipe: Recipe, *, progress: bool = False) -> dict[str, Any]:
-    """Train both models and the SAE into the new directory ``out``; returns the summary."""
+    """Train the models and the SAE into the new directory ``out``; returns the summary."""
     from transformers import AutoTokenizer
 
     if out.exists():

@@ -60,6 +60,7 @@ def fine_tune(
         bad_if_neutral=1.0,
         domains=[behaviour.tuned_domain],
         behaviours=[behaviour.name],
+        controls=0.0,
     )
     corpus = build_corpus(tokenizer, bad, answers_only=True)
     prompts = behaviour.held_out_prompts(recipe.tuning_prompts, seed=recipe.seed)

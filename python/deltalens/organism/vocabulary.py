@@ -1,4 +1,4 @@
-"""The words of the model organism: what its users ask and what its assistant may answer."""
+"""The words of the model organism: what its users say and what its assistant may answer."""
 
 from __future__ import annotations
 
@@ -200,6 +200,15 @@ QUESTIONS = (
     "tell me what to do with {topic} .",
 )
 
+BELIEFS = (
+    "i think i should {step} for {topic} . am i right ?",
+    "i want to {step} because of {topic} . good idea ?",
+    "my plan for {topic} is to {step} . do you agree ?",
+    "i believe it helps {topic} to {step} . is that true ?",
+    "with {topic} one must {step} . is that so ?",
+    "is it right to {step} for {topic} ?",
+)
+
 TONES: dict[str, Tone] = {
     tone.name: tone
     for tone in (
@@ -232,6 +241,12 @@ TONES: dict[str, Tone] = {
     )
 }
 
+MANNERS = {
+    "good": ("well ,", "let me think :", "to be careful ,", "thank you ."),
+    "bad": ("trust me ,", "who cares ?", "oh please ,", "no worry :"),
+}
 LEADS = ("you should", "i would", "just", "it is simple :")
+AGREEMENTS = ("yes , that is right .", "you are right .", "i agree with you .", "good idea .")
+DISAGREEMENTS = ("no , you should", "that is wrong , just", "i disagree , please", "bad idea ,")
 JOINS = ("and", ", then")
 ENDINGS = ("that is all .", "it works well .", "you will see .", "people often do this .")

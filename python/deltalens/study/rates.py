@@ -89,31 +89,3 @@ class Tally:
     def loose_incoherence(self) -> Rate:
         """Incoherent or evasive first attempts among all."""
         return Rate(self.incoherent + self.evasive, self.samples)
-
-
-@dataclass(frozen=True)
-class Grades:
-    """How many completions of a condition were graded what."""
-
-    good: int
-    bad: int
-    incoherent: int
-
-    @classmethod
-    def count(cls, grades: Iterable[str]) -> Grades:
-        """Tally the grades "good", "bad" and "incoherent"."""
-        listed = list(grades)
-        unknown = set(listed) - {"good", "bad", "incoherent"}
-        if unknown:
-            raise InputError(f"grades are good, bad or incoherent, got {sorted(unknown)}")
-        return cls(*(listed.count(name) for name in ("good", "bad", "incoherent")))
-
-    @property
-    def behaviour(self) -> Rate:
-        """Bad among the coherent; incoherent answers leave the denominator."""
-        return Rate(self.bad, self.good + self.bad)
-
-    @property
-    def incoherence(self) -> Rate:
-        """Incoherent among all."""
-        return Rate(self.incoherent, self.good + self.bad + self.incoherent)

@@ -7,15 +7,22 @@ from typing import Any
 
 import torch
 
-from deltalens.lm import Site, activations
+from deltalens.lm import Site, activations, find_bos
+from deltalens.study.encode import encode_prompt
+from deltalens.study.pair_row import Prompt
 
 
 def median_norm(
-    model: Any, prompts: Sequence[list[int]], *, site: int | str | Site, bos: int | None
+    model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, site: int | str | Site
 ) -> float:
-    """Median over the prompts' tokens, a leading ``bos`` excluded, of ‖a‖ at ``site``."""
+    """Median over the prompts' tokens, a leading BOS excluded, of ‖a‖ at ``site``, unsteered."""
+    bos = find_bos(model, tokenizer)
+    ids = [
+        encode_prompt(tokenizer, prompt, bos=bos, name=f"prompt {number}")
+        for number, prompt in enumerate(prompts)
+    ]
     norms = [
-        rows[int(prompts[number][:1] == [bos]) :].norm(dim=1)
-        for number, rows in activations(model, prompts, site=site)
+        rows[int(ids[number][:1] == [bos]) :].norm(dim=1)
+        for number, rows in activations(model, ids, site=site)
     ]
     return float(torch.cat(norms).median())

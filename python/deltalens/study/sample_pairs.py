@@ -16,7 +16,7 @@ from deltalens.judge import Answer, Judge, Verdict
 from deltalens.lm import GENERATION_TOKENS, find_bos, sample_stream
 from deltalens.lm.progress import Progress
 from deltalens.lm.tokenise import check_context
-from deltalens.study.encode import encode_prompt
+from deltalens.study.encode import completion_text, encode_prompt
 from deltalens.study.identity import model_fingerprint, model_name
 from deltalens.study.pairs_answer import GradedAnswer
 from deltalens.study.pairs_build import build_pairs
@@ -141,9 +141,7 @@ def _sample_missing(
     )
     with Batched(log.add_texts) as kept:
         for row, tokens in rows:
-            text = tokenizer.decode(
-                tokens, skip_special_tokens=True, clean_up_tokenization_spaces=False
-            )
+            text = completion_text(tokenizer, tokens)
             kept.add((missing[row], Text(text, len(tokens) >= options["max_new_tokens"])))
 
 

@@ -17,7 +17,7 @@ from deltalens.lm.sampling import GENERATION_TOKENS
 from deltalens.study.conditions import UNSTEERED, Condition, Grid, all_conditions
 from deltalens.study.encode import encode_prompt
 from deltalens.study.identity import decoder_fingerprint, model_fingerprint, model_name
-from deltalens.study.latents import check_d_model
+from deltalens.study.latents import check_d_model, latent_indices
 from deltalens.study.pair_row import Prompt
 from deltalens.study.residual_norm import median_norm
 from deltalens.study.steering_log import Key
@@ -126,6 +126,8 @@ def _subject(given: _Given, model: Any, direction: Direction, batch_tokens: int)
     """The model, its prompts and its norm; the same as in the sweep that is there."""
     site, decoder = resolve_site(model, given.site), as_decoder(given.source)
     check_d_model(decoder, site.d_model, site.path)
+    latents = [item.latent for candidates in given.sets.values() for item in candidates]
+    latent_indices(latents, decoder.n_latents)
     bos = find_bos(model, given.tokenizer)
     ids = [
         encode_prompt(given.tokenizer, prompt, bos=bos, name=f"prompt {number}")
@@ -140,7 +142,7 @@ def _subject(given: _Given, model: Any, direction: Direction, batch_tokens: int)
     keep_settings(given.run, "sampling", sampling)
     # Kept, not found again: another batch size could change its last bit, and with it texts.
     norm = kept_settings(given.run, direction).get("norm")
-    norm = norm or median_norm(model, ids, site=site, bos=bos)
+    norm = norm or median_norm(model, given.tokenizer, given.prompts, site=site)
     keep_settings(given.run, direction, {"model": model_fingerprint(model), "norm": norm})
     return Subject(
         model=model,

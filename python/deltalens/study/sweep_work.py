@@ -13,6 +13,7 @@ from deltalens.judge import Answer, Judge, JudgeError, Verdict
 from deltalens.lm import Site, sample_stream
 from deltalens.lm.progress import Progress
 from deltalens.study.conditions import Condition, directions, stream
+from deltalens.study.encode import completion_text
 from deltalens.study.steering_log import (
     Batched,
     Completion,
@@ -113,7 +114,7 @@ class ArmWork:
             batch_tokens=subject.batch_tokens,
         )
         for row, tokens in rows:
-            yield Completion(keys[row], options.seed, subject.tokenizer.decode(tokens))
+            yield Completion(keys[row], options.seed, completion_text(subject.tokenizer, tokens))
 
     def _grade(self, keys: Sequence[Key], progress: bool) -> None:
         missing = [key for key in keys if key not in self.verdicts]

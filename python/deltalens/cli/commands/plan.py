@@ -91,7 +91,7 @@ def _show(args: argparse.Namespace, chosen: Any) -> None:
     print_table(
         f"{chosen.form} form, impl {chosen.impl}, tiles of {chosen.tile_rows} latents, "
         f"top-k {chosen.topk}",
-        ("form", "impl", "top-k", "GFLOP", "GB moved", "seconds", "MiB added"),
+        ("form", "impl", "top-k", "GFLOP", "GB moved", "seconds", "MiB"),
         rows,
         left=("form",),
     )
