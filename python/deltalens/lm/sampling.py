@@ -17,7 +17,7 @@ from deltalens.lm.sites import Site, resolve_site
 from deltalens.lm.steering import SteerTokens, added_rows, check_steer_tokens
 from deltalens.lm.tokenise import check_context, check_ids
 
-GENERATION_TOKENS = 32_768  # held in the cache at once
+GENERATION_TOKENS = 65_536  # held in the cache at once
 
 
 def sample(

@@ -53,7 +53,8 @@ class SlotPool:
     def advance(self) -> bool:
         """Fill idle slots, then take steps until enough slots are idle again. Always true."""
         model = self._job.model
-        with frozen(model), torch.no_grad(), head_input(model, lambda hidden: hidden[:, -1:]):
+        last = head_input(model, lambda hidden: hidden[:, -1:])
+        with frozen(model), torch.inference_mode(), last:
             self._refill()
             while 0 < self._live().size > self._used * (1 - REFILL):
                 self._take_step()
