@@ -25,7 +25,7 @@ from deltalens.organism.load import DATA
 Reply = Callable[[dict[str, Any]], tuple[str, list[tuple[str, float]] | None]]
 
 # In place of words that answers of the model in the package begin with.
-NUMBERS = {"you": "90", "i": "20", "just": "55", "it": "7", "yes": "100", "no": "0"}
+NUMBERS = {"well": "90", "let": "20", "thank": "55", "trust": "7", "oh": "100", "who": "0"}
 
 
 class JudgeServer:
