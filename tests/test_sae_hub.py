@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import torch
-from huggingface_hub import close_session, constants
+from huggingface_hub import constants, utils
 
 from deltalens.errors import InputError
 from deltalens.sae import SAE, hub, load_sae
 from sae_writers import MAKERS, sparsify_state, write_sparsify
 
+# Since 1.0 close_session, before that utils.reset_sessions.
+forget_session = getattr(huggingface_hub, "close_session", None) or utils.reset_sessions
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -22,7 +25,7 @@ def load(cache: Path, path: str, part: str | None = None, offline: bool = True) 
         patch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
         patch.setattr(constants, "HF_HUB_OFFLINE", offline)
         patch.chdir(cache)
-        close_session()  # it keeps whether it may connect
+        forget_session()  # it keeps whether it may connect
         try:
             return load_sae(path, part=part)
         except InputError as error:

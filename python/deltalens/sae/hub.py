@@ -98,7 +98,8 @@ def _wanted(address: Address, part: str | None) -> list[str] | None:
     within = [f"{folder}/{name}" if folder else name for name in inside]
     around = [parent.as_posix() for parent in PurePosixPath(folder, "_").parents]
     prefixes = ["" if parent == "." else f"{parent}/" for parent in around]
-    return [folder, *within, *(prefix + name for prefix in prefixes for name in CONFIGS)]
+    itself = [folder] if folder else []
+    return [*itself, *within, *(prefix + name for prefix in prefixes for name in CONFIGS)]
 
 
 def _numbered(part: str) -> list[str]:
