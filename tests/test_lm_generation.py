@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM
 
 import deltalens.lm.generation as generation
 from deltalens.errors import InputError
@@ -300,3 +301,34 @@ def test_blocks_keep_a_forward_of_their_own() -> None:
     own = block.__dict__["forward"]
     sample(**options(model))
     assert block.__dict__["forward"] is own
+
+
+def test_rows_moved_after_longer_ones_ended_keep_what_they_have_read() -> None:
+    """Long rows end, the cache shifts left, and short rows move to slots that long ones had."""
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=64,
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        max_position_embeddings=1024,
+        eos_token_id=1,
+        bos_token_id=0,
+        pad_token_id=0,
+        initializer_range=0.3,
+    )
+    model = LlamaForCausalLM(config).eval()
+    with torch.no_grad():
+        model.lm_head.weight[1] = model.lm_head.weight[2:].mean(0)
+    for trial in (12, 73, 108):
+        draw = random.Random(trial)
+        rows, long = draw.choice([18, 24, 30]), draw.choice([6, 9, 12])
+        lengths = [60 if row < long else 2 for row in range(rows)]
+        prompts = [[draw.randrange(2, 64) for _ in range(length)] for length in lengths]
+        budget = 225 * draw.choice([8, 12]) * 4 // 3 + 5
+        options: dict[str, Any] = {"max_new_tokens": 120, "seed": trial}
+        together = sample(model, None, prompts, batch_tokens=budget, **options)
+        for row, prompt in enumerate(prompts):
+            assert sample(model, None, [prompt], streams=[row], **options)[0] == together[row]

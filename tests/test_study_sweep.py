@@ -55,6 +55,11 @@ def lines(run: Path, name: str) -> list[str]:
     return (run / "steering" / name).read_text().splitlines()
 
 
+def answered(run: Path, names: list[str]) -> int:
+    """Verdicts on completions with a word in them: of others no judge is asked."""
+    return sum(json.loads(row)["label"] != "empty" for name in names for row in lines(run, name))
+
+
 def same(found: SweepResult, expected: SweepResult) -> bool:
     return (found.sets, found.arms) == (expected.sets, expected.arms)
 
@@ -107,7 +112,8 @@ def test_what_cannot_be_graded_is_sampled_again(whole: tuple[Path, SweepResult])
         graded = read_graded(run, direction, JUDGE)
         for key, (completion, verdict) in graded.items():
             attempts[key.attempt] += 1
-            assert verdict.outcome == outcome(completion.text)
+            said = completion.text.strip()
+            assert verdict.outcome == (outcome(completion.text) if said else "incoherent")
             again = key._replace(attempt=key.attempt + 1) in graded
             assert again == (verdict.outcome not in ("shown", "absent") and key.attempt < 2)
     assert attempts[0] > attempts[1] > attempts[2] > 0
@@ -229,17 +235,17 @@ def test_a_judge_that_fails_midway_loses_nothing(tmp_path: Path, whole: Any) -> 
     with pytest.raises(JudgeError, match="gone away"):
         run_sweep(tmp_path, judge)
     kept = read_verdicts(tmp_path / "steering" / FILES[1])
-    assert len(kept) == 70
+    assert answered(tmp_path, FILES[1:2]) == 70
+    assert len(kept) >= 70
     judge.fail_after = None
     assert run_sweep(tmp_path, judge) == whole[1]
-    texts = [json.loads(row) for name in FILES[1::2] for row in lines(tmp_path, name)]
-    assert len(judge.asked) == len(texts)
+    assert len(judge.asked) == answered(tmp_path, FILES[1::2])
 
 
 def test_a_judge_that_leaves_answers_out_is_an_error(tmp_path: Path) -> None:
     judge = CountingJudge()
     judge.grade = lambda answers: iter([])  # type: ignore[method-assign]
-    with pytest.raises(JudgeError, match="left out 92 of 92"):
+    with pytest.raises(JudgeError, match=r"left out \d+ of 92"):
         run_sweep(tmp_path, judge)
 
 
@@ -248,7 +254,9 @@ def test_two_judges_grade_the_same_completions(copied: Path, whole: Any, monkeyp
     monkeypatch.setattr(sweep_work, "sample_stream", None)
     second = run_sweep(copied, other)
     assert second.settings["judge"]["id"] == "letters-22222222"
-    assert len(other.asked) == 2 * (5 * 2 * 8 + 12)
+    files = [f"{direction}.letters-22222222.jsonl" for direction in DIRECTIONS]
+    assert len(other.asked) == answered(copied, files)
+    assert sum(len(lines(copied, name)) for name in files) == 2 * (5 * 2 * 8 + 12)
     graded = read_graded(copied, "away", "letters-22222222")
     assert {key.attempt for key in graded} == {0}
     assert len(read_graded(copied, "away", JUDGE)) > len(graded)

@@ -127,3 +127,12 @@ def load_other_model(args: argparse.Namespace, name: str) -> Any:
     """A second model of the same tokenizer, loaded like the first."""
     other = argparse.Namespace(**{**vars(args), "model": name, "revision": None})
     return load_model(other)[0]
+
+
+def load_sae_of_run(args: argparse.Namespace, metadata: dict[str, Any]) -> Any:
+    """The SAE that a run was made with; :class:`InputError` when another was named."""
+    fill_sae(args, metadata)
+    sae = load_sae(args)
+    if sae.fingerprint != metadata["fingerprints"]["sae"]:
+        raise InputError(f"{args.sae} is not the SAE that {args.run_dir} was made with")
+    return sae

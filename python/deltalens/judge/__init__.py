@@ -9,9 +9,10 @@ from deltalens.judge.chat import ChatModel, ChatReply, ChatRequest, Usage
 from deltalens.judge.endpoint import Endpoint
 from deltalens.judge.rubric import RubricJudge, read_rubric
 from deltalens.judge.scale import ScaleJudge, Thresholds
-from deltalens.judge.verdict import Answer, Judge, JudgeError, Outcome, Verdict
+from deltalens.judge.verdict import EMPTY, Answer, Judge, JudgeError, Outcome, Verdict
 
 __all__ = [
+    "EMPTY",
     "Answer",
     "CallableJudge",
     "ChatModel",

@@ -39,6 +39,10 @@ class Verdict:
     raw: str = ""
 
 
+EMPTY = Verdict("empty", "incoherent")
+"""Of an answer without a word, which no judge need be asked about."""
+
+
 class Judge(Protocol):
     """Something that grades answers.
 

@@ -106,7 +106,7 @@ class SlotPool:
         sources = live[-targets.size :]
         for values in (self._row, self._length, self._step, self._tokens, self._draws):
             values[targets] = values[sources]
-        self._row[sources] = -1
+        self._row[sources], self._length[sources] = -1, 0
         at, to = torch.from_numpy(sources), torch.from_numpy(targets)
         self._cache.move(at, to, int(self._length.max()))
         if self._added is not None:

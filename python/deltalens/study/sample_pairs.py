@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from deltalens.errors import InputError
-from deltalens.judge import Answer, Judge, Verdict
+from deltalens.judge import EMPTY, Answer, Judge
 from deltalens.lm import GENERATION_TOKENS, find_bos, sample_stream
 from deltalens.lm.progress import Progress
 from deltalens.lm.tokenise import check_context
@@ -27,7 +27,6 @@ from deltalens.study.steering_log import Batched
 
 SAMPLES = 20
 MAX_NEW_TOKENS = 600
-EMPTY = Verdict("empty", "incoherent")
 
 
 def sample_pairs(

@@ -20,6 +20,8 @@ ATTRIBUTION, ACTIVATION = "Δ-attribution", "Δ-activation"
 RANDOM, MATCHED = "random", "random, matched"
 RANDOM_SETS = (RANDOM, MATCHED)
 
+_ROUNDING = 1e-9  # a share exactly at the budget is within it
+
 Direction = Literal["away", "toward"]
 SIGNS: Mapping[Direction, int] = {"away": -1, "toward": 1}
 
@@ -105,7 +107,7 @@ def incoherence_budget(unsteered: Tally, limit: float) -> float:
 
 def strongest_within(points: Sequence[Point], budget: float) -> int | None:
     """The index of the strongest point within the budget."""
-    within = [i for i, p in enumerate(points) if p.tally.incoherence.value <= budget]
+    within = [i for i, p in enumerate(points) if p.tally.incoherence.value <= budget + _ROUNDING]
     return max(within, key=lambda i: abs(points[i].strength), default=None)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.engine.decoder import Decoder
-from deltalens.judge import Answer, Judge, JudgeError, Verdict
+from deltalens.judge import EMPTY, Answer, Judge, JudgeError, Verdict
 from deltalens.lm import Site, sample_stream
 from deltalens.lm.progress import Progress
 from deltalens.study.conditions import Condition, directions, stream
@@ -124,13 +124,21 @@ class ArmWork:
             Batched[tuple[Key, Verdict]](write) as log,
         ):
             bar.advance(len(keys) - len(missing))
-            for number, verdict in self.judge.grade(list(self._answers(missing))):
-                self.verdicts[missing[number]] = verdict
-                log.add((missing[number], verdict))
+            for key, verdict in self._verdicts(missing):
+                self.verdicts[key] = verdict
+                log.add((key, verdict))
                 bar.advance()
         silent = sum(key not in self.verdicts for key in missing)
         if silent:
             raise JudgeError(f"the judge {self.judge.name} left out {silent} of {len(missing)}")
+
+    def _verdicts(self, keys: Sequence[Key]) -> Iterator[tuple[Key, Verdict]]:
+        """A steered model that says nothing is incoherent, whatever a judge makes of it."""
+        empty = [key for key in keys if not self.completions[key].text.strip()]
+        yield from ((key, EMPTY) for key in empty)
+        said = [key for key in keys if self.completions[key].text.strip()]
+        for number, verdict in self.judge.grade(list(self._answers(said))):
+            yield said[number], verdict
 
     def _answers(self, keys: Iterable[Key]) -> Iterator[Answer]:
         for key in keys:

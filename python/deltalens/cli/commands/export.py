@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.cli.arguments import add_command, add_output, add_sae, positive_int
-from deltalens.cli.loading import fill_sae
-from deltalens.errors import InputError
+from deltalens.cli.loading import load_sae_of_run
 
 FORMATS = ("csv", "safetensors", "neuronpedia", "gguf")
 WITH_DIRECTIONS = ("safetensors", "gguf")
@@ -60,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
         args.out,
         args.format,
         latents=latents,
-        decoder=_sae_of_run(args, result) if args.format in WITH_DIRECTIONS else None,
+        decoder=load_sae_of_run(args, result.metadata) if args.format in WITH_DIRECTIONS else None,
         strength=args.strength,
         source=args.source,
         prompt=args.prompt,
@@ -69,13 +68,3 @@ def run(args: argparse.Namespace) -> None:
         print_json({"run": str(args.run_dir), "format": args.format, "out": str(args.out)})
     else:
         print_line(f"{args.out} written")
-
-
-def _sae_of_run(args: argparse.Namespace, result: Any) -> Any:
-    from deltalens.cli.loading import load_sae
-
-    fill_sae(args, result.metadata)
-    sae = load_sae(args)
-    if sae.fingerprint != result.metadata["fingerprints"]["sae"]:
-        raise InputError(f"{args.sae} is not the SAE that {args.run_dir} was made with")
-    return sae

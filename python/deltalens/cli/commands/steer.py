@@ -114,7 +114,7 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
         fill_from_run,
         load_model,
         load_other_model,
-        load_sae,
+        load_sae_of_run,
     )
     from deltalens.study import Attribution, sweep
     from deltalens.study.candidates import activation_of_run, candidate_sets
@@ -124,7 +124,7 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
     result = Attribution.load(args.run_dir)
     fill_from_run(args, result.metadata)
     prompts = _prompts(args, result)
-    sae = load_sae(args)
+    sae = load_sae_of_run(args, result.metadata)
     model, tokenizer = load_model(args)
     models: dict[Direction, Any] = {"away": model}
     if args.against is not None:
