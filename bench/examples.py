@@ -14,10 +14,10 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from deltalens.examples.collect import collect_examples
 from deltalens.organism.grammar import dialogues
 from deltalens.organism.load import Organism, load_organism
-from deltalens.study.examples import collect_examples
-from deltalens.study.texts import read_texts
+from deltalens.pairs.texts import read_texts
 from machine import describe, seconds
 from memory import peak_bytes
 

@@ -7,8 +7,8 @@ import warnings
 
 import torch
 
-from deltalens.engine.band import upper_room
-from deltalens.engine.topk import TopKPath, queries_topk
+from deltalens.engine.topk.band import upper_room
+from deltalens.engine.topk.streaming import TopKPath, queries_topk
 from deltalens.kernels.row_norms import row_norms
 from gpu_contenders import (
     Inputs,

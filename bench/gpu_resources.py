@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from compile_kernels import CASES
 from gpu_device import show, write_results
+from helpers.compile_kernels import CASES
 
 
 def main() -> None:

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 import deltalens
-from deltalens.engine.planner import Plan
-from deltalens.engine.roofs import measured_roofs
+from deltalens.engine.cost.planner import Plan
+from deltalens.engine.cost.roofs import measured_roofs
 from machine import interleaved, seconds
 from results import Row, write_rows
 

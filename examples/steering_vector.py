@@ -16,7 +16,7 @@ import deltalens
 from deltalens.organism import dialogues, held_out_prompts, load_organism
 from deltalens.organism.evaluate import bad_rate
 from deltalens.organism.grammar import answer
-from deltalens.study.residual_norm import median_norm
+from deltalens.trials.residual_norm import median_norm
 
 
 def first_direction(path: Path) -> tuple[int, int, Tensor]:

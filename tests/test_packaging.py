@@ -24,7 +24,7 @@ sys.meta_path = [f for f in sys.meta_path if "__editable__" not in f.__module__]
 import torch
 import deltalens, deltalens.kernels
 from deltalens.engine.extension import cpu_extension
-from deltalens.engine.topk import StreamingTopK
+from deltalens.engine.topk.streaming import StreamingTopK
 
 here = Path(sys.argv[1]).resolve()
 for module in (deltalens, deltalens.kernels):

@@ -20,7 +20,7 @@ from torch import Tensor
 
 import deltalens
 from comparison import Compared, sample
-from sae_writers import (
+from helpers.sae_writers import (
     gemma_scope_2_state,
     linear_state,
     write_gemma_scope,

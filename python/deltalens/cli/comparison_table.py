@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from deltalens.cli.output import number, print_line, print_table, tokens
-from deltalens.study.comparison import Comparison
+from deltalens.study.comparison.result import Comparison
 from deltalens.study.lens import LatentLens
 
 

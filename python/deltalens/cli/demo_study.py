@@ -7,24 +7,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deltalens.examples import collect_examples
 from deltalens.organism import Behaviour, GrammarJudge, Organism, dialogues
+from deltalens.pairs import (
+    Question,
+    sample_pairs,
+)
 from deltalens.study import (
     AblationCheck,
     Attribution,
     Baseline,
-    Question,
-    SweepResult,
     ablate,
     attribute,
-    collect_examples,
     compare_ablation,
-    sample_pairs,
-    sweep,
 )
 from deltalens.study.ablation_table import write_ablation
-from deltalens.study.candidates import activation_of_run, candidate_sets
-from deltalens.study.sweep_result import Direction
-from deltalens.study.sweep_settings import Generation
+from deltalens.trials import (
+    SweepResult,
+    sweep,
+)
+from deltalens.trials.candidates import activation_of_run, candidate_sets
+from deltalens.trials.result import Direction
+from deltalens.trials.settings import Generation
 
 PAIR_PROMPTS, SAMPLES, PAIRS = 150, 6, 80
 ABLATED = 20

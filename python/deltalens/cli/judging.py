@@ -132,7 +132,7 @@ def _asking_judge(args: argparse.Namespace, cache_directory: Path) -> Any:
     if args.rubric is not None:
         options["rubric"] = read_rubric(args.rubric)
     if args.judge_prompts is not None:
-        from deltalens.study.questions_yaml import judge_prompts
+        from deltalens.pairs.questions_yaml import judge_prompts
 
         options |= judge_prompts(args.judge_prompts)
     limits = {name: getattr(args, name) for name in ("aligned_below", "coherent_above")}
@@ -146,7 +146,7 @@ def _asking_judge(args: argparse.Namespace, cache_directory: Path) -> Any:
 def _local_chat(args: argparse.Namespace) -> Any:
     from deltalens.cli.loading import load_model
     from deltalens.judge.local import LocalChat
-    from deltalens.study.identity import model_fingerprint, model_name
+    from deltalens.pairs.identity import model_fingerprint, model_name
 
     wanted = {"model": args.judge_model, "revision": None, "dtype": "auto"}
     device = getattr(args, "device", "auto")

@@ -89,7 +89,11 @@ def load_baseline(
     """--baseline: the word zero, a saved baseline, or texts to average over now, with the mean of
     the latents of ``sae`` if one is given."""
     from deltalens.lm import resolve_site
-    from deltalens.study import Baseline, mean_activation, read_texts
+    from deltalens.pairs import read_texts
+    from deltalens.study import (
+        Baseline,
+        mean_activation,
+    )
 
     if text == "zero":
         return Baseline.zero(resolve_site(model, site).d_model)

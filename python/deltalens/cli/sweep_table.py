@@ -7,8 +7,8 @@ from itertools import chain
 from typing import Any
 
 from deltalens.cli.output import print_line, print_table
-from deltalens.study.rates import Rate, Tally
-from deltalens.study.sweep_result import (
+from deltalens.trials.rates import Rate, Tally
+from deltalens.trials.result import (
     ACTIVATION,
     ATTRIBUTION,
     RANDOM_SETS,

@@ -6,13 +6,13 @@ from deltalens.engine.api import (
     attribution_statistics,
     attribution_topk,
 )
+from deltalens.engine.cost.planner import Plan, plan
 from deltalens.engine.decoder import Decoder, PagedDecoder, as_decoder
-from deltalens.engine.gates import LatentGate
-from deltalens.engine.latent import gated_attribution, gated_attribution_topk
+from deltalens.engine.latent.attribution import gated_attribution, gated_attribution_topk
+from deltalens.engine.latent.gates import LatentGate
 from deltalens.engine.moment import CrossMoment, scan_moments
-from deltalens.engine.planner import Plan, plan
 from deltalens.engine.prompt_rows import PromptRows, rows_from
-from deltalens.engine.ranking import TopLatents
+from deltalens.engine.topk.ranking import TopLatents
 
 __all__ = [
     "AttributionStatistics",

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.checks import check_k, check_segments, check_token_rows, check_width
+from deltalens.engine.cost.planner import Plan, plan
 from deltalens.engine.decoder import Decoder, HasDecoder, TensorDecoder, as_decoder
 from deltalens.engine.moment import CrossMoment
-from deltalens.engine.planner import Plan, plan
 from deltalens.engine.problem import Problem, moment_problem, token_problem
-from deltalens.engine.ranking import Ranking, TopLatents
 from deltalens.engine.reductions import check_reduction
 from deltalens.engine.scan import full_scores, segment_scores, top_latents
+from deltalens.engine.topk.ranking import Ranking, TopLatents
 from deltalens.errors import InputError
 
 

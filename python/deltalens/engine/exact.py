@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.impl import reference
-from deltalens.engine.precision import SMALLEST_NORMAL, gamma
+from deltalens.engine.numerics.precision import SMALLEST_NORMAL, gamma
 from deltalens.engine.reductions import SegmentStatistics, combine, reduce_terms
 from deltalens.engine.tile import TileScores
 from deltalens.engine.token_rows import (

@@ -5,27 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from deltalens.engine.checks import check_width
+from deltalens.engine.cost.planner import tile_rows, topk_path
 from deltalens.engine.decoder import Decoder, TensorDecoder, as_decoder
 from deltalens.engine.exact import ExactMoments, ExactTokens
 from deltalens.engine.impl import cpp as cpp_impl
 from deltalens.engine.impl import torch as torch_impl
 from deltalens.engine.impl.cpp_token import TokenScorer as CppTokenScorer
 from deltalens.engine.implementations import choose_impl
-from deltalens.engine.norms import row_norms
-from deltalens.engine.planner import tile_rows, topk_path
+from deltalens.engine.moment_sums import MomentSums
+from deltalens.engine.numerics.norms import row_norms
 from deltalens.engine.tile import Scorer
 from deltalens.engine.token_rows import TokenRows
-from deltalens.engine.topk import TopKPath
+from deltalens.engine.topk.streaming import TopKPath
 from deltalens.errors import InputError
-
-if TYPE_CHECKING:
-    from deltalens.engine.moment import CrossMoment
 
 
 @dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Problem:
         return topk_path(self.impl, self.device, k, n_latents, self.tile_rows)
 
 
-def moment_problem(moments: Sequence[CrossMoment], W_dec: Tensor | Decoder, impl: str) -> Problem:
+def moment_problem(moments: Sequence[MomentSums], W_dec: Tensor | Decoder, impl: str) -> Problem:
     """The quadratic form of one or several moments over one decoder."""
     decoder = as_decoder(W_dec)
     device = _shared_device(moments)
@@ -153,7 +151,7 @@ def _tile_rows(decoder: Decoder, impl: str, device: torch.device, tokens: int | 
     return tile_rows(decoder.d_model, impl, resident=resident, tokens=tokens)
 
 
-def _shared_device(moments: Sequence[CrossMoment]) -> torch.device:
+def _shared_device(moments: Sequence[MomentSums]) -> torch.device:
     if not moments:
         raise InputError("no moments given")
     devices = {moment.device for moment in moments}

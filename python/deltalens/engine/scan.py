@@ -9,15 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deltalens.engine.band import Band
 from deltalens.engine.checks import check_k
 from deltalens.engine.decoder import gather_rows
-from deltalens.engine.norms import row_norms
-from deltalens.engine.precision import SMALLEST_NORMAL, exact_matmul, gamma
+from deltalens.engine.numerics.norms import row_norms
+from deltalens.engine.numerics.precision import SMALLEST_NORMAL, exact_matmul, gamma
 from deltalens.engine.problem import Problem
-from deltalens.engine.ranking import Candidates, Ranking, TopLatents, select
 from deltalens.engine.reductions import SegmentStatistics
 from deltalens.engine.tile import Scorer, SegmentScorer, TileScores
+from deltalens.engine.topk.band import Band
+from deltalens.engine.topk.ranking import Candidates, Ranking, TopLatents, select
 from deltalens.engine.upload import device_tiles
 
 _RESCORE_ROWS = 512

@@ -16,8 +16,8 @@ from typing import Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from deltalens.engine.norms import largest_magnitude
-from deltalens.engine.precision import power_of_two_scale
+from deltalens.engine.numerics.norms import largest_magnitude
+from deltalens.engine.numerics.precision import power_of_two_scale
 from deltalens.engine.reductions import SegmentStatistics, segment_statistics
 
 GROUP_BYTES = 64 << 20  # of prepared rows that are held at a time

@@ -15,7 +15,7 @@ from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
 from deltalens.lm.forward import head_input
 from deltalens.lm.hooks import frozen, input_device
 from deltalens.lm.rows import pad_rows
-from deltalens.lm.sampling import sample_stream
+from deltalens.lm.sampling.api import sample_stream
 from deltalens.lm.tokenise import check_context, check_ids
 
 _Numbered = tuple[int, list[int], ChatRequest]

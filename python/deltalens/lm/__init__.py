@@ -8,7 +8,7 @@ from deltalens.lm.capture import PairRows, capture
 from deltalens.lm.losses import completion_losses
 from deltalens.lm.pairs import Pair, pair_label
 from deltalens.lm.rows import RowBatch, TokenRow
-from deltalens.lm.sampling import GENERATION_TOKENS, sample, sample_stream
+from deltalens.lm.sampling.api import GENERATION_TOKENS, sample, sample_stream
 from deltalens.lm.sites import Site, resolve_site
 from deltalens.lm.steering import steering
 from deltalens.lm.tokenise import EncodedPair, encode_pair, encode_pairs, find_bos

@@ -10,8 +10,8 @@ from typing import Any
 from deltalens.report.evidence import Evidence
 from deltalens.report.text import place_name, readable
 from deltalens.study.attribution import Attribution
-from deltalens.study.compare import compare
-from deltalens.study.comparison import Comparison
+from deltalens.study.comparison.compare import compare
+from deltalens.study.comparison.result import Comparison
 
 _SHOWN = 100  # shared latents
 

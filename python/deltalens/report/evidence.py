@@ -8,20 +8,20 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.errors import InputError
+from deltalens.examples.store import EXAMPLES_FILE, read_examples, read_summary
 from deltalens.judge import Verdict
+from deltalens.pairs.row import Prompt
 from deltalens.study.ablation_table import ABLATION_FILE
 from deltalens.study.attribution import Attribution
-from deltalens.study.examples_store import EXAMPLES_FILE, read_examples, read_summary
-from deltalens.study.interpret import Interpretation, read_interpretations
-from deltalens.study.pair_row import Prompt
-from deltalens.study.steering_log import Completion, Key, read_graded
-from deltalens.study.sweep_result import (
+from deltalens.trials.interpretation.interpret import Interpretation, read_interpretations
+from deltalens.trials.log import Completion, Key, read_graded
+from deltalens.trials.result import (
     STEERING_DIRECTORY,
     SUMMARY_FILE,
     Direction,
     SweepResult,
 )
-from deltalens.study.sweep_settings import read_prompts
+from deltalens.trials.settings import read_prompts
 
 Graded = dict[Key, tuple[Completion, Verdict]]
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from deltalens.report.figure_style import CURVES, GRAY, INK, PANELS
-from deltalens.study.rates import Rate, Tally
-from deltalens.study.sweep_result import ATTRIBUTION, RANDOM_SETS, Arm, SweepResult
+from deltalens.trials.rates import Rate, Tally
+from deltalens.trials.result import ATTRIBUTION, RANDOM_SETS, Arm, SweepResult
 
 _Measure = Callable[[Tally], Rate]
 

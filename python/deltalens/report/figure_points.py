@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from deltalens.errors import InputError
 from deltalens.report.figure_style import COLOURS, GRAY, INK, PANELS
-from deltalens.study.sweep_result import (
+from deltalens.trials.result import (
     ACTIVATION,
     ATTRIBUTION,
     RANDOM_SETS,

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from deltalens.study.atomic import complete_file, write_text
-from deltalens.study.sweep_result import ACTIVATION, ATTRIBUTION, Direction
+from deltalens.storage.atomic import complete_file, write_text
+from deltalens.trials.result import ACTIVATION, ATTRIBUTION, Direction
 
 FIGURE_DIRECTORY = "figures"
 INK = "#1f2933"

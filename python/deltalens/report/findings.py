@@ -8,8 +8,8 @@ from math import isnan
 from deltalens.report.evidence import Evidence
 from deltalens.report.figure_points import random_band
 from deltalens.report.text import points, readable
-from deltalens.study.rates import Rate
-from deltalens.study.sweep_result import (
+from deltalens.trials.rates import Rate
+from deltalens.trials.result import (
     ACTIVATION,
     ATTRIBUTION,
     RANDOM_SETS,

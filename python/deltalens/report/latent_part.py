@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from deltalens.examples.text import summary, visible
 from deltalens.report.evidence import Evidence
 from deltalens.report.steering_part import latent_steering, suspects
 from deltalens.report.text import exact, readable, short
 from deltalens.study.attribution import Attribution
-from deltalens.study.examples_text import summary, visible
-from deltalens.study.interpret import Interpretation
 from deltalens.study.lens import LensToken
-from deltalens.study.sweep_result import ACTIVATION, ATTRIBUTION
+from deltalens.trials.interpretation.interpret import Interpretation
+from deltalens.trials.result import ACTIVATION, ATTRIBUTION
 
 Json = dict[str, Any]
 

@@ -18,8 +18,8 @@ from deltalens.report.evidence import Evidence, gather
 from deltalens.report.figure_curves import figure_2
 from deltalens.report.figure_points import figure_1
 from deltalens.report.figure_style import COLOURS, FIGURE_DIRECTORY, inline, save_figure
-from deltalens.study.atomic import write_text
-from deltalens.study.sweep_result import ACTIVATION, ATTRIBUTION, SweepResult
+from deltalens.storage.atomic import write_text
+from deltalens.trials.result import ACTIVATION, ATTRIBUTION, SweepResult
 
 REPORT_FILE = "report.html"
 

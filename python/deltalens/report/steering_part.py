@@ -7,9 +7,9 @@ from typing import Any
 from deltalens.report.evidence import Steering
 from deltalens.report.figure_points import Mark, all_marks, random_band
 from deltalens.report.text import exact, messages, place_name, readable, short
-from deltalens.study.rates import Rate, Tally
-from deltalens.study.steering_log import Key
-from deltalens.study.sweep_result import ATTRIBUTION, Arm, Candidate, Direction, Point, SweepResult
+from deltalens.trials.log import Key
+from deltalens.trials.rates import Rate, Tally
+from deltalens.trials.result import ATTRIBUTION, Arm, Candidate, Direction, Point, SweepResult
 
 Json = dict[str, Any]
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.decoder import Decoder, TensorDecoder, as_decoder, gather_rows, tiles
-from deltalens.engine.norms import row_norms
+from deltalens.engine.numerics.norms import row_norms
 from deltalens.errors import InputError
 from deltalens.sae.encoder_checks import check_acts, check_encoding, checked_latents
 from deltalens.sae.encoding import Encoding, Gated, GroupMax, Threshold, TopK

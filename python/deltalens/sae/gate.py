@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.decoder import Decoder, tiles
-from deltalens.engine.gates import LatentGate
-from deltalens.engine.norms import row_norms
+from deltalens.engine.latent.gates import LatentGate
+from deltalens.engine.numerics.norms import row_norms
 from deltalens.sae.encoder_checks import check_acts, check_encoding
 from deltalens.sae.encoding import Encoding, Gated, GroupMax, Threshold, TopK
 from deltalens.sae.normalise import normalise

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.decoder import Decoder, HasDecoder, as_decoder
-from deltalens.engine.latent import gated_attribution, gated_attribution_topk
-from deltalens.engine.ranking import TopLatents
+from deltalens.engine.latent.attribution import gated_attribution, gated_attribution_topk
+from deltalens.engine.topk.ranking import TopLatents
 from deltalens.errors import InputError
 from deltalens.sae.encoding import Encoding
 from deltalens.sae.gate import encoder_inputs, latent_gate

@@ -16,8 +16,8 @@ from deltalens.lm import Pair, RowBatch, Site, TokenRow, completion_losses, reso
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.forward import Loss
 from deltalens.lm.losses import Edit
+from deltalens.pairs.encode import encode_study
 from deltalens.study.baseline import Baseline, as_baseline, check_baseline
-from deltalens.study.encode import encode_study
 from deltalens.study.latents import check_d_model, latent_rows, unit
 
 

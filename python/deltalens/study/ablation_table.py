@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
-from deltalens.study.atomic import write_text
+from deltalens.storage.atomic import write_text
 from deltalens.study.attribution import Attribution
 from deltalens.study.latents import latent_rows
 

@@ -20,11 +20,11 @@ from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.capture import Gradients
 from deltalens.lm.forward import Loss
 from deltalens.lm.progress import Progress
+from deltalens.pairs.encode import encode_study
+from deltalens.pairs.identity import vector_fingerprint
 from deltalens.study.attribution import Attribution
 from deltalens.study.baseline import Baseline, as_baseline, check_baseline
 from deltalens.study.effects import PairEffects, pair_effects, study_moment
-from deltalens.study.encode import encode_study
-from deltalens.study.identity import vector_fingerprint
 from deltalens.study.latent_score import LatentScore, rank_by_latents
 from deltalens.study.latents import check_d_model, check_found, latent_rows, unit
 from deltalens.study.lens import lens

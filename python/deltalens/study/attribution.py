@@ -16,10 +16,10 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.lm import Pair
-from deltalens.study.atomic import write_tensors, write_text
+from deltalens.pairs.read import PAIRS_FILE, read_pairs, write_pairs
+from deltalens.storage.atomic import write_tensors, write_text
 from deltalens.study.baseline import Baseline
 from deltalens.study.lens import LatentLens, LensToken
-from deltalens.study.read_pairs import PAIRS_FILE, read_pairs, write_pairs
 from deltalens.study.token_effects import TokenEffects, read_token_effects
 
 METADATA_FILE = "metadata.json"

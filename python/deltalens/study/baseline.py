@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.sae import as_sae
-from deltalens.study.atomic import write_tensors
+from deltalens.storage.atomic import write_tensors
 
 
 @dataclass(frozen=True)

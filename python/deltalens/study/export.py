@@ -16,7 +16,7 @@ from torch import Tensor
 
 from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
-from deltalens.study.atomic import complete_file, write_tensors, write_text
+from deltalens.storage.atomic import complete_file, write_tensors, write_text
 from deltalens.study.attribution import COLUMNS, Attribution
 from deltalens.study.latents import check_d_model, latent_rows, unit
 

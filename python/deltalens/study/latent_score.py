@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from deltalens.engine import Decoder, TopLatents
-from deltalens.engine.gates import LatentGate
-from deltalens.engine.latent import gated_problem
-from deltalens.engine.latent_rows import ExactLatents
-from deltalens.engine.latent_scan import LatentProblem, latent_scores, top_latent_scores
-from deltalens.engine.ranking import Ranking
+from deltalens.engine.latent.attribution import gated_problem
+from deltalens.engine.latent.gates import LatentGate
+from deltalens.engine.latent.rows import ExactLatents
+from deltalens.engine.latent.scan import LatentProblem, latent_scores, top_latent_scores
+from deltalens.engine.topk.ranking import Ranking
 from deltalens.errors import InputError
 from deltalens.lm import PairRows
 from deltalens.sae import Encoding, as_sae

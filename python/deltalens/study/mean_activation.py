@@ -16,13 +16,13 @@ from deltalens.errors import InputError
 from deltalens.lm import Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.sites import text_config
+from deltalens.pairs.encode import encode_prompt
+from deltalens.pairs.identity import model_name
+from deltalens.pairs.row import Prompt
+from deltalens.pairs.texts import Texts
 from deltalens.sae import as_sae
+from deltalens.study.activation.latent_means import LatentSums, encoder_at
 from deltalens.study.baseline import Baseline
-from deltalens.study.encode import encode_prompt
-from deltalens.study.identity import model_name
-from deltalens.study.latent_means import LatentSums, encoder_at
-from deltalens.study.pair_row import Prompt
-from deltalens.study.texts import Texts
 
 CONTEXT = 1024
 

@@ -11,14 +11,14 @@ from typing import Any
 
 from deltalens.engine import Decoder
 from deltalens.lm import EncodedPair, Site
-from deltalens.study.baseline import Baseline
-from deltalens.study.identity import (
+from deltalens.pairs.identity import (
     decoder_fingerprint,
     model_fingerprint,
     model_name,
     pairs_fingerprint,
     vector_fingerprint,
 )
+from deltalens.study.baseline import Baseline
 from deltalens.study.options import Options
 from deltalens.version import __version__
 

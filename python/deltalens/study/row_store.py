@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deltalens.lm import Pair, PairRows
-from deltalens.study.atomic import write_tensors
+from deltalens.storage.atomic import write_tensors
 
 SHARD_PAIRS = 16
 _FIELDS = ("acts", "grad_positive", "grad_negative")

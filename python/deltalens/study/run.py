@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.errors import InputError
-from deltalens.study.atomic import write_text
+from deltalens.storage.atomic import write_text
 from deltalens.study.attribution import METADATA_FILE, read_metadata
 
 WORK_DIRECTORY = ".rows"

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.lm import EncodedPair
-from deltalens.study.atomic import write_tensors, write_text
-from deltalens.study.examples_lines import token_text
+from deltalens.lm.token_text import token_text
+from deltalens.storage.atomic import write_tensors, write_text
 
 VALUES_FILE = "per_token.safetensors"
 TOKENS_FILE = "tokens.jsonl"

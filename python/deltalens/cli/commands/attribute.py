@@ -77,7 +77,8 @@ def run(args: argparse.Namespace) -> None:
         load_sae,
         warn_of_other_site,
     )
-    from deltalens.study import attribute, read_pairs
+    from deltalens.pairs import read_pairs
+    from deltalens.study import attribute
 
     pairs = read_pairs(
         args.pairs,

@@ -43,7 +43,8 @@ def run(args: argparse.Namespace) -> None:
     """Compute and save."""
     from deltalens.cli.loading import batch_options, load_model, load_sae
     from deltalens.cli.output import print_json, print_line
-    from deltalens.study import mean_activation, read_texts
+    from deltalens.pairs import read_texts
+    from deltalens.study import mean_activation
 
     if args.out.suffix != ".safetensors":
         raise InputError(f"--out {args.out} must end in .safetensors")

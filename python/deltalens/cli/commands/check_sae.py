@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> None:
     """Check and print."""
     from deltalens.cli.loading import batch_options, choose_site, load_model, load_sae
     from deltalens.cli.output import print_json, print_line, print_table
-    from deltalens.study import check_sae, read_texts
+    from deltalens.pairs import read_texts
+    from deltalens.study import check_sae
 
     texts = None if args.texts is None else read_texts(args.texts)
     sae = load_sae(args)

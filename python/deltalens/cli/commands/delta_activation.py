@@ -73,7 +73,10 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _read_input(args: argparse.Namespace) -> Any:
-    from deltalens.study import read_pairs, read_texts
+    from deltalens.pairs import (
+        read_pairs,
+        read_texts,
+    )
 
     if args.pairs is None:
         return read_texts(args.texts)

@@ -89,7 +89,9 @@ def run(args: argparse.Namespace) -> None:
     from deltalens.cli.loading import batch_options, choose_site, load_model, load_sae
     from deltalens.cli.loading import warn_of_other_site as warn
     from deltalens.cli.output import print_json, print_line
-    from deltalens.study import Attribution, collect_examples, read_texts
+    from deltalens.examples import collect_examples
+    from deltalens.pairs import read_texts
+    from deltalens.study import Attribution
 
     out = args.out or args.run_dir
     if out is None:
@@ -135,8 +137,8 @@ def _options(args: argparse.Namespace) -> dict[str, Any]:
 def show(args: argparse.Namespace) -> None:
     """Print, or write the page."""
     from deltalens.cli.output import print_json, print_line
-    from deltalens.study.examples_html import html_page
-    from deltalens.study.examples_store import select_examples, write_page
+    from deltalens.examples.html import html_page
+    from deltalens.examples.store import select_examples, write_page
 
     lines = select_examples(args.directory, args.latents)
     if args.html is not None:
@@ -151,7 +153,7 @@ def show(args: argparse.Namespace) -> None:
 def _print_windows(lines: Any, top: int) -> None:
     from rich.console import Console
 
-    from deltalens.study.examples_terminal import terminal_text
+    from deltalens.examples.terminal import terminal_text
 
     console = Console()
     colour = console.is_terminal and console.color_system is not None and not console.no_color

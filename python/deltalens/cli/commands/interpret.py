@@ -34,8 +34,8 @@ def run(args: argparse.Namespace) -> None:
     from deltalens.cli.output import print_json
     from deltalens.judge import ReplyCache
     from deltalens.study import Attribution
-    from deltalens.study.interpret import interpret
-    from deltalens.study.sweep_result import STEERING_DIRECTORY
+    from deltalens.trials.interpretation.interpret import interpret
+    from deltalens.trials.result import STEERING_DIRECTORY
 
     latents = Attribution.load(args.run_dir).latents.tolist()
     chat, cache = load_chat(args), ReplyCache(args.run_dir / STEERING_DIRECTORY)
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
 def _show(args: argparse.Namespace, rows: list[dict[str, Any]], usage: Any) -> None:
     from deltalens.cli.judging import usage_line
     from deltalens.cli.output import print_line, print_table
-    from deltalens.study.examples_text import visible
+    from deltalens.examples.text import visible
 
     columns = ("latent", "from", "name", "explanation")
     cells = [

@@ -84,9 +84,12 @@ def run(args: argparse.Namespace) -> None:
 def _sample(args: argparse.Namespace) -> tuple[Any, Any]:
     from deltalens.cli.judging import load_judge, usage_of
     from deltalens.cli.loading import batch_options, load_model
-    from deltalens.study import read_questions, sample_pairs
-    from deltalens.study.pairs_log import SOURCE
-    from deltalens.study.pairs_set import check_out
+    from deltalens.pairs import (
+        read_questions,
+        sample_pairs,
+    )
+    from deltalens.pairs.log import SOURCE
+    from deltalens.pairs.pair_set import check_out
 
     if args.model is None:
         raise InputError("give --model, whose answers are to be sampled")
@@ -114,7 +117,7 @@ def _sample(args: argparse.Namespace) -> tuple[Any, Any]:
 
 def _take_judge_prompts(args: argparse.Namespace) -> None:
     """The questions' own wording for the judge, unless another was named."""
-    from deltalens.study.questions_yaml import SUFFIXES, find_judge_prompts
+    from deltalens.pairs.questions_yaml import SUFFIXES, find_judge_prompts
 
     asks = args.judge == "scale" and args.judge_prompts is None
     if asks and args.questions.suffix in SUFFIXES and find_judge_prompts(args.questions):
@@ -122,8 +125,11 @@ def _take_judge_prompts(args: argparse.Namespace) -> None:
 
 
 def _read(args: argparse.Namespace) -> tuple[Any, None]:
-    from deltalens.study import pairs_from_graded, read_questions
-    from deltalens.study.pairs_from_graded import GradedFields
+    from deltalens.pairs import (
+        pairs_from_graded,
+        read_questions,
+    )
+    from deltalens.pairs.graded.pairs import GradedFields
 
     for name in ("model", "judge", "samples"):
         if getattr(args, name) is not None:
@@ -143,7 +149,7 @@ def _read(args: argparse.Namespace) -> tuple[Any, None]:
 def _grading(args: argparse.Namespace) -> Any:
     """How the rows are graded, where the arguments say so."""
     from deltalens.judge import Thresholds
-    from deltalens.study.graded_grades import Labels, Outcomes, Scores
+    from deltalens.pairs.graded.grades import Labels, Outcomes, Scores
 
     labels = _given(args, field="label_field", shown="shown_labels", absent="absent_labels")
     outcomes = _given(args, field="outcome_field")

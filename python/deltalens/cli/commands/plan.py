@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> None:
     """Plan and print."""
     from deltalens.cli.loading import choose_device
     from deltalens.engine import plan
-    from deltalens.engine.roofs import assumed_roofs, measured_roofs
+    from deltalens.engine.cost.roofs import assumed_roofs, measured_roofs
 
     n_latents, d_model, dtype = _decoder_shape(args)
     device = choose_device(args.device)

@@ -96,7 +96,7 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Sweep, or choose again, and show what came out."""
     from deltalens.cli.judging import load_judge, usage_of
-    from deltalens.study.sweep_result import STEERING_DIRECTORY, SweepResult
+    from deltalens.trials.result import STEERING_DIRECTORY, SweepResult
 
     if args.choose_again:
         result = SweepResult.load(args.run_dir).with_limit(args.max_incoherence)
@@ -116,10 +116,11 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
         load_other_model,
         load_sae_of_run,
     )
-    from deltalens.study import Attribution, sweep
-    from deltalens.study.candidates import activation_of_run, candidate_sets
-    from deltalens.study.sweep_result import Direction
-    from deltalens.study.sweep_settings import Generation
+    from deltalens.study import Attribution
+    from deltalens.trials import sweep
+    from deltalens.trials.candidates import activation_of_run, candidate_sets
+    from deltalens.trials.result import Direction
+    from deltalens.trials.settings import Generation
 
     result = Attribution.load(args.run_dir)
     fill_from_run(args, result.metadata)
@@ -160,7 +161,7 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
 
 
 def _prompts(args: argparse.Namespace, result: Any) -> list[Any]:
-    from deltalens.study import read_questions
+    from deltalens.pairs import read_questions
 
     if args.prompts is not None:
         return [question.prompt for question in read_questions(args.prompts)]

@@ -21,13 +21,13 @@ from torch import Tensor
 
 from deltalens.engine.decoder import Decoder
 from deltalens.engine.extension import as_array, cpu_extension, cpu_level
-from deltalens.engine.norms import frobenius_bound, largest_magnitude
-from deltalens.engine.precision import (
+from deltalens.engine.numerics.norms import frobenius_bound, largest_magnitude
+from deltalens.engine.numerics.precision import (
     SMALLEST_NORMAL,
     gamma,
     power_of_two_scale,
 )
-from deltalens.engine.spectral import BF16_ROUNDOFF, spectral_norm_bound
+from deltalens.engine.numerics.spectral import BF16_ROUNDOFF, spectral_norm_bound
 from deltalens.engine.tile import TileScores
 
 _FP32 = torch.float32

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from deltalens.engine.extension import as_array, cpu_level
 from deltalens.engine.impl.cpp import SLACK, chain_length, extension, flushed_in_dot
-from deltalens.engine.norms import row_norms
-from deltalens.engine.precision import SMALLEST_NORMAL, UNIT_ROUNDOFF, gamma
+from deltalens.engine.numerics.norms import row_norms
+from deltalens.engine.numerics.precision import SMALLEST_NORMAL, UNIT_ROUNDOFF, gamma
+from deltalens.engine.numerics.spectral import spectral_norm_bound
 from deltalens.engine.reductions import SegmentStatistics, combine
-from deltalens.engine.spectral import spectral_norm_bound
 from deltalens.engine.tile import TileScores
 from deltalens.engine.token_rows import (
     Group,

@@ -17,9 +17,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from deltalens.engine.norms import row_norms
-from deltalens.engine.precision import SMALLEST_NORMAL, UNIT_ROUNDOFF, gamma, power_of_two_scale
-from deltalens.engine.products import blocked_product, chain_length
+from deltalens.engine.numerics.norms import row_norms
+from deltalens.engine.numerics.precision import (
+    SMALLEST_NORMAL,
+    UNIT_ROUNDOFF,
+    gamma,
+    power_of_two_scale,
+)
+from deltalens.engine.numerics.products import blocked_product, chain_length
 from deltalens.engine.reductions import SegmentStatistics, combine, reduce_terms
 from deltalens.engine.tile import TileScores
 from deltalens.engine.token_rows import (

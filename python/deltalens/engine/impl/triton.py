@@ -30,7 +30,7 @@ from deltalens.engine.impl.triton_operands import (
     spectral_norm,
     with_contiguous_rows,
 )
-from deltalens.engine.precision import SMALLEST_NORMAL, gamma
+from deltalens.engine.numerics.precision import SMALLEST_NORMAL, gamma
 from deltalens.engine.reductions import SegmentStatistics, combine
 from deltalens.engine.tile import TileScores
 from deltalens.engine.token_rows import (

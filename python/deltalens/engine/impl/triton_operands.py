@@ -9,7 +9,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from deltalens.engine.precision import SMALLEST_NORMAL, UNIT_ROUNDOFF, gamma, power_of_two_scale
+from deltalens.engine.numerics.precision import (
+    SMALLEST_NORMAL,
+    UNIT_ROUNDOFF,
+    gamma,
+    power_of_two_scale,
+)
 from deltalens.engine.token_rows import Group, TokenRows
 from deltalens.kernels.parts import split_parts
 

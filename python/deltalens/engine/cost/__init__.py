@@ -1,0 +1,1 @@
+"""What a form costs in an implementation on a device, and the plan that follows."""

@@ -1,0 +1,1 @@
+"""The latent form in each implementation."""

@@ -1,0 +1,1 @@
+"""What rounding can do, and the products, norms and sums that the bounds are made of."""

@@ -1,0 +1,237 @@
+"""Where in a corpus latents are active: their best windows, a fair sample, and statistics."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deltalens.engine.decoder import as_decoder
+from deltalens.errors import InputError
+from deltalens.examples.contexts import (
+    Batch,
+    Context,
+    Contexts,
+    Place,
+    batch_of,
+    context_limit,
+)
+from deltalens.examples.lines import example_lines
+from deltalens.examples.options import ExampleOptions
+from deltalens.examples.store import ExampleStore, read_summary
+from deltalens.examples.tiles import Collector
+from deltalens.lm import Site, activations, find_bos, resolve_site
+from deltalens.lm.batching import BATCH_TOKENS
+from deltalens.lm.progress import Progress
+from deltalens.pairs.identity import decoder_fingerprint, model_fingerprint, model_name
+from deltalens.pairs.row import Prompt
+from deltalens.pairs.texts import Texts
+from deltalens.sae import as_sae
+from deltalens.sae.encoder import BATCH_TOKENS as ENCODED_TOKENS
+from deltalens.sae.encoder import Encoder
+from deltalens.study.activation.latent_means import encoder_at
+from deltalens.study.latents import latent_indices
+from deltalens.study.lens import lens
+
+CONTEXT = 128
+SAVE_SECONDS = 30.0
+
+
+def collect_examples(
+    model: nn.Module,
+    tokenizer: Any,
+    texts: Texts | Sequence[Prompt],
+    sae: Any,
+    out: str | Path,
+    *,
+    site: int | str | Site,
+    latents: Tensor | Sequence[int] | None = None,
+    context: int | None = None,
+    lens_top: int = 10,
+    batch_tokens: int = BATCH_TOKENS,
+    save_seconds: float = SAVE_SECONDS,
+    progress: bool = False,
+    **options: Any,
+) -> dict[str, Any]:
+    """Read ``texts`` once and write into ``out`` where the latents of ``sae`` are active.
+
+    latents: those to keep examples of; None: all. context: tokens the model reads at once (default
+    128, or the model's limit). ``options`` are :class:`~deltalens.examples.options.
+    ExampleOptions`: ``top`` windows around the largest activations, at most one of a context and
+    of equal ones the earlier, and a uniform sample of ``bins`` · ``per_bin`` of the contexts on
+    which a latent is active, cut into equal groups by activation. lens_top: unembedding tokens
+    nearest to each latent; 0 for none.
+
+    ``out/latents.jsonl`` has a line per latent (:func:`~deltalens.examples.lines.
+    example_lines`; read it with :func:`read_examples`) and ``out/examples.json`` what it was made
+    from, which is returned. In a run directory the lines of its latents are added to. The same call
+    continues one that was cut, after the last state saved (every ``save_seconds``), and ends with
+    the same files; a finished one is not repeated. Which windows are kept depends on the
+    activations alone; those of most models differ in their last bits with ``batch_tokens``.
+    Memory: n_latents × windows × (24 + 8 × width) bytes and a tile, however long the corpus.
+
+    Raises :class:`InputError` when ``out`` holds anything else, for texts without a token, and for
+    what does not fit the model.
+    """
+    place, sae = resolve_site(model, site), as_sae(sae)
+    encoder = encoder_at(sae, place)
+    numbers = _numbers(latents, encoder.n_latents)
+    kept = ExampleOptions(**options, context=context_limit(model, context, CONTEXT))
+    settings = _settings(model, tokenizer, texts, sae, place, latents, numbers, kept, lens_top)
+    store = ExampleStore(Path(out), settings, save_seconds)
+    if store.complete:
+        return read_summary(Path(out))
+    run_lines = store.run_lines()
+    if run_lines and set(run_lines) != set(numbers):
+        raise InputError(f"{out} is a run of other latents; choose its own, or another directory")
+    collector = Collector(np.asarray(numbers), kept)
+    contexts = Contexts(texts, tokenizer, find_bos(model, tokenizer), kept.context, kept.max_tokens)
+    reader = _Reader(model, place, encoder, None if latents is None else numbers, batch_tokens)
+    end = _read(reader, contexts, collector, store, progress)
+    if not end.tokens:
+        raise InputError("the texts hold no token; give texts with at least one token")
+    seen = _seen(run_lines, numbers, model, tokenizer, sae, lens_top)
+    lines = example_lines(collector, numbers, end.tokens, kept, tokenizer)
+    store.finish(
+        ({**before, **line} for before, line in zip(seen, lines, strict=True)),
+        {
+            "model": model_name(model),
+            "source": texts.name if isinstance(texts, Texts) else "memory",
+            "latents": len(numbers),
+            "tokens": end.tokens,
+            "contexts": end.contexts,
+        },
+    )
+    return read_summary(Path(out))
+
+
+class _Reader:
+    """Latents of contexts, a batch and a tile at a time."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        site: Site,
+        encoder: Encoder,
+        latents: list[int] | None,
+        batch_tokens: int,
+    ) -> None:
+        self._model = model
+        self._site = site
+        self._encoder = encoder
+        self._latents = latents
+        self._batch_tokens = batch_tokens
+        self._device = next(site.module.parameters()).device
+
+    def tiles(self, block: list[Context], number: int) -> Iterator[tuple[Batch, int, Tensor]]:
+        """(batch, first latent, z [tokens, n]) of a block whose first context has ``number``."""
+        sequences = [context.head + context.body for context in block]
+        rows = activations(self._model, sequences, site=self._site, batch_tokens=self._batch_tokens)
+        counted = [acts[len(block[at].head) :] for at, acts in rows]
+        for first, last in _portions([len(acts) for acts in counted]):
+            batch = batch_of(block[first:last], number + first)
+            acts = torch.cat(counted[first:last]).to(self._device)
+            for start, z in self._encoded(acts):
+                yield batch, start, z
+
+    def _encoded(self, acts: Tensor) -> Iterable[tuple[int, Tensor]]:
+        if self._latents is None:
+            return self._encoder.encode_tiles(acts)
+        return [(0, self._encoder.encode_selected(acts, self._latents))]
+
+
+def _read(
+    reader: _Reader, contexts: Contexts, collector: Collector, store: ExampleStore, progress: bool
+) -> Place:
+    place, saved = store.load() or (Place(), None)
+    if saved is not None:
+        collector.restore(saved)
+    with Progress(progress, "tokens", contexts.max_tokens) as bar:
+        bar.advance(place.tokens)
+        for block, after in contexts.blocks(place):
+            for batch, start, z in reader.tiles(block, place.contexts):
+                collector.add(batch, start, z)
+            bar.advance(after.tokens - place.tokens)
+            place = after
+            store.save_if_due(place, collector.state())
+    return place
+
+
+def _portions(lengths: list[int]) -> Iterator[tuple[int, int]]:
+    """Ranges of whole contexts with at most as many tokens as are encoded at once, or one."""
+    first = tokens = 0
+    for at, length in enumerate(lengths):
+        if at > first and tokens + length > ENCODED_TOKENS:
+            yield first, at
+            first, tokens = at, 0
+        tokens += length
+    if lengths:
+        yield first, len(lengths)
+
+
+def _numbers(latents: Tensor | Sequence[int] | None, n_latents: int) -> list[int]:
+    if latents is None:
+        return list(range(n_latents))
+    return list(dict.fromkeys(latent_indices(latents, n_latents)))
+
+
+def _seen(
+    run_lines: dict[int, dict[str, Any]],
+    numbers: list[int],
+    model: nn.Module,
+    tokenizer: Any,
+    sae: Any,
+    lens_top: int,
+) -> Iterator[dict[str, Any]]:
+    """What is known about each latent besides its examples."""
+    if run_lines:
+        yield from (run_lines[number] for number in numbers)
+    elif not lens_top:
+        yield from ({} for _ in numbers)
+    else:
+        for found in lens(model, tokenizer, sae, numbers, top=lens_top):
+            yield {"promotes": found.promotes, "suppresses": found.suppresses}
+
+
+def _settings(
+    model: nn.Module,
+    tokenizer: Any,
+    texts: Texts | Sequence[Prompt],
+    sae: Any,
+    site: Site,
+    latents: Tensor | Sequence[int] | None,
+    numbers: list[int],
+    options: ExampleOptions,
+    lens_top: int,
+) -> dict[str, Any]:
+    chosen = "all" if latents is None else _digest(numbers)
+    return {
+        "options": {
+            "site": site.path,
+            "latents": chosen,
+            "lens_top": lens_top,
+            **options.as_dict(),
+        },
+        "fingerprints": {
+            "model": model_fingerprint(model),
+            "tokenizer": _tokenizer_fingerprint(tokenizer),
+            "sae": decoder_fingerprint(sae, as_decoder(sae)),
+            "texts": texts.sha256 if isinstance(texts, Texts) else _digest(list(texts)),
+        },
+    }
+
+
+def _tokenizer_fingerprint(tokenizer: Any) -> str | None:
+    if tokenizer is None:
+        return None
+    return _digest([sorted(tokenizer.get_vocab().items()), getattr(tokenizer, "chat_template", "")])
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, default=str).encode()).hexdigest()[:32]

@@ -1,0 +1,198 @@
+"""Examples on disk: the state of a collection under way, and the finished ``latents.jsonl``."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from deltalens.errors import InputError
+from deltalens.examples.contexts import Place
+from deltalens.storage.atomic import complete_file, write_tensors, write_text
+from deltalens.storage.jsonl import parse_lines
+from deltalens.study.attribution import LATENTS_FILE, METADATA_FILE
+from deltalens.study.run import differing
+
+EXAMPLES_FILE = "examples.json"
+_WORK = ".examples"
+_STATE = "state.safetensors"
+_SAVING_SHARE = 0.05  # of the time may be spent on saving
+
+Settings = Mapping[str, Any]
+
+
+class ExampleStore:
+    """The directory of one collection: refused, under way or complete.
+
+    Everything under way lies in a folder of its own; ``examples.json``, written last, marks the
+    collection as complete. The directory may be a study's run, whose ``latents.jsonl`` then gets
+    the examples of the same latents.
+    """
+
+    def __init__(self, directory: Path, settings: Settings, seconds: float) -> None:
+        self._directory = directory
+        self._settings = settings
+        self._work = directory / _WORK
+        self._seconds = seconds
+        self._saved, self._cost = time.monotonic(), 0.0
+        self._check()
+
+    @property
+    def complete(self) -> bool:
+        return (self._directory / EXAMPLES_FILE).exists()
+
+    @property
+    def _is_run(self) -> bool:
+        return (self._directory / METADATA_FILE).exists()
+
+    def load(self) -> tuple[Place, dict[str, np.ndarray]] | None:
+        """How far an earlier process came, and what it had collected."""
+        path = self._work / _STATE
+        if not path.exists():
+            return None
+        place, _ = _read_header(path)
+        from safetensors.numpy import load_file
+
+        return place, load_file(path)
+
+    def save_if_due(self, place: Place, state: Mapping[str, np.ndarray]) -> None:
+        """Keep the state when the last time is long enough ago; at 0 seconds always."""
+        start = time.monotonic()
+        least = max(self._seconds, self._cost / _SAVING_SHARE) if self._seconds else 0
+        if start - self._saved < least:
+            return
+        header = {"place": json.dumps(place), "settings": json.dumps(self._settings)}
+        tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+        self._clear_unfinished()
+        write_tensors(self._work / _STATE, tensors, header)
+        self._saved = time.monotonic()
+        self._cost = self._saved - start
+
+    def run_lines(self) -> dict[int, dict[str, Any]]:
+        """What the directory's run says about its latents, examples left out."""
+        if not self._is_run:
+            return {}
+        rows = parse_lines(self._directory / LATENTS_FILE, dict)
+        return {row["latent"]: _without_examples(row) for row in rows}
+
+    def finish(self, lines: Iterator[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
+        """Write the finished files and drop the state."""
+        self._work.mkdir(parents=True, exist_ok=True)
+        self._clear_unfinished()
+        with (self._work / LATENTS_FILE).open("w", encoding="utf-8", newline="\n") as stream:
+            stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        os.replace(self._work / LATENTS_FILE, self._directory / LATENTS_FILE)
+        text = json.dumps({**self._settings, **summary}, indent=2, ensure_ascii=False)
+        write_text(self._work / EXAMPLES_FILE, text + "\n")
+        os.replace(self._work / EXAMPLES_FILE, self._directory / EXAMPLES_FILE)
+        shutil.rmtree(self._work)
+
+    def _check(self) -> None:
+        if not self._directory.exists():
+            return
+        if not self._directory.is_dir():
+            raise InputError(f"{self._directory} is a file; choose another directory")
+        if self.complete:
+            self._check_same(read_summary(self._directory))
+        elif (self._work / _STATE).exists():
+            self._check_same(_read_header(self._work / _STATE)[1])
+        elif not self._is_run and {path.name for path in self._directory.iterdir()} - {_WORK}:
+            raise InputError(
+                f"{self._directory} holds files but no examples and no run; choose another "
+                "directory"
+            )
+
+    def _check_same(self, there: Settings) -> None:
+        differences = differing(there, self._settings)
+        if differences:
+            raise InputError(
+                f"{self._directory} holds examples made with other settings: {differences}; "
+                f"choose another directory or delete its {EXAMPLES_FILE} and {_WORK}"
+            )
+
+    def _clear_unfinished(self) -> None:
+        """What a process that was killed while it wrote has left."""
+        for path in self._work.glob(".*.tmp"):
+            path.unlink()
+
+
+def read_summary(directory: Path) -> dict[str, Any]:
+    """Settings and totals of finished examples; :class:`InputError` when there are none."""
+    path = directory / EXAMPLES_FILE
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(
+            f"{directory} holds no finished examples: cannot read {EXAMPLES_FILE}; "
+            "make them with `deltalens examples`"
+        ) from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON ({error}); collect the examples again") from error
+    if not isinstance(summary, dict) or not {"options", "fingerprints"} <= summary.keys():
+        raise InputError(f"{path} was not written by deltalens; choose another directory")
+    return summary
+
+
+def read_examples(directory: str | Path) -> Iterator[dict[str, Any]]:
+    """The lines of a directory's ``latents.jsonl``, as plain JSON values, read as they are used.
+
+    Raises :class:`InputError` for a directory without finished examples, and at the end of a file
+    that has lost some.
+    """
+    return _complete_lines(Path(directory), read_summary(Path(directory)))
+
+
+def _complete_lines(directory: Path, summary: Settings) -> Iterator[dict[str, Any]]:
+    count = 0
+    for row in parse_lines(directory / LATENTS_FILE, dict):
+        count += "examples" in row
+        yield row
+    if count != summary["latents"]:
+        raise InputError(
+            f"{directory / LATENTS_FILE} has examples of {count} latents, not of "
+            f"{summary['latents']}; collect them again"
+        )
+
+
+def select_examples(directory: Path, latents: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The lines of ``latents`` in their order, or all lines for none.
+
+    Raises :class:`InputError` for a latent that has none.
+    """
+    lines = read_examples(directory)
+    if not latents:
+        return lines
+    wanted = set(latents)
+    found = {line["latent"]: line for line in lines if line["latent"] in wanted}
+    for latent in latents:
+        if latent not in found:
+            raise InputError(f"{directory} has no examples of latent {latent}; collect them first")
+    return (found[latent] for latent in latents)
+
+
+def write_page(path: Path, pieces: Iterable[str]) -> None:
+    """A page, whole or not at all."""
+    with complete_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.writelines(pieces)
+
+
+def _read_header(path: Path) -> tuple[Place, Settings]:
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="np") as file:
+            header = file.metadata()
+        return Place(*json.loads(header["place"])), json.loads(header["settings"])
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged: {error}; delete it to begin anew") from error
+
+
+def _without_examples(row: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in row.items() if name != "examples"}

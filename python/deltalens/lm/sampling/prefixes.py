@@ -1,0 +1,119 @@
+"""Reading prompts: keys and values to continue from, each made once for all rows that share it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache
+
+from deltalens.lm.hooks import answering, input_device
+from deltalens.lm.rows import TokenRow, pad_rows
+from deltalens.lm.sampling.slots import States
+from deltalens.lm.sites import Site, decoder_blocks, text_config
+from deltalens.lm.steering import adding
+
+
+@dataclass(frozen=True)
+class Prefixes:
+    """Prefixes with their ``lengths``, states by layer, and logits [prefixes, vocabulary].
+
+    ``width``: columns of the states. A layer without keys and values of its own has no states.
+    """
+
+    lengths: list[int]
+    width: int
+    layers: list[States | None]
+    logits: Tensor
+
+
+class _SiteReached(Exception):
+    """Ends a forward pass at the site: what lies above depends on what is added there."""
+
+
+def read_prompts(model: Any, prompts: Sequence[list[int]]) -> Prefixes:
+    """Every prompt as a prefix, read without steering."""
+    cache, logits = _forward(model, _padded(model, prompts))
+    states = [_states(layer, torch.arange(len(prompts))) for layer in cache.layers]
+    return _prefixes(prompts, states, logits)
+
+
+def read_steered(model: Any, prompts: Sequence[list[int]], site: Site, added: Tensor) -> Prefixes:
+    """Every prompt as a prefix, with ``added`` [prompts, d_model] at each of its tokens.
+
+    Blocks up to the site do not see what is added, so they run once for equal prompts.
+    """
+    if _shares_states(model):
+        with adding(site, added):
+            return read_prompts(model, prompts)
+    distinct = {tuple(prompt): None for prompt in prompts}
+    places = {prompt: place for place, prompt in enumerate(distinct)}
+    item = torch.tensor([places[tuple(prompt)] for prompt in prompts])
+    below, output = _below(model, _padded(model, list(map(list, distinct))), site)
+    _, blocks = decoder_blocks(model)
+    with answering(blocks[: site.layer + 1], _repeated(output, item)), adding(site, added):
+        above, logits = _forward(model, _padded(model, prompts))
+    own = torch.arange(len(prompts))
+    states = [
+        *(_states(layer, item) for layer in below.layers),
+        *(_states(layer, own) for layer in above.layers[site.layer + 1 :]),
+    ]
+    return _prefixes(prompts, states, logits)
+
+
+def _prefixes(
+    prompts: Sequence[list[int]], states: list[States | None], logits: Tensor
+) -> Prefixes:
+    lengths = list(map(len, prompts))
+    return Prefixes(lengths, max(lengths), states, logits)
+
+
+def _padded(model: Any, prompts: Sequence[list[int]]) -> dict[str, Tensor]:
+    rows = [TokenRow(prompt, [], [True] * len(prompt)) for prompt in prompts]
+    batch = pad_rows(rows, range(len(rows)), side="left")
+    return batch.to(input_device(model)).model_inputs()
+
+
+def _forward(model: Any, inputs: dict[str, Tensor]) -> tuple[Any, Tensor]:
+    """The cache, whose layers keep every token, and the logits after the last one."""
+    cache = DynamicCache()
+    output = model(**inputs, past_key_values=cache, use_cache=True)
+    return cache, output.logits[:, -1]
+
+
+def _below(model: Any, inputs: dict[str, Tensor], site: Site) -> tuple[Any, Any]:
+    """The cache of the blocks up to the site, and what the site's block returns."""
+    outputs: list[Any] = []
+
+    def reached(module: Any, args: Any, output: Any) -> None:
+        outputs.append(output)
+        raise _SiteReached
+
+    cache = DynamicCache()
+    handle = site.module.register_forward_hook(reached)
+    try:
+        with suppress(_SiteReached):
+            model(**inputs, past_key_values=cache, use_cache=True)
+    finally:
+        handle.remove()
+    return cache, outputs[0]
+
+
+def _repeated(output: Any, item: Tensor) -> Any:
+    """A block's output for the prompts ``item``; transformers 4 blocks return (hidden, …)."""
+    if isinstance(output, tuple):
+        return (_repeated(output[0], item), *output[1:])
+    return output[item.to(output.device)]
+
+
+def _states(layer: Any, item: Tensor) -> States | None:
+    return States(layer.keys, layer.values, item) if layer.is_initialized else None
+
+
+def _shares_states(model: Any) -> bool:
+    """Whether upper blocks read the keys and values of lower ones."""
+    return bool(getattr(text_config(model), "num_kv_shared_layers", 0))

@@ -1,0 +1,60 @@
+"""Graded answers, and what they have to say about themselves in files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, get_args
+
+from deltalens.errors import InputError
+from deltalens.judge import Outcome, Verdict
+from deltalens.pairs.questions import Question
+from deltalens.storage.jsonl import Row
+
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+
+@dataclass(frozen=True)
+class GradedAnswer:
+    """An answer to a question's prompt, with its grade.
+
+    origin: where it comes from, such as its sample's number and stream of random numbers, or its
+    row in a file. cut: it ended at the limit of tokens, not by itself.
+    """
+
+    question: Question
+    text: str
+    verdict: Verdict
+    origin: Mapping[str, Any]
+    cut: bool = False
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing was said, so that there is nothing to attribute."""
+        return not self.text.strip()
+
+
+def verdict_row(verdict: Verdict) -> Row:
+    """A verdict as JSON values; what it does not say is left out."""
+    return {name: value for name, value in asdict(verdict).items() if value not in (None, "")}
+
+
+def read_verdict(row: Row, outcome: str = "outcome") -> Verdict:
+    """The verdict in ``row``, whose outcome is in the field named ``outcome``."""
+    found = row.get(outcome)
+    if found not in OUTCOMES:
+        raise InputError(f"{outcome!r} must be one of {', '.join(OUTCOMES)}, found {found!r}")
+    score = read_number(row.get("score"), "score")
+    return Verdict(str(row.get("label") or found), found, score, str(row.get("raw") or ""))
+
+
+def read_number(value: Any, field: str) -> float | None:
+    """A number, or None for a missing one; graders also leave words in place of numbers."""
+    if value is None or (isinstance(value, (int, float)) and value != value):
+        return None
+    if isinstance(value, str) and (not value.strip() or value.strip().isalpha()):
+        return None
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        raise InputError(f"{field!r} must be a number, found {value!r}") from None

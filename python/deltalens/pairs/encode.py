@@ -1,0 +1,39 @@
+"""Token ids of whole studies, checked against the model before anything runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from deltalens.errors import InputError
+from deltalens.lm import EncodedPair, Pair, encode_pair, encode_pairs
+from deltalens.pairs.row import Prompt
+
+
+def encode_study(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> list[EncodedPair]:
+    """Every pair's token ids; :class:`InputError` for no pairs, equal ids, or what does not fit."""
+    if not pairs:
+        raise InputError("no pairs given; a study needs at least one")
+    _check_ids_differ(pairs)
+    return encode_pairs(model, tokenizer, pairs)
+
+
+def _check_ids_differ(pairs: Sequence[Pair]) -> None:
+    ids = [pair.id for pair in pairs if pair.id is not None]
+    for name, count in Counter(ids).items():
+        if count > 1:
+            raise InputError(f"{count} pairs have the id {name!r}; ids must be unique")
+
+
+def encode_prompt(tokenizer: Any, prompt: Prompt, *, bos: int | None, name: str) -> list[int]:
+    """Token ids of a prompt, exactly as a pair's prompt is encoded."""
+    stand_in = Pair(prompt=prompt, positive=[0], negative=[1], id=name)
+    return encode_pair(tokenizer, stand_in, bos_token_id=bos).prompt_ids
+
+
+def completion_text(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """What a model has said, exactly and without special tokens."""
+    return tokenizer.decode(
+        list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )

@@ -1,0 +1,1 @@
+"""Answers sampled and graded elsewhere: rows, what their grades mean, and pairs of them."""

@@ -1,0 +1,61 @@
+"""Pairs of completions on disk: JSON Lines in, JSON Lines out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from deltalens.errors import InputError
+from deltalens.lm import Pair
+from deltalens.pairs.row import PairFields, parse_pair
+from deltalens.storage.atomic import write_text
+from deltalens.storage.jsonl import Row, parse_lines
+
+PAIRS_FILE = "pairs.jsonl"
+
+
+def read_pairs(
+    path: str | Path,
+    *,
+    prompt_field: str | None = None,
+    positive: str = "positive",
+    negative: str = "negative",
+) -> list[Pair]:
+    """The pairs in a JSONL file, or in a run directory's ``pairs.jsonl``.
+
+    A row has ``prompt`` (text, role/content messages or token ids) or ``messages``, the two
+    completions (text, token ids or one assistant message) and optionally ``id``. Preference
+    data is read by naming the roles: ``positive="rejected", negative="chosen"``; there the
+    completions may also be whole conversations (or ``\\n\\nAssistant:`` transcripts) that share
+    their prompt, and a ``prompt`` repeated beside whole conversations is not used.
+
+    Raises :class:`InputError` with the file's name and line number for every bad row.
+    """
+    path = Path(path)
+    path = path / PAIRS_FILE if path.is_dir() else path
+    fields = PairFields(prompt_field, positive, negative)
+    seen: set[str] = set()
+
+    def parse(row: Row) -> Pair:
+        pair = parse_pair(row, fields)
+        if pair.id in seen:
+            raise InputError(f"id {pair.id!r} occurs twice; ids must be unique")
+        seen.update(() if pair.id is None else (pair.id,))
+        return pair
+
+    pairs = list(parse_lines(path, parse))
+    if not pairs:
+        raise InputError(f"{path} holds no pairs; write one JSON object per line")
+    return pairs
+
+
+def write_pairs(path: str | Path, pairs: Iterable[Pair]) -> None:
+    """``pairs`` as a JSONL file that :func:`read_pairs` reads back unchanged."""
+    lines = [json.dumps(_row(pair), ensure_ascii=False) + "\n" for pair in pairs]
+    write_text(Path(path), "".join(lines))
+
+
+def _row(pair: Pair) -> Row:
+    row: Row = {} if pair.id is None else {"id": pair.id}
+    return row | {"prompt": pair.prompt, "positive": pair.positive, "negative": pair.negative}

@@ -1,0 +1,186 @@
+"""One row of a pairs file, in any of the layouts in use, as a :class:`~deltalens.lm.Pair`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from deltalens.errors import InputError
+from deltalens.lm import Pair
+from deltalens.lm.pairs import is_ids
+from deltalens.storage.jsonl import Row
+
+Messages = list[dict[str, str]]
+Prompt = str | Messages | list[int]
+
+TRANSCRIPT_TURN = "\n\nAssistant:"
+PREFERENCE_FIELDS = {"chosen", "rejected"}
+
+
+@dataclass(frozen=True)
+class PairFields:
+    """Which fields of a row hold the prompt (None: ``prompt`` or ``messages``) and the sides."""
+
+    prompt: str | None = None
+    positive: str = "positive"
+    negative: str = "negative"
+
+
+def parse_pair(row: Row, fields: PairFields) -> Pair:
+    """The pair in ``row``.
+
+    Completions are text, token ids, one assistant message, or whole conversations that share
+    everything but their last message; two transcripts in ``\\n\\nAssistant:`` style that share
+    their prompt are split at its last turn. Raises :class:`InputError` saying what is wrong.
+    """
+    positive, negative = (_required(row, name) for name in (fields.positive, fields.negative))
+    if _is_conversation(positive) or _is_conversation(negative):
+        prompt, positive, negative = _split_conversations(positive, negative, fields)
+    elif not _has_prompt(row, fields) and _are_transcripts(positive, negative):
+        prompt, positive, negative = _split_transcripts(positive, negative)
+    else:
+        prompt = parse_prompt(row, fields.prompt)
+    pair = Pair(
+        prompt=prompt,
+        positive=_completion(positive, fields.positive),
+        negative=_completion(negative, fields.negative),
+        id=_identifier(row),
+    )
+    if pair.positive == pair.negative:
+        raise InputError(
+            f"{fields.positive!r} and {fields.negative!r} are identical; remove the pair, "
+            "it has nothing to attribute"
+        )
+    return pair
+
+
+def parse_prompt(row: Row, field: str | None) -> Prompt:
+    """The prompt in ``row``: text, messages (a last one by the assistant is continued), or ids."""
+    if field is None:
+        field = "prompt" if "prompt" in row else "messages"
+        if "prompt" in row and "messages" in row:
+            raise InputError("has both 'prompt' and 'messages'; name the one to use")
+        if field not in row:
+            raise InputError(f"no field 'prompt' or 'messages' (fields: {_names(row)})")
+    value = _required(row, field)
+    if not value:
+        raise InputError(f"{field!r} is empty; a prompt needs at least one token")
+    if isinstance(value, str):
+        return _text(value, field)
+    if _is_messages(value):
+        return parse_messages(value, field)
+    return _token_ids(value, field)
+
+
+def parse_messages(value: Any, field: str) -> Messages:
+    """Chat messages with string roles and contents; keys that are null are dropped."""
+    if not _is_messages(value):
+        raise InputError(f"{field!r} must be a list of role/content messages")
+    return [_message(message, field) for message in value]
+
+
+def _required(row: Row, name: str) -> Any:
+    if row.get(name) is not None:
+        return row[name]
+    found = "is null" if name in row else "is missing"
+    hint = "; name the fields to compare" if row.keys() >= PREFERENCE_FIELDS else ""
+    raise InputError(f"field {name!r} {found} (fields: {_names(row)}){hint}")
+
+
+def _names(row: Row) -> str:
+    return ", ".join(row) or "none"
+
+
+def _is_messages(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(m, dict) for m in value)
+
+
+def _is_conversation(value: Any) -> bool:
+    return _is_messages(value) and value[0].get("role") != "assistant"
+
+
+def _message(message: dict[str, Any], field: str) -> dict[str, str]:
+    for key in ("role", "content"):
+        if not isinstance(message.get(key), str):
+            raise InputError(f"{field!r} has a message without a string {key!r}")
+    _text(message["role"] + message["content"], field)
+    return {key: part for key, part in message.items() if part is not None}
+
+
+def _split_conversations(
+    positive: Any, negative: Any, fields: PairFields
+) -> tuple[Prompt, Any, Any]:
+    if not (_is_conversation(positive) and _is_conversation(negative)):
+        raise InputError(
+            f"only one of {fields.positive!r} and {fields.negative!r} is a whole conversation"
+        )
+    shared = parse_messages(positive[:-1], fields.positive)
+    if shared != parse_messages(negative[:-1], fields.negative):
+        raise InputError(
+            f"the conversations in {fields.positive!r} and {fields.negative!r} differ before "
+            "their last message; a pair needs one prompt"
+        )
+    return shared, positive[-1:], negative[-1:]
+
+
+def _has_prompt(row: Row, fields: PairFields) -> bool:
+    return fields.prompt is not None or "prompt" in row or "messages" in row
+
+
+def _are_transcripts(positive: Any, negative: Any) -> bool:
+    if not (isinstance(positive, str) and isinstance(negative, str)):
+        return False
+    return _shared_turn(positive, negative) > 0
+
+
+def _shared_turn(positive: str, negative: str) -> int:
+    """Where the last assistant's turn opens that both transcripts have in common, 0 for nowhere."""
+    turns = (match.end() for match in re.finditer(TRANSCRIPT_TURN, positive))
+    return max((end for end in turns if negative.startswith(positive[:end])), default=0)
+
+
+def _split_transcripts(positive: str, negative: str) -> tuple[Prompt, str, str]:
+    end = _shared_turn(positive, negative)
+    return _text(positive[:end], "prompt"), positive[end:], negative[end:]
+
+
+def _completion(value: Any, field: str) -> str | list[int]:
+    if _is_messages(value):
+        if len(value) != 1 or value[0].get("role") != "assistant":
+            raise InputError(f"{field!r} must be one assistant message, found {_roles(value)}")
+        value = _message(value[0], field)["content"]
+    if value in ("", []):
+        raise InputError(f"{field!r} is an empty completion; remove the pair or fill it in")
+    return _text(value, field) if isinstance(value, str) else _token_ids(value, field)
+
+
+def _roles(messages: list[dict[str, Any]]) -> str:
+    return ", ".join(str(message.get("role")) for message in messages)
+
+
+def _text(value: str, field: str) -> str:
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InputError(
+            f"{field!r} holds half a surrogate pair, not text; re-encode it"
+        ) from error
+    return value
+
+
+def _token_ids(value: Any, field: str) -> list[int]:
+    if is_ids(value):
+        return value
+    raise InputError(
+        f"{field!r} must be text, messages or a list of token ids, found {type(value).__name__}"
+    )
+
+
+def _identifier(row: Row) -> str | None:
+    value = row.get("id")
+    if value is None or isinstance(value, str):
+        return value
+    if type(value) is int:
+        return str(value)
+    raise InputError(f"'id' must be a string or an integer, found {type(value).__name__}")

@@ -1,0 +1,183 @@
+"""On-policy pairs: a model's own answers, graded, where one prompt got both kinds."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from deltalens.errors import InputError
+from deltalens.judge import EMPTY, Answer, Judge
+from deltalens.lm import GENERATION_TOKENS, find_bos, sample_stream
+from deltalens.lm.progress import Progress
+from deltalens.lm.tokenise import check_context
+from deltalens.pairs.answer import GradedAnswer
+from deltalens.pairs.build import build_pairs
+from deltalens.pairs.encode import completion_text, encode_prompt
+from deltalens.pairs.identity import model_fingerprint, model_name
+from deltalens.pairs.log import SOURCE, AnswerLog, Sample, Text
+from deltalens.pairs.pair_set import PairSet, check_any
+from deltalens.pairs.questions import Question
+from deltalens.storage.line_log import Batched
+
+SAMPLES = 20
+MAX_NEW_TOKENS = 600
+
+
+def sample_pairs(
+    model: nn.Module,
+    tokenizer: Any,
+    questions: Sequence[Question],
+    judge: Judge,
+    *,
+    samples: int | None = None,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+    temperature: float = 1.0,
+    seed: int = 0,
+    per_prompt: int = 1,
+    out: str | Path | None = None,
+    batch_tokens: int = GENERATION_TOKENS,
+    progress: bool = False,
+) -> PairSet:
+    """Pairs of every prompt to which the model gave answers of both kinds.
+
+    samples: answers to each prompt; by default what its question says, else 20. per_prompt: pairs
+    of each prompt, see :func:`~deltalens.pairs.build.build_pairs`. An answer is sampled once,
+    whatever its grade: where too many cannot be graded, ask for more samples. Answers that
+    ``max_new_tokens`` cuts are graded as they are; empty ones are incoherent without being graded.
+
+    With ``out`` the pairs are written there, and beside them, as they come, the samples
+    (``.samples.jsonl``) and the graded answers (``.answers.jsonl``); last the settings and counts
+    (``.meta.json``). The same call continues what was cut, with nothing sampled or graded twice but
+    what came in the second before a process was killed, and more samples or questions add to what
+    is there. Another model, judge, seed or temperature is refused.
+
+    Raises :class:`InputError` for that, for prompts that do not fit the model, and when no prompt
+    got both kinds; :class:`~deltalens.judge.JudgeError` when the judge cannot go on.
+    """
+    wanted = _wanted(questions, samples)
+    settings = _settings(model, tokenizer, judge, max_new_tokens, temperature, seed)
+    with _place(out) as path:
+        log = AnswerLog.open(path, settings)
+        _sample_missing(model, tokenizer, wanted, log, settings["sampling"], batch_tokens, progress)
+        _grade_missing(judge, wanted, log, progress)
+        pairs, counts = build_pairs(
+            (_graded(sample, log) for sample in wanted), per_prompt=per_prompt, seed=seed
+        )
+        used = {"pairing": {"per_prompt": per_prompt, "seed": seed, "length": "nearest"}}
+        found = PairSet(pairs, counts, {"source": SOURCE, **settings, **used})
+        check_any(found)
+        found.save(path)
+    return found
+
+
+@contextmanager
+def _place(out: str | Path | None) -> Iterator[Path]:
+    if out is not None:
+        yield Path(out)
+        return
+    with tempfile.TemporaryDirectory(prefix="deltalens-") as directory:
+        yield Path(directory) / "pairs.jsonl"
+
+
+def _wanted(questions: Sequence[Question], samples: int | None) -> list[Sample]:
+    if not questions:
+        raise InputError("no questions given; pairs need at least one")
+    if samples is not None and samples < 2:
+        raise InputError(f"samples must be at least 2 to give both kinds, got {samples}")
+    wanted = [
+        Sample(question, number)
+        for question in questions
+        for number in range(samples or question.samples or SAMPLES)
+    ]
+    if len({sample.stream for sample in wanted}) < len(wanted):
+        raise InputError("a question occurs twice with the same id and prompt")
+    return wanted
+
+
+def _settings(
+    model: Any, tokenizer: Any, judge: Judge, max_new_tokens: int, temperature: float, seed: int
+) -> dict[str, Any]:
+    """What fixes every sample and every grade."""
+    template = getattr(tokenizer, "chat_template", None)
+    return {
+        "sampling": {
+            "model": model_name(model),
+            "fingerprint": model_fingerprint(model),
+            "chat_template": hashlib.sha256(str(template).encode()).hexdigest()[:16],
+            "max_new_tokens": max_new_tokens,
+            "temperature": temperature,
+            "seed": seed,
+        },
+        "judge": {"name": judge.name, "version": judge.version},
+    }
+
+
+def _sample_missing(
+    model: Any,
+    tokenizer: Any,
+    wanted: Sequence[Sample],
+    log: AnswerLog,
+    options: dict[str, Any],
+    batch_tokens: int,
+    progress: bool,
+) -> None:
+    missing = [sample for sample in wanted if sample.stream not in log.texts]
+    ids = _prompt_ids(model, tokenizer, missing, options["max_new_tokens"])
+    rows = sample_stream(
+        model,
+        tokenizer,
+        [ids[sample.question.key] for sample in missing],
+        streams=[sample.stream for sample in missing],
+        batch_tokens=batch_tokens,
+        progress=progress,
+        **{name: options[name] for name in ("max_new_tokens", "temperature", "seed")},
+    )
+    with Batched(log.add_texts) as kept:
+        for row, tokens in rows:
+            text = completion_text(tokenizer, tokens)
+            kept.add((missing[row], Text(text, len(tokens) >= options["max_new_tokens"])))
+
+
+def _prompt_ids(
+    model: Any, tokenizer: Any, samples: Sequence[Sample], max_new_tokens: int
+) -> dict[str, list[int]]:
+    """Token ids of each question's prompt, by its key; checked to fit with its answer."""
+    bos = find_bos(model, tokenizer)
+    found = {}
+    for key, question in {item.question.key: item.question for item in samples}.items():
+        ids = encode_prompt(tokenizer, question.prompt, bos=bos, name=question.id)
+        label = f"question {question.id!r}: {len(ids)} + {max_new_tokens} new"
+        check_context(model, len(ids) + max_new_tokens, label)
+        found[key] = ids
+    return found
+
+
+def _grade_missing(judge: Judge, wanted: Sequence[Sample], log: AnswerLog, progress: bool) -> None:
+    missing = [sample for sample in wanted if sample.stream not in log.verdicts]
+    spoken = [sample for sample in missing if log.texts[sample.stream].text.strip()]
+    answers = [Answer(s.question.prompt, log.texts[s.stream].text) for s in spoken]
+    with Batched(log.add_verdicts) as kept, Progress(progress, "grades", len(missing)) as bar:
+        for sample in missing:
+            if not log.texts[sample.stream].text.strip():
+                kept.add((sample, EMPTY))
+                bar.advance()
+        for number, verdict in judge.grade(answers) if answers else ():
+            kept.add((spoken[number], verdict))
+            bar.advance()
+    left = sum(sample.stream not in log.verdicts for sample in wanted)
+    if left:
+        raise InputError(f"the judge {judge.name} left {left} answers without a verdict; run again")
+
+
+def _graded(sample: Sample, log: AnswerLog) -> GradedAnswer:
+    text = log.texts[sample.stream]
+    origin = {"sample": sample.number, "stream": sample.stream}
+    return GradedAnswer(
+        sample.question, text.text, log.verdicts[sample.stream], origin, cut=text.cut
+    )

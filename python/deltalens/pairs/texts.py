@@ -1,0 +1,90 @@
+"""Texts to average over, streamed from a text file, JSON Lines or a run directory."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from deltalens.errors import InputError
+from deltalens.pairs.read import PAIRS_FILE
+from deltalens.pairs.row import Prompt, parse_messages, parse_prompt
+from deltalens.storage.jsonl import Row, open_binary, parse_lines
+
+PARAGRAPH_LIMIT = 1 << 16  # bytes after which a file without blank lines is cut, at a line's end
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of one file: iterate as often as needed, nothing is kept in memory."""
+
+    path: Path
+
+    def __iter__(self) -> Iterator[Prompt]:
+        if self.path.suffix in (".jsonl", ".json"):
+            return parse_lines(self.path, _parse_text)
+        return _paragraphs(self.path)
+
+    @property
+    def name(self) -> str:
+        return str(self.path)
+
+    @property
+    def sha256(self) -> str:
+        digest = hashlib.sha256()
+        with open_binary(self.path) as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+        return digest.hexdigest()
+
+
+def read_texts(path: str | Path) -> Texts:
+    """The texts at ``path``.
+
+    A ``.jsonl`` (or ``.json``) file has one object a line with ``text``, with ``messages``, or
+    with a pair's ``prompt``; a run directory stands for its pairs' prompts; any other file is
+    UTF-8 text whose paragraphs (separated by blank lines) are the texts. Raises
+    :class:`InputError` with the line number for a bad row, when the row is reached.
+    """
+    path = Path(path)
+    texts = Texts(path / PAIRS_FILE if path.is_dir() else path)
+    open_binary(texts.path).close()
+    return texts
+
+
+def _parse_text(row: Row) -> Prompt:
+    if isinstance(row.get("text"), str):
+        return row["text"]
+    if "messages" in row and "prompt" not in row:
+        return parse_messages(row["messages"], "messages")
+    if "prompt" in row:
+        return parse_prompt(row, "prompt")
+    raise InputError(
+        f"no field 'text', 'messages' or 'prompt' (fields: {', '.join(row) or 'none'})"
+    )
+
+
+def _paragraphs(path: Path) -> Iterator[str]:
+    lines: list[str] = []
+    size = 0
+    with open_binary(path) as stream:
+        for number, raw in enumerate(stream, start=1):
+            line = _decode(raw, path, number)
+            if lines and (not line.strip() or size > PARAGRAPH_LIMIT):
+                yield "".join(lines).strip()
+                lines, size = [], 0
+            if line.strip():
+                lines.append(line)
+                size += len(raw)
+    if lines:
+        yield "".join(lines).strip()
+
+
+def _decode(line: bytes, path: Path, number: int) -> str:
+    try:
+        return line.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path}, line {number}: not UTF-8 (byte 0x{line[error.start]:02x}); convert the file"
+        ) from error

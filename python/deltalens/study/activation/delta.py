@@ -1,0 +1,114 @@
+"""Δ-activation: the latents whose mean activation differs most, the method's comparison set."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, Literal
+
+from deltalens.errors import InputError
+from deltalens.lm import Pair, Site, activations, find_bos, resolve_site
+from deltalens.lm.batching import BATCH_TOKENS
+from deltalens.pairs.encode import encode_prompt, encode_study
+from deltalens.pairs.identity import model_name
+from deltalens.pairs.row import Prompt
+from deltalens.sae import SAE, as_sae
+from deltalens.study.activation.difference import ActivationDifference
+from deltalens.study.activation.latent_means import encoder_at
+from deltalens.study.activation.paired_sums import PairedSums, Rows, batches
+
+
+def delta_activation(
+    changed: Any,
+    original: Any,
+    tokenizer: Any,
+    prompts: Iterable[Prompt],
+    sae: SAE,
+    *,
+    site: int | str | Site,
+    k: int = 100,
+    batch_tokens: int = BATCH_TOKENS,
+    progress: bool = False,
+) -> ActivationDifference:
+    """The k latents whose mean activation grew most from ``original`` to ``changed``.
+
+    Both models, of one tokenizer, read the same prompts once; a latent's mean over a prompt's
+    tokens (a leading BOS excluded) is averaged over prompts, as Δ-attribution averages over pairs.
+    Sums are fp64, and memory is a batch of tokens × a tile of latents. ``sae`` is of any kind that
+    can be encoded with, or a SAELens object.
+
+    Raises :class:`InputError` when there is no prompt, for a prompt without a token after BOS, and
+    for what does not fit the models or the SAE.
+    """
+    bos = find_bos(changed, tokenizer)
+    ids = [
+        encode_prompt(tokenizer, prompt, bos=bos, name=f"prompt {number}")
+        for number, prompt in enumerate(prompts, start=1)
+    ]
+    if not ids:
+        raise InputError("no prompts given; give at least one")
+    first = [int(one[:1] == [bos]) for one in ids]
+    sides = zip(
+        activations(changed, ids, site=site, batch_tokens=batch_tokens, progress=progress),
+        activations(original, ids, site=site, batch_tokens=batch_tokens),
+        strict=True,
+    )
+    rows = ((ours[first[n] :], theirs[first[n] :]) for (n, ours), (_, theirs) in sides)
+    models = {"model": model_name(changed), "against": model_name(original)}
+    return _compare(rows, sae, k, {**models, "tokens": "prompt"}, resolve_site(changed, site))
+
+
+def delta_activation_of_pairs(
+    model: Any,
+    tokenizer: Any,
+    pairs: Sequence[Pair],
+    sae: SAE,
+    *,
+    site: int | str | Site,
+    tokens: Literal["completion", "all"] = "completion",
+    k: int = 100,
+    batch_tokens: int = BATCH_TOKENS,
+    progress: bool = False,
+) -> ActivationDifference:
+    """The k latents most active in the pairs' positive completions over their negative ones.
+
+    As :func:`delta_activation`, in one model: means are over the completion's tokens or, with
+    ``tokens="all"``, over the prompt's too (all but a leading BOS), and averaged over pairs.
+    """
+    if tokens not in ("completion", "all"):
+        raise InputError(f"tokens must be 'completion' or 'all', got {tokens!r}")
+    encoded = encode_study(model, tokenizer, pairs)
+    sequences = [
+        item.prompt_ids + completion
+        for item in encoded
+        for completion in (item.positive_ids, item.negative_ids)
+    ]
+    first = [
+        len(item.prompt_ids) if tokens == "completion" else int(not item.counted[0])
+        for item in encoded
+    ]
+    stream = activations(model, sequences, site=site, batch_tokens=batch_tokens, progress=progress)
+    # A stream zipped with itself gives its items two by two.
+    rows = (
+        (a[first[n // 2] :], b[first[n // 2] :])
+        for (n, a), (_, b) in zip(stream, stream, strict=True)
+    )
+    said = {"model": model_name(model), "against": None, "tokens": tokens}
+    return _compare(rows, sae, k, said, resolve_site(model, site))
+
+
+def _compare(
+    rows: Iterator[Rows], source: SAE, k: int, said: dict[str, Any], site: Site
+) -> ActivationDifference:
+    sae = as_sae(source)
+    if not 1 <= k <= sae.W_dec.n_latents:
+        raise InputError(f"k must be 1 … {sae.W_dec.n_latents}, the SAE's latents, got {k}")
+    sums = PairedSums(encoder_at(sae, site))
+    for batch in batches(rows):
+        sums.add(batch)
+    said = {
+        **said,
+        "site": site.path,
+        "sae": str(sae.path),
+        "sae_fingerprint": sae.fingerprint,
+    }
+    return sums.result(k, said)

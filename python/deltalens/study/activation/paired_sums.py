@@ -1,0 +1,74 @@
+"""Both sides' latent means summed over prompts, a batch of prompts at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deltalens.sae.encoder import BATCH_TOKENS, Encoder
+from deltalens.study.activation.difference import ActivationDifference
+from deltalens.study.activation.latent_means import segment_sums
+
+Rows = tuple[Tensor, Tensor]
+"""Activations of one prompt on both sides, [tokens, d_model] each."""
+
+
+def batches(rows: Iterator[Rows]) -> Iterator[list[Rows]]:
+    """``rows`` of whole prompts, at most BATCH_TOKENS tokens together unless one has more."""
+    batch: list[Rows] = []
+    tokens = 0
+    for both in rows:
+        size = sum(map(len, both))
+        if batch and tokens + size > BATCH_TOKENS:
+            yield batch
+            batch, tokens = [], 0
+        batch.append(both)
+        tokens += size
+    yield batch
+
+
+class PairedSums:
+    """Sums over prompts of both sides' means, and of their difference's squares; fp64."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder = encoder
+        self._means, self._frequencies = torch.zeros(2, 2, encoder.n_latents, dtype=torch.float64)
+        self._squares = torch.zeros(encoder.n_latents, dtype=torch.float64)
+        self._prompts = 0
+
+    def add(self, batch: list[Rows]) -> None:
+        """Whole prompts, both sides of each."""
+        segments = [side for both in batch for side in both]
+        lengths = torch.tensor([len(side) for side in segments])
+        rows = torch.cat(segments)
+        for start, sums, active in segment_sums(self._encoder, rows, lengths.tolist()):
+            at = slice(start, start + sums.shape[1])
+            means, shares = (
+                (part / lengths[:, None]).unflatten(0, (-1, 2)) for part in (sums, active)
+            )
+            self._means[:, at] += means.sum(0)
+            self._frequencies[:, at] += shares.sum(0)
+            self._squares[at] += (means[:, 0] - means[:, 1]).square().sum(0)
+        self._prompts += len(batch)
+
+    def result(self, k: int, metadata: dict[str, Any]) -> ActivationDifference:
+        """What the prompts added so far, at least one, amount to."""
+        count = self._prompts
+        means, frequencies = self._means / count, self._frequencies / count
+        difference = means[0] - means[1]
+        variance = (self._squares - count * difference.square()).clamp(min=0) / (count - 1 or 1)
+        stderr = (variance / count).sqrt() if count > 1 else torch.full_like(difference, torch.nan)
+        return ActivationDifference(
+            latents=torch.argsort(difference, descending=True, stable=True)[:k],
+            difference=difference,
+            stderr=stderr,
+            mean=means[0],
+            mean_against=means[1],
+            frequency=frequencies[0],
+            frequency_against=frequencies[1],
+            prompts=count,
+            metadata=metadata,
+        )

@@ -1,0 +1,19 @@
+"""Suspects and controls on trial: steered completions, graded, counted and given names."""
+
+from deltalens.trials.candidates import activation_of_run, candidate_sets
+from deltalens.trials.interpretation import Interpretation, interpret, read_interpretations
+from deltalens.trials.result import Candidate, SweepResult
+from deltalens.trials.settings import Generation
+from deltalens.trials.sweep import sweep
+
+__all__ = [
+    "Candidate",
+    "Generation",
+    "Interpretation",
+    "SweepResult",
+    "activation_of_run",
+    "candidate_sets",
+    "interpret",
+    "read_interpretations",
+    "sweep",
+]

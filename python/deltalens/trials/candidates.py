@@ -1,0 +1,150 @@
+"""Which latents to steer with: the suspects, and the controls they are held against."""
+
+from __future__ import annotations
+
+import random
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deltalens.errors import InputError
+from deltalens.sae import as_sae
+from deltalens.study.activation.delta import delta_activation, delta_activation_of_pairs
+from deltalens.study.activation.difference import VALUES_FILE, ActivationDifference
+from deltalens.study.attribution import Attribution
+from deltalens.trials.result import (
+    ACTIVATION,
+    ATTRIBUTION,
+    MATCHED,
+    RANDOM,
+    Candidate,
+    Direction,
+)
+
+_TABLE = 100  # latents in the table of a Δ-activation found here
+_NEAREST = 10  # a matched latent is drawn among this many of most similar frequency
+
+
+def candidate_sets(
+    result: Attribution,
+    activation: ActivationDifference | None,
+    *,
+    top: int,
+    n_random: int,
+    n_matched: int,
+    seed: int = 0,
+) -> dict[str, list[Candidate]]:
+    """The top of Δ-attribution and of Δ-activation, and random live latents that are in neither.
+
+    n_random latents are drawn uniformly, n_matched by activation frequency, see
+    :func:`matched_latents`; frequencies are those of ``activation``'s changed model. Fewer where
+    the dictionary has no more. Without ``activation``, for an SAE that cannot be encoded with,
+    the random latents are drawn from all, and the two sets that need it are left out.
+    """
+    suspects = attribution_candidates(result, top)
+    active, frequency = [], torch.ones(result.metadata["counts"]["latents"])
+    if activation is not None:
+        active, frequency = activation.latents.tolist()[:top], activation.frequency
+    like = [candidate.latent for candidate in suspects]
+    uniform = random_latents(frequency, n_random, exclude={*like, *active}, seed=seed)
+    matched: list[int] = []
+    if activation is not None:
+        taken = {*like, *active, *uniform}
+        matched = matched_latents(frequency, like, n_matched, exclude=taken, seed=seed)
+    sets = {ATTRIBUTION: suspects}
+    for name, latents in ((ACTIVATION, active), (RANDOM, uniform), (MATCHED, matched)):
+        sets[name] = [Candidate(latent, 1) for latent in latents]
+    return {name: chosen for name, chosen in sets.items() if chosen}
+
+
+def activation_of_run(
+    run: Path,
+    result: Attribution,
+    models: Mapping[Direction, Any],
+    tokenizer: Any,
+    sae: Any,
+    *,
+    progress: bool = False,
+) -> ActivationDifference | None:
+    """The Δ-activation kept in ``run``, found and kept now where there is none.
+
+    Of the first model over the second on the pairs' prompts, or with one model of positive over
+    negative completions. None, with a warning, for an SAE that cannot be encoded with.
+    """
+    if (run / VALUES_FILE).exists():
+        kept = ActivationDifference.load(run)
+        if kept.metadata.get("sae_fingerprint") != result.metadata["fingerprints"]["sae"]:
+            raise InputError(f"{run / VALUES_FILE} is of another SAE than the run; delete it")
+        return kept
+    found = _activation(result, models, tokenizer, sae, progress)
+    if found is not None:
+        found.save(run)
+    return found
+
+
+def _activation(
+    result: Attribution, models: Mapping[Direction, Any], tokenizer: Any, sae: Any, progress: bool
+) -> ActivationDifference | None:
+    try:
+        as_sae(sae).encoding  # noqa: B018
+    except InputError as error:
+        warnings.warn(
+            f"without Δ-activation and frequency-matched latents, for which the SAE must be "
+            f"encoded with: {error}",
+            stacklevel=3,
+        )
+        return None
+    options: dict[str, Any] = {
+        "site": result.metadata["site"]["path"],
+        "k": min(_TABLE, result.metadata["counts"]["latents"]),
+        "progress": progress,
+    }
+    if len(models) == 1:
+        (model,) = models.values()
+        return delta_activation_of_pairs(model, tokenizer, result.pairs, sae, **options)
+    prompts = [pair.prompt for pair in result.pairs]
+    return delta_activation(models["away"], models["toward"], tokenizer, prompts, sae, **options)
+
+
+def attribution_candidates(result: Attribution, top: int) -> list[Candidate]:
+    """The first ``top`` latents, signed by push: adding an absent latent steers the other way."""
+    ranked = zip(result.latents.tolist(), result.push.tolist(), strict=True)
+    return [Candidate(latent, 1 if push > 0 else -1) for latent, push in ranked][:top]
+
+
+def random_latents(
+    frequency: Tensor, count: int, *, exclude: Collection[int], seed: int
+) -> list[int]:
+    """``count`` different latents with a frequency above 0, drawn uniformly."""
+    pool = _live(frequency, exclude)
+    return random.Random(seed).sample(pool, min(count, len(pool)))
+
+
+def matched_latents(
+    frequency: Tensor, like: Sequence[int], count: int, *, exclude: Collection[int], seed: int
+) -> list[int]:
+    """``count`` different live latents about as often active as those in ``like``.
+
+    In turn for each of ``like``, one of the unused latents nearest to it in log-frequency is
+    drawn. frequency: fp64 [n_latents], the share of tokens a latent is active on.
+    """
+    if count and not like:
+        raise InputError("matched latents need latents to be like; give at least one")
+    generator, pool = random.Random(seed), _live(frequency, exclude)
+    logs = frequency.clamp(min=torch.finfo(frequency.dtype).tiny).log().tolist()
+    drawn: list[int] = []
+    for number in range(min(count, len(pool))):
+        target = logs[like[number % len(like)]]
+        nearest = sorted(pool, key=lambda latent: (abs(logs[latent] - target), latent))[:_NEAREST]
+        drawn.append(generator.choice(nearest))
+        pool.remove(drawn[-1])
+    return drawn
+
+
+def _live(frequency: Tensor, exclude: Collection[int]) -> list[int]:
+    live = (frequency > 0).nonzero()[:, 0].tolist()
+    return [latent for latent in live if latent not in exclude]

@@ -1,0 +1,96 @@
+"""What a sweep consists of: conditions, their completions, and each one's own random stream."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from deltalens.engine.decoder import Decoder
+from deltalens.errors import InputError
+from deltalens.study.latents import latent_rows, unit
+from deltalens.trials.log import Key
+from deltalens.trials.result import SIGNS, Candidate, Direction
+
+
+class Condition(NamedTuple):
+    """``strength`` · median‖a‖ · unit(d_latent) is added, nothing for latent None.
+
+    strength is signed.
+    """
+
+    latent: int | None
+    strength: float
+
+
+UNSTEERED = Condition(None, 0.0)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Strengths that every candidate is tried at, and samples of each prompt.
+
+    strengths are multiples of the median residual norm, all positive and rising.
+    """
+
+    strengths: tuple[float, ...]
+    samples: int
+    unsteered_samples: int
+
+    def __post_init__(self) -> None:
+        if not self.strengths or any(not 0 < s < float("inf") for s in self.strengths):
+            raise InputError(f"strengths must be positive numbers, got {list(self.strengths)}")
+        if list(self.strengths) != sorted(set(self.strengths)):
+            raise InputError(f"strengths must rise without repeats, got {list(self.strengths)}")
+        if min(self.samples, self.unsteered_samples) < 1:
+            raise InputError("samples must be at least 1, for the unsteered model too")
+
+    def points(self, candidate: Candidate, direction: Direction) -> list[Condition]:
+        """A candidate's conditions, weakest first."""
+        sign = SIGNS[direction] * candidate.sign
+        return [Condition(candidate.latent, sign * strength) for strength in self.strengths]
+
+    def keys(self, condition: Condition, prompts: int) -> Iterator[Key]:
+        """The first attempts at every sample of every prompt."""
+        samples = self.unsteered_samples if condition == UNSTEERED else self.samples
+        for prompt in range(prompts):
+            for sample in range(samples):
+                yield Key(*condition, prompt, sample, 0)
+
+
+def all_conditions(
+    sets: Mapping[str, Sequence[Candidate]], grid: Grid, direction: Direction
+) -> list[Condition]:
+    """The unsteered model, then every condition of every candidate once."""
+    points = (
+        point
+        for candidates in sets.values()
+        for candidate in candidates
+        for point in grid.points(candidate, direction)
+    )
+    return list(dict.fromkeys([UNSTEERED, *points]))
+
+
+def stream(key: Key) -> int:
+    """The number, below 2⁶⁴, of a completion's own stream of random numbers.
+
+    It depends on the key alone, so a completion stays what it is when a sweep grows.
+    """
+    digest = hashlib.blake2b(json.dumps(key).encode(), digest_size=8)
+    return int.from_bytes(digest.digest(), "little")
+
+
+def directions(decoder: Decoder, conditions: Sequence[Condition], norm: float) -> Tensor:
+    """What each condition adds to the residual stream, float32 [conditions, d_model]."""
+    added = torch.zeros(len(conditions), decoder.d_model, dtype=torch.float64)
+    rows = [row for row, condition in enumerate(conditions) if condition.latent is not None]
+    if rows:
+        latents = [latent for c in conditions if (latent := c.latent) is not None]
+        strengths = torch.tensor([conditions[row].strength for row in rows], dtype=torch.float64)
+        added[rows] = norm * strengths[:, None] * unit(latent_rows(decoder, latents))
+    return added.float()

@@ -1,0 +1,99 @@
+"""Steered completions and their verdicts on disk: appended as they come, never rewritten."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from deltalens.errors import InputError
+from deltalens.judge import Verdict
+from deltalens.storage.jsonl import Row, parse_lines
+from deltalens.storage.line_log import append_rows, drop_cut_line
+from deltalens.trials.result import STEERING_DIRECTORY, Direction
+
+
+class Key(NamedTuple):
+    """Which completion: of which condition, prompt and sample, and which attempt at it.
+
+    latent None and strength 0: the unsteered model. strength is signed.
+    """
+
+    latent: int | None
+    strength: float
+    prompt: int
+    sample: int
+    attempt: int
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One completion and the seed of its stream of random numbers."""
+
+    key: Key
+    seed: int
+    text: str
+
+
+def completions_path(run: str | Path, direction: Direction) -> Path:
+    """Where the completions of one arm are."""
+    return Path(run) / STEERING_DIRECTORY / f"{direction}.jsonl"
+
+
+def verdicts_path(run: str | Path, direction: Direction, judge: str) -> Path:
+    """Where one judge's verdicts on them are."""
+    return Path(run) / STEERING_DIRECTORY / f"{direction}.{judge}.jsonl"
+
+
+def read_graded(
+    run: str | Path, direction: Direction, judge: str
+) -> dict[Key, tuple[Completion, Verdict]]:
+    """The completions of one arm that ``judge``, as a sweep's settings identify it, has graded."""
+    verdicts = read_verdicts(verdicts_path(run, direction, judge))
+    completions = read_completions(completions_path(run, direction))
+    return {
+        key: (completion, verdicts[key])
+        for key, completion in completions.items()
+        if key in verdicts
+    }
+
+
+def append_completions(path: Path, completions: Iterable[Completion]) -> None:
+    """Add lines; they are on disk when this returns."""
+    append_rows(
+        path, ({**item.key._asdict(), "seed": item.seed, "text": item.text} for item in completions)
+    )
+
+
+def append_verdicts(path: Path, verdicts: Iterable[tuple[Key, Verdict]]) -> None:
+    """Add lines; they are on disk when this returns."""
+    append_rows(path, ({**key._asdict(), **asdict(verdict)} for key, verdict in verdicts))
+
+
+def read_completions(path: Path) -> dict[Key, Completion]:
+    """Every completion there is; a line cut while it was written is removed from the file."""
+    return {
+        key: Completion(key, row["seed"], row["text"])
+        for key, row in _rows(path, {"seed": int, "text": str})
+    }
+
+
+def read_verdicts(path: Path) -> dict[Key, Verdict]:
+    """Every verdict there is; a line cut while it was written is removed from the file."""
+    fields = ("label", "outcome", "score", "raw")
+    kinds = {"label": str, "outcome": str, "score": object, "raw": str}
+    return {key: Verdict(*(row[name] for name in fields)) for key, row in _rows(path, kinds)}
+
+
+def _rows(path: Path, kinds: dict[str, type]) -> Iterator[tuple[Key, Row]]:
+    def parse(row: Row) -> tuple[Key, Row]:
+        if not {*Key._fields, *kinds} <= row.keys() or not all(
+            isinstance(row[name], kind) for name, kind in kinds.items()
+        ):
+            raise InputError("is no record of a sweep; choose another run directory")
+        return Key(*(row[name] for name in Key._fields)), row
+
+    if path.exists():
+        drop_cut_line(path)
+        yield from parse_lines(path, parse)

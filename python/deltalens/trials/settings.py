@@ -1,0 +1,106 @@
+"""What makes a sweep this sweep, kept beside its completions and held against a continuation."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deltalens.errors import InputError
+from deltalens.lm.steering import SteerTokens
+from deltalens.pairs.row import Prompt
+from deltalens.storage.atomic import write_text
+from deltalens.trials.result import STEERING_DIRECTORY
+
+SETTINGS_FILE = "settings.json"
+PROMPTS_FILE = "prompts.jsonl"
+LOCK_FILE = ".lock"
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How completions are sampled; with the model, the SAE and the prompts it fixes every text."""
+
+    max_new_tokens: int
+    temperature: float = 1.0
+    seed: int = 0
+    steer_tokens: SteerTokens = "all"
+
+
+def prompts_fingerprint(prompts: Sequence[list[int]]) -> str:
+    """Hash of the prompts' token ids."""
+    return hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()[:32]
+
+
+def keep_settings(run: Path, name: str, wanted: dict[str, Any]) -> None:
+    """Write down the settings of the part ``name`` of a sweep, once.
+
+    Raises :class:`InputError` naming what differs from a sweep that is there already.
+    """
+    path = run / STEERING_DIRECTORY / SETTINGS_FILE
+    kept = _read(path)
+    if name not in kept:
+        write_text(path, json.dumps({**kept, name: wanted}, indent=2, ensure_ascii=False) + "\n")
+        return
+    differing = [
+        f"{key} ({kept[name].get(key)} there, {value} here)"
+        for key, value in wanted.items()
+        if kept[name].get(key) != value
+    ]
+    if differing:
+        raise InputError(
+            f"{path.parent} holds a sweep with other settings: {', '.join(differing)}; "
+            "use the same, or delete it"
+        )
+
+
+def kept_settings(run: Path, name: str) -> dict[str, Any]:
+    """What was written down for the part ``name``; empty the first time."""
+    return _read(run / STEERING_DIRECTORY / SETTINGS_FILE).get(name, {})
+
+
+def keep_prompts(run: Path, prompts: Sequence[Prompt]) -> None:
+    """Write the prompts, one JSON value a line, for whoever shows the completions."""
+    lines = [json.dumps(prompt, ensure_ascii=False) + "\n" for prompt in prompts]
+    write_text(run / STEERING_DIRECTORY / PROMPTS_FILE, "".join(lines))
+
+
+def read_prompts(run: str | Path) -> list[Prompt]:
+    """The prompts of a sweep, by the numbers that its completions have."""
+    path = Path(run) / STEERING_DIRECTORY / PROMPTS_FILE
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines if line]
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the sweep's prompts: {path}: {error}") from error
+
+
+@contextmanager
+def only_one(run: Path) -> Iterator[None]:
+    """No second process steers this run meanwhile; ends with the process, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        yield
+        return
+    path = run / STEERING_DIRECTORY / LOCK_FILE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise InputError(f"another process is steering {run}; wait for it to end") from error
+        yield
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        return {}
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is damaged ({error}); delete the sweep") from error

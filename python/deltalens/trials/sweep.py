@@ -1,0 +1,215 @@
+"""The trial of suspects: models steered with latents, graded, and compared with controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from deltalens.engine.decoder import Decoder, as_decoder
+from deltalens.errors import InputError
+from deltalens.judge import Judge
+from deltalens.lm import Site, find_bos, resolve_site
+from deltalens.lm.sampling.api import GENERATION_TOKENS
+from deltalens.pairs.encode import encode_prompt
+from deltalens.pairs.identity import decoder_fingerprint, model_fingerprint, model_name
+from deltalens.pairs.row import Prompt
+from deltalens.study.latents import check_d_model, latent_indices
+from deltalens.trials.conditions import UNSTEERED, Condition, Grid, all_conditions
+from deltalens.trials.log import Key
+from deltalens.trials.residual_norm import median_norm
+from deltalens.trials.result import (
+    RANDOM_SETS,
+    Arm,
+    Candidate,
+    Curve,
+    Direction,
+    Point,
+    SweepResult,
+    Tally,
+)
+from deltalens.trials.settings import (
+    Generation,
+    keep_prompts,
+    keep_settings,
+    kept_settings,
+    only_one,
+    prompts_fingerprint,
+)
+from deltalens.trials.work import ArmWork, Subject, judge_id
+
+STRENGTHS = (0.2, 0.4, 0.6)
+MAX_INCOHERENCE = 0.1
+
+
+def sweep(
+    models: Mapping[Direction, Any],
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    decoder: Tensor | Decoder | Any,
+    sets: Mapping[str, Sequence[Candidate]],
+    judge: Judge,
+    *,
+    run: str | Path,
+    site: int | str | Site,
+    generation: Generation,
+    strengths: Sequence[float] = STRENGTHS,
+    samples: int = 1,
+    unsteered_samples: int | None = None,
+    max_incoherence: float = MAX_INCOHERENCE,
+    batch_tokens: int = GENERATION_TOKENS,
+    progress: bool = False,
+) -> SweepResult:
+    """Steer models with every candidate at every strength, grade, and choose strengths.
+
+    models: the model that shows the behaviour, to be steered "away" from it, and the one that
+    does not, to be steered "toward" it; either may be left out. ``strength`` · median‖a‖ ·
+    unit(d_latent), with the sign that the candidate and the direction ask for, is added at
+    ``site`` to all tokens, or to generated ones. Each prompt gets ``samples`` completions a
+    condition, and ``unsteered_samples`` (default: five times as many) without steering. Of a
+    candidate's strengths the strongest stands for it whose share of incoherent first samples is
+    at most ``max_incoherence``, or that much above the unsteered model's own where this is more.
+
+    Under ``run``/steering every completion and every verdict is appended as it comes. The same
+    call continues after any interruption, generates and grades nothing twice, and ends with the
+    same result; with more candidates, strengths, samples or another judge only what is missing is
+    done. Raises :class:`InputError` for another model, SAE, site, prompts or sampling than those
+    of the sweep that is there, and for what does not fit.
+    """
+    grid = Grid(tuple(strengths), samples, unsteered_samples or 5 * samples)
+    given = _Given(
+        tokenizer, list(prompts), decoder, sets, judge, Path(run), site, generation, grid
+    )
+    _check(models, given, max_incoherence)
+    with only_one(given.run):
+        arms = {}
+        for direction, model in models.items():
+            subject = _subject(given, model, direction, batch_tokens)
+            arms[direction] = _arm(given, subject, direction, progress)
+        keep_prompts(given.run, prompts)
+        listed = {name: list(candidates) for name, candidates in sets.items()}
+        result = SweepResult(listed, arms, _settings(given, models)).with_limit(max_incoherence)
+        result.save(given.run)
+    return result
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a sweep was asked for, of both models alike."""
+
+    tokenizer: Any
+    prompts: list[Prompt]
+    source: Any
+    sets: Mapping[str, Sequence[Candidate]]
+    judge: Judge
+    run: Path
+    site: int | str | Site
+    generation: Generation
+    grid: Grid
+
+
+def _check(models: Mapping[Direction, Any], given: _Given, max_incoherence: float) -> None:
+    if not models or not models.keys() <= {"away", "toward"}:
+        raise InputError(f"models are steered 'away' or 'toward', got {sorted(models)}")
+    if not given.prompts:
+        raise InputError("no prompts to steer on; give at least one")
+    if not any(given.sets.get(name) for name in RANDOM_SETS):
+        raise InputError("a sweep needs random latents to compare with; add some")
+    if not 0 <= max_incoherence <= 1:
+        raise InputError(f"max_incoherence must be 0 … 1, got {max_incoherence}")
+
+
+def _subject(given: _Given, model: Any, direction: Direction, batch_tokens: int) -> Subject:
+    """The model, its prompts and its norm; the same as in the sweep that is there."""
+    site, decoder = resolve_site(model, given.site), as_decoder(given.source)
+    check_d_model(decoder, site.d_model, site.path)
+    latents = [item.latent for candidates in given.sets.values() for item in candidates]
+    latent_indices(latents, decoder.n_latents)
+    bos = find_bos(model, given.tokenizer)
+    ids = [
+        encode_prompt(given.tokenizer, prompt, bos=bos, name=f"prompt {number}")
+        for number, prompt in enumerate(given.prompts)
+    ]
+    sampling = {
+        "prompts": prompts_fingerprint(ids),
+        "sae": decoder_fingerprint(given.source, decoder),
+        "site": site.path,
+        **asdict(given.generation),
+    }
+    keep_settings(given.run, "sampling", sampling)
+    # Kept, not found again: another batch size could change its last bit, and with it texts.
+    norm = kept_settings(given.run, direction).get("norm")
+    norm = norm or median_norm(model, given.tokenizer, given.prompts, site=site)
+    keep_settings(given.run, direction, {"model": model_fingerprint(model), "norm": norm})
+    return Subject(
+        model=model,
+        tokenizer=given.tokenizer,
+        site=site,
+        decoder=decoder,
+        norm=norm,
+        prompts=ids,
+        answered=[_readable(given.tokenizer, prompt) for prompt in given.prompts],
+        generation=given.generation,
+        batch_tokens=batch_tokens,
+    )
+
+
+def _readable(tokenizer: Any, prompt: Prompt) -> str | list[dict[str, str]]:
+    """A prompt as a judge reads it."""
+    if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
+        return tokenizer.decode(prompt)
+    return prompt  # type: ignore[return-value]
+
+
+def _arm(given: _Given, subject: Subject, direction: Direction, progress: bool) -> Arm:
+    grid, prompts = given.grid, len(subject.prompts)
+    conditions = all_conditions(given.sets, grid, direction)
+    work = ArmWork.open(subject, given.judge, given.run, direction)
+    keys = [key for condition in conditions for key in grid.keys(condition, prompts)]
+    work.complete(keys, progress=progress)
+    tallies = {c: _tally(work, list(grid.keys(c, prompts))) for c in conditions}
+    candidates = dict.fromkeys(item for chosen in given.sets.values() for item in chosen)
+    return Arm(
+        direction=direction,
+        model=model_name(subject.model),
+        norm=subject.norm,
+        budget=0.0,
+        unsteered=tallies[UNSTEERED],
+        curves=[_curve(item, grid.points(item, direction), tallies) for item in candidates],
+    )
+
+
+def _curve(
+    candidate: Candidate, points: Sequence[Condition], tallies: Mapping[Condition, Tally]
+) -> Curve:
+    found = [Point(point.strength, tallies[point]) for point in points]
+    return Curve(candidate.latent, candidate.sign, found, chosen=None)
+
+
+def _tally(work: ArmWork, keys: Sequence[Key]) -> Tally:
+    """Of first and last attempts at all samples of a condition."""
+    first, last = [], []
+    for key in keys:
+        first.append(work.verdicts[key].outcome)
+        while (later := key._replace(attempt=key.attempt + 1)) in work.verdicts:
+            key = later
+        last.append(work.verdicts[key].outcome)
+    return Tally.count(first, last)
+
+
+def _settings(given: _Given, models: Mapping[Direction, Any]) -> dict[str, Any]:
+    """What the sweep was made with, as JSON values."""
+    judge = given.judge
+    return {
+        "judge": {"id": judge_id(judge), "name": judge.name, "version": judge.version},
+        "prompts": len(given.prompts),
+        **asdict(given.generation),
+        **asdict(given.grid),
+        "strengths": list(given.grid.strengths),
+        "site": resolve_site(next(iter(models.values())), given.site).path,
+        "sae": str(getattr(given.source, "path", "")),
+        "models": {direction: model_name(model) for direction, model in models.items()},
+    }

@@ -1,0 +1,150 @@
+"""One arm of a sweep on its way: what is on disk, and how the rest is generated and graded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from deltalens.engine.decoder import Decoder
+from deltalens.judge import EMPTY, Answer, Judge, JudgeError, Verdict
+from deltalens.lm import Site, sample_stream
+from deltalens.lm.progress import Progress
+from deltalens.pairs.encode import completion_text
+from deltalens.storage.line_log import Batched
+from deltalens.trials.conditions import Condition, directions, stream
+from deltalens.trials.log import (
+    Completion,
+    Key,
+    append_completions,
+    append_verdicts,
+    completions_path,
+    read_completions,
+    read_verdicts,
+    verdicts_path,
+)
+from deltalens.trials.result import Direction
+from deltalens.trials.settings import Generation
+
+_WAVE = 8192  # completions asked of the sampler at once: what bounds the directions in memory
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model with everything that steering it takes. ``norm``: median‖a‖ at the site."""
+
+    model: Any
+    tokenizer: Any
+    site: Site
+    decoder: Decoder
+    norm: float
+    prompts: Sequence[list[int]]
+    answered: Sequence[str | list[dict[str, str]]]  # the prompts as a judge reads them
+    generation: Generation
+    batch_tokens: int
+
+
+@dataclass
+class ArmWork:
+    """The completions and verdicts of one arm, in memory and appended to disk as they come."""
+
+    subject: Subject
+    judge: Judge
+    paths: tuple[Path, Path]
+    completions: dict[Key, Completion] = field(default_factory=dict)
+    verdicts: dict[Key, Verdict] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, subject: Subject, judge: Judge, run: Path, direction: Direction) -> ArmWork:
+        """With all that is on disk already."""
+        paths = (
+            completions_path(run, direction),
+            verdicts_path(run, direction, judge_id(judge)),
+        )
+        return cls(subject, judge, paths, read_completions(paths[0]), read_verdicts(paths[1]))
+
+    def complete(self, keys: Sequence[Key], *, progress: bool) -> None:
+        """Generate and grade all ``keys``; what could not be graded is sampled again, as often as
+        the judge allows. Raises what generation and the judge raise, after writing what came."""
+        for attempt in range(self.judge.resamples + 1):
+            if not keys:
+                return
+            self._generate(keys, progress)
+            self._grade(keys, progress)
+            keys = [
+                key._replace(attempt=attempt + 1)
+                for key in keys
+                if self.verdicts[key].outcome not in ("shown", "absent")
+            ]
+
+    def _generate(self, keys: Sequence[Key], progress: bool) -> None:
+        missing = [key for key in keys if key not in self.completions]
+        write = partial(append_completions, self.paths[0])
+        with (
+            Progress(progress, "steered completions", len(keys)) as bar,
+            Batched[Completion](write) as log,
+        ):
+            bar.advance(len(keys) - len(missing))
+            for start in range(0, len(missing), _WAVE):
+                for completion in self._sampled(missing[start : start + _WAVE]):
+                    self.completions[completion.key] = completion
+                    log.add(completion)
+                    bar.advance()
+
+    def _sampled(self, keys: Sequence[Key]) -> Iterator[Completion]:
+        subject, options = self.subject, self.subject.generation
+        conditions = [Condition(key.latent, key.strength) for key in keys]
+        unique = list(dict.fromkeys(conditions))
+        place = {condition: row for row, condition in enumerate(unique)}
+        added = directions(subject.decoder, unique, subject.norm)
+        rows = sample_stream(
+            subject.model,
+            subject.tokenizer,
+            [subject.prompts[key.prompt] for key in keys],
+            max_new_tokens=options.max_new_tokens,
+            temperature=options.temperature,
+            seed=options.seed,
+            streams=list(map(stream, keys)),
+            site=subject.site,
+            directions=added[[place[condition] for condition in conditions]],
+            strengths=1.0,
+            steer_tokens=options.steer_tokens,
+            batch_tokens=subject.batch_tokens,
+        )
+        for row, tokens in rows:
+            yield Completion(keys[row], options.seed, completion_text(subject.tokenizer, tokens))
+
+    def _grade(self, keys: Sequence[Key], progress: bool) -> None:
+        missing = [key for key in keys if key not in self.verdicts]
+        write = partial(append_verdicts, self.paths[1])
+        with (
+            Progress(progress, "graded completions", len(keys)) as bar,
+            Batched[tuple[Key, Verdict]](write) as log,
+        ):
+            bar.advance(len(keys) - len(missing))
+            for key, verdict in self._verdicts(missing):
+                self.verdicts[key] = verdict
+                log.add((key, verdict))
+                bar.advance()
+        silent = sum(key not in self.verdicts for key in missing)
+        if silent:
+            raise JudgeError(f"the judge {self.judge.name} left out {silent} of {len(missing)}")
+
+    def _verdicts(self, keys: Sequence[Key]) -> Iterator[tuple[Key, Verdict]]:
+        """A steered model that says nothing is incoherent, whatever a judge makes of it."""
+        empty = [key for key in keys if not self.completions[key].text.strip()]
+        yield from ((key, EMPTY) for key in empty)
+        said = [key for key in keys if self.completions[key].text.strip()]
+        for number, verdict in self.judge.grade(list(self._answers(said))):
+            yield said[number], verdict
+
+    def _answers(self, keys: Iterable[Key]) -> Iterator[Answer]:
+        for key in keys:
+            yield Answer(self.subject.answered[key.prompt], self.completions[key].text)
+
+
+def judge_id(judge: Judge) -> str:
+    """What a judge's verdicts are filed under: two versions of a judge are two judges."""
+    return f"{judge.name}-{judge.version[:8]}"

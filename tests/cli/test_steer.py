@@ -1,0 +1,162 @@
+"""``deltalens steer``: what the library finds, in tables and JSON; one line on bad input."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import deltalens
+from deltalens.cli.loading import load_model
+from deltalens.cli.main import main
+from deltalens.trials import sweep
+from deltalens.trials.candidates import candidate_sets
+from deltalens.trials.result import SweepResult
+from deltalens.trials.settings import Generation
+from helpers.command_line import attribute_args, error_line, printed_json
+from helpers.tiny_study import (
+    SITE,
+    make_model,
+)
+
+JUDGE = """
+def odd(prompt, text):
+    return "shown" if len(text) % 2 else "absent"
+
+def broken(prompt, text):
+    raise RuntimeError("no idea")
+"""
+
+
+@pytest.fixture(scope="module")
+def ready(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with a finished run, another model, a judge and questions."""
+    root = tmp_path_factory.mktemp("steer")
+    main(attribute_args(inputs, root / "run", k=12))
+    make_model(seed=1).save_pretrained(root / "base")
+    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
+        if (inputs / "model" / name).exists():
+            (root / "base" / name).write_text((inputs / "model" / name).read_text())
+    (root / "judge.py").write_text(JUDGE)
+    (root / "questions.txt").write_text("w7 w8\nw9\nw10 w11 w12\n")
+    return root
+
+
+def steer_args(ready: Path, run: Path, *more: str) -> list[str]:
+    return [
+        "steer",
+        str(run),
+        "--judge",
+        f"{ready / 'judge.py'}:odd",
+        *[
+            "--top",
+            "3",
+            "--random",
+            "4",
+            "--matched",
+            "2",
+            "--strengths",
+            "0.5",
+            "1",
+            "--samples",
+            "2",
+        ],
+        *["--max-new-tokens", "4", "--seed", "2", "--quiet"],
+        *more,
+    ]
+
+
+@pytest.fixture
+def run(ready: Path, tmp_path: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(ready / "run", tmp_path / "run"))
+
+
+def test_the_command_prints_what_the_library_finds(ready, run, inputs, tmp_path, capsys):
+    against = ["--against", str(ready / "base")]
+    printed = printed_json(capsys, steer_args(ready, run, *against))
+    found = SweepResult.load(run)
+
+    class Odd:
+        name, version, resamples = "odd", "0" * 16, 0
+
+        def grade(self, answers: Any) -> Any:
+            for number, answer in enumerate(answers):
+                outcome = "shown" if len(answer.text) % 2 else "absent"
+                yield number, deltalens.judge.Verdict(outcome, outcome)
+
+    result = deltalens.Attribution.load(run)
+    sae = deltalens.load_sae(inputs / "sae")
+    models, tokenizer = {}, None
+    for name, path in (("away", inputs / "model"), ("toward", ready / "base")):
+        options = {"model": str(path), "revision": None, "device": "cpu", "dtype": "auto"}
+        models[name], tokenizer = load_model(Namespace(**options))
+    prompts = [pair.prompt for pair in result.pairs]
+    activation = deltalens.delta_activation(
+        models["away"], models["toward"], tokenizer, prompts, sae, site=SITE, k=100
+    )
+    sets = candidate_sets(result, activation, top=3, n_random=4, n_matched=2, seed=2)
+    expected = sweep(
+        models,
+        tokenizer,
+        prompts,
+        sae,
+        sets,
+        Odd(),
+        run=tmp_path / "library",
+        site=SITE,
+        generation=Generation(4, seed=2),
+        strengths=(0.5, 1.0),
+        samples=2,
+    )
+    assert (found.sets, found.arms) == (expected.sets, expected.arms)
+    assert printed["arms"]["toward"]["random_band"] == list(expected.band("toward"))
+    first = printed["arms"]["away"]["sets"]["Δ-attribution"]["latents"][0]
+    assert first["change"] == expected.changes("away", "Δ-attribution")[0]
+    assert torch.equal(deltalens.ActivationDifference.load(run).difference, activation.difference)
+
+
+def test_the_tables_name_what_is_in_them(ready, run, capsys):
+    argv = steer_args(ready, run, "--prompts", str(ready / "questions.txt"))
+    assert main(argv) == 0
+    shown = capsys.readouterr().out
+    result = SweepResult.load(run)
+    assert set(result.arms) == {"away"}
+    assert result.settings["prompts"] == 3
+    for candidate in result.sets["Δ-attribution"]:
+        assert str(candidate.latent) in shown
+    assert "beyond random" in shown
+    assert "steered away" in shown
+    assert "steered toward" not in shown
+    assert str(run / "steering") in shown
+
+
+def test_choosing_again_loads_nothing(ready, run, capsys, monkeypatch):
+    main(steer_args(ready, run))
+    before = SweepResult.load(run)
+    capsys.readouterr()
+    monkeypatch.setattr("deltalens.cli.loading.load_model", None)
+    again = ["steer", str(run), "--choose-again", "--max-incoherence", "0.5"]
+    assert printed_json(capsys, again)["settings"]["max_incoherence"] == 0.5
+    assert SweepResult.load(run) == before.with_limit(0.5)
+
+
+def test_bad_input_is_one_line(ready, run, tmp_path, capsys):
+    argv = steer_args(ready, run)
+    without_judge = [item for item in argv if "judge" not in item]
+    assert "give --judge" in error_line(capsys, without_judge)
+    assert "no finished sweep" in error_line(capsys, ["steer", str(run), "--choose-again"])
+    assert "no complete run" in error_line(capsys, steer_args(ready, tmp_path / "none"))
+    missing = [*argv, "--prompts", str(tmp_path / "none.yaml")]
+    assert "none.yaml" in error_line(capsys, missing)
+    assert "strengths must rise" in error_line(capsys, [*argv, "--strengths", "1", "0.5"])
+    other = [item.replace(":odd", ":even") for item in argv]
+    assert "even" in error_line(capsys, other)
+    broken = [item.replace(":odd", ":broken") for item in argv]
+    assert "no idea" in error_line(capsys, broken)
+    main(argv)
+    assert "seed (2 there, 3 here)" in error_line(capsys, [*argv, "--seed", "3"])

@@ -1,0 +1,246 @@
+"""Run directories to make reports of: of attribution alone or with everything, of any texts."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deltalens.judge import Verdict
+from deltalens.lm import Pair
+from deltalens.study import (
+    Attribution,
+    Baseline,
+    LatentLens,
+    LensToken,
+)
+from deltalens.study.ablation_table import write_ablation
+from deltalens.study.token_effects import TokenEffects
+from deltalens.trials import SweepResult
+from deltalens.trials.interpretation.store import Interpretation, append
+from deltalens.trials.log import (
+    Completion,
+    Key,
+    append_completions,
+    append_verdicts,
+    completions_path,
+    verdicts_path,
+)
+from deltalens.trials.rates import Tally
+from deltalens.trials.result import (
+    ACTIVATION,
+    ATTRIBUTION,
+    MATCHED,
+    RANDOM,
+    SIGNS,
+    Arm,
+    Candidate,
+    Curve,
+    Direction,
+    Point,
+)
+from deltalens.trials.settings import keep_prompts
+
+Texts = Callable[[], str]
+
+STRENGTHS = (0.2, 0.4)
+PROMPTS = 5
+JUDGE = "letters-1234"
+HOSTILE = {  # what a model may say → what the page shows
+    "<script>window.pwned=1</script>": None,
+    "<img src=x onerror=window.pwned=2>": None,
+    "</script><script>window.pwned=3</script>": None,
+    "<!--<script> ]]> {{script}} {{data}} ${1+1} \\u003c": None,
+    "\"'`><svg/onload=window.pwned=4> &lt;b&gt; &amp;": None,
+    "**bold** [x](javascript:window.pwned=5)": None,
+    "javascript:window.pwned=6": None,
+    "rtl \u202egnitset": "rtl \\u202egnitset",
+    "line\u2028separator \u2029": "line\\u2028separator \\u2029",
+    "nul \x00 escape \x1b[31m": "nul \\x00 escape \\x1b[31m",
+}
+
+
+def plain_texts() -> Texts:
+    numbers = iter(range(10**9))
+    return lambda: f"words{next(numbers)} here"
+
+
+def hostile_texts() -> Texts:
+    turn = iter(range(10**9))
+    texts = list(HOSTILE)
+    return lambda: texts[next(turn) % len(texts)]
+
+
+def make_run(
+    run: Path,
+    *,
+    latents: int = 12,
+    pairs: int = 6,
+    tokens: int = 9,
+    texts: Texts | None = None,
+    **metadata: Any,
+) -> Attribution:
+    """A run of attribution alone."""
+    text, draw = texts or plain_texts(), torch.Generator().manual_seed(0)
+    values = [torch.randn(tokens, latents, generator=draw) for _ in range(pairs)]
+    per_pair = torch.stack([value.double().mean(0) for value in values])
+    scores = torch.linspace(0.031, 0.001, latents).round(decimals=3)
+    columns = {
+        name: torch.randn(latents, generator=draw, dtype=torch.float64)
+        for name in ("push", "presence", "positive", "negative", "error_bound")
+    }
+    spread = per_pair.std(0) / pairs**0.5 if pairs > 1 else torch.full((latents,), torch.nan)
+    numbers = torch.randperm(500, generator=draw)[:latents]
+    result = Attribution(
+        latents=numbers,
+        scores=scores,
+        **columns,
+        stderr=spread.double(),
+        per_pair=per_pair,
+        pairs=[_pair(number, text) for number in range(pairs)],
+        baseline=Baseline(torch.zeros(4), tokens=10, site="model.layers.1", provenance={}),
+        metadata={**_metadata(text, latents), **metadata},
+        lens=[_lens(latent, text) for latent in numbers.tolist()],
+        token_effects=TokenEffects([[text() for _ in range(tokens)] for _ in range(pairs)], values),
+    )
+    result.save(run)
+    return result
+
+
+def add_everything(run: Path, result: Attribution, texts: Texts | None = None) -> SweepResult:
+    """Examples, ablation, a sweep with its completions, and names."""
+    text = texts or plain_texts()
+    write_ablation(run, result.latents[:5], result.per_pair[:, :5], 0.9 * result.per_pair[:, :5])
+    _add_examples(run, result, text)
+    sweep = make_sweep(result, text)
+    sweep.save(run)
+    keep_prompts(run, [[{"role": "user", "content": text()}] for _ in range(PROMPTS)])
+    for arm in sweep.arms.values():
+        _add_completions(run, arm, text)
+    for latent in result.latents[:4].tolist():
+        for kind in ("examples", "steering"):
+            append(run, Interpretation(latent, kind, text(), text(), text(), "v1", "raw"))  # type: ignore[arg-type]
+    return sweep
+
+
+def make_sweep(result: Attribution, text: Texts) -> SweepResult:
+    """Random tallies; one latent is never coherent and one is never graded."""
+    draw, ranked = random.Random(1), result.latents.tolist()
+    signed = [
+        Candidate(latent, 1 if p > 0 else -1) for latent, p in zip(ranked, result.push, strict=True)
+    ]
+    sets = {
+        ATTRIBUTION: signed[:6],
+        ACTIVATION: [Candidate(latent, 1) for latent in (ranked[1], 901, 902)],
+        RANDOM: [Candidate(latent, 1) for latent in range(910, 914)],
+        MATCHED: [Candidate(latent, 1) for latent in range(920, 923)],
+    }
+    arms = {d: _arm(d, sets, draw, text()) for d in SIGNS}
+    return SweepResult(sets, arms, _settings(text)).with_limit(0.1)
+
+
+def _arm(direction: Direction, sets: Any, draw: random.Random, model: str) -> Arm:
+    candidates = list(dict.fromkeys(item for chosen in sets.values() for item in chosen))
+    curves = [
+        Curve(c.latent, c.sign, _points(c, number, direction, draw), None)
+        for number, c in enumerate(candidates)
+    ]
+    return Arm(direction, model, 2.5, 0.0, Tally(30, 65, 5, 0, 0, 100), curves)
+
+
+def _points(
+    candidate: Candidate, number: int, direction: Direction, draw: random.Random
+) -> list[Point]:
+    sign, found = SIGNS[direction] * candidate.sign, []
+    for strength in STRENGTHS:
+        incoherent = 20 if number == 4 else draw.randrange(3)
+        shown = 0 if number == 5 else draw.randrange(*_range(candidate))
+        absent = 0 if number == 5 else 20 - shown
+        tally = Tally(shown, absent, incoherent, 0, 20 if number == 5 else 0, 25)
+        found.append(Point(sign * strength, tally))
+    return found
+
+
+def _range(candidate: Candidate) -> tuple[int, int]:
+    """Random latents do less than suspects."""
+    return (4, 9) if candidate.latent >= 910 else (0, 20)
+
+
+def _add_completions(run: Path, arm: Arm, text: Texts) -> None:
+    conditions = [(None, 0.0)]
+    conditions += [(curve.latent, p.strength) for curve in arm.curves for p in curve.points]
+    keys = [Key(*c, prompt, 0, 0) for c in conditions for prompt in range(PROMPTS)]
+    append_completions(
+        completions_path(run, arm.direction), (Completion(key, 0, text()) for key in keys)
+    )
+    append_verdicts(
+        verdicts_path(run, arm.direction, JUDGE),
+        ((key, Verdict(text(), "shown", raw=text())) for key in keys),
+    )
+
+
+def _add_examples(run: Path, result: Attribution, text: Texts) -> None:
+    lines = []
+    for latent, stored in zip(result.latents.tolist(), _lines(run / "latents.jsonl"), strict=True):
+        assert stored["latent"] == latent
+        lines.append(json.dumps({**stored, "examples": _found(text)}))
+    (run / "latents.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    summary = {"options": {"top": 3}, "fingerprints": {"model": text()}, "latents": len(lines)}
+    (run / "examples.json").write_text(json.dumps(summary), encoding="utf-8")
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line]
+
+
+def _found(text: Texts) -> dict[str, Any]:
+    window = {
+        "text": 3,
+        "position": 7,
+        "activation": 2.0,
+        "peak": 1,
+        "tokens": [text() for _ in range(4)],
+        "activations": [0.0, 2.0, 0.5, 0.0],
+    }
+    return {
+        "tokens": 1000,
+        "active": 30,
+        "frequency": 0.03,
+        "mean": 0.1,
+        "max": 2.0,
+        "windows": 25,
+        "histogram": [],
+        "top": [window] * 3,
+        "quantiles": [{"least": 0.5, "largest": 2.0, "windows": [window]}],
+    }
+
+
+def _pair(number: int, text: Texts) -> Pair:
+    prompt: Any = [{"role": "user", "content": text()}] if number % 2 else text()
+    return Pair(prompt, text(), text(), id=f"{number} {text()}")
+
+
+def _lens(latent: int, text: Texts) -> LatentLens:
+    ends = [[LensToken(text(), n, 0.5 - n / 10) for n in range(3)] for _ in range(2)]
+    return LatentLens(latent, *ends)
+
+
+def _metadata(text: Texts, latents: int) -> dict[str, Any]:
+    return {
+        "model": {"name": text()},
+        "sae": {"path": text()},
+        "site": {"path": "model.layers.1"},
+        "options": {"normalize": True, "site": "model.layers.1", "ranking": "top", text(): text()},
+        "fingerprints": {"sae": "abc", "baseline": "def"},
+        "counts": {"latents": 500, "pairs": 6},
+        "command": ["deltalens", text()],
+        "behaviour": text(),
+    }
+
+
+def _settings(text: Texts) -> dict[str, Any]:
+    return {"judge": {"id": JUDGE, "name": "letters", "version": text()}, "seed": 0, text(): text()}

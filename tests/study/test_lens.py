@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import importlib
+
+import pytest
+import torch
+
+from deltalens.errors import InputError
+from deltalens.study import lens
+from helpers.tiny_study import (
+    D_MODEL,
+    VOCABULARY,
+    make_model,
+    make_tokenizer,
+)
+
+lens_module = importlib.import_module("deltalens.study.lens")
+
+
+@pytest.fixture(scope="module")
+def decoder():
+    return torch.randn(30, D_MODEL, generator=torch.Generator().manual_seed(3))
+
+
+def cosines_naively(model, decoder) -> torch.Tensor:
+    unembedding = model.lm_head.weight.detach().double()
+    norms = decoder.double().norm(dim=1)[:, None] * unembedding.norm(dim=1)
+    return decoder.double() @ unembedding.T / norms
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("tile", [7, 8192])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_both_ends_by_cosine(decoder, monkeypatch, tied, tile, dtype):
+    monkeypatch.setattr(lens_module, "VOCABULARY_TILE", tile)
+    model = make_model(dtype, tie_word_embeddings=tied)
+    with torch.no_grad():  # long rows would win by dot product
+        model.lm_head.weight.mul_(torch.linspace(0.1, 5, VOCABULARY)[:, None].to(dtype))
+    tokenizer = make_tokenizer()
+    cosines = cosines_naively(model, decoder)
+    latents = [4, 29, 0]
+    for latent, found in zip(latents, lens(model, tokenizer, decoder, latents, top=6), strict=True):
+        order = torch.argsort(cosines[latent], descending=True).tolist()
+        assert found.latent == latent
+        assert [token.token_id for token in found.promotes] == order[:6]
+        assert [token.token_id for token in found.suppresses] == order[::-1][:6]
+        for token in found.promotes + found.suppresses:
+            assert token.cosine == pytest.approx(float(cosines[latent, token.token_id]), abs=1e-6)
+            assert token.text == tokenizer.decode([token.token_id])
+
+
+def test_padding_rows_of_the_vocabulary_are_left_out(decoder):
+    model = make_model(vocab_size=VOCABULARY + 8)
+    with torch.no_grad():
+        model.lm_head.weight[VOCABULARY + 3] = decoder[2]
+    (padded,) = lens(model, None, decoder, [2])
+    (found,) = lens(model, make_tokenizer(), decoder, torch.tensor([2]))
+    assert padded.promotes[0] == (str(VOCABULARY + 3), VOCABULARY + 3, pytest.approx(1.0))
+    assert max(token.token_id for token in found.promotes) < VOCABULARY
+
+
+def test_a_small_vocabulary_and_zero_rows(decoder):
+    model = make_model()
+    zeroed = decoder.clone()
+    zeroed[1] = 0
+    (found,) = lens(model, None, zeroed, [1], top=1000)
+    assert len(found.promotes) == VOCABULARY
+    assert {token.cosine for token in found.promotes} == {0.0}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"latents": [30]}, "latent 30 does not exist; the SAE has 0 … 29"),
+        ({"latents": [-1]}, "latent -1 does not exist"),
+        ({"latents": []}, "no latents given"),
+        ({"decoder": torch.zeros(3, 5)}, f"d_model 5 but the unembedding has {D_MODEL}"),
+        ({"decoder": torch.full((3, D_MODEL), torch.inf)}, "1 decoder rows hold NaN or infinity"),
+    ],
+)
+def test_bad_input(decoder, change, message):
+    arguments = {"decoder": decoder, "latents": [2]} | change
+    with pytest.raises(InputError, match=message):
+        lens(make_model(), None, **arguments)
+
+
+def test_a_model_without_a_head(decoder):
+    with pytest.raises(InputError, match="no unembedding; load it as a causal LM"):
+        lens(make_model().model, None, decoder, [0])

@@ -1,0 +1,334 @@
+"""Sweeps against generation one by one, against counting by hand, and against being killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import deltalens
+from deltalens.judge import JudgeError
+from deltalens.lm import activations, sample
+from deltalens.trials import work as sweep_work
+from deltalens.trials.conditions import stream
+from deltalens.trials.log import Key, read_completions, read_graded, read_verdicts
+from deltalens.trials.result import (
+    ACTIVATION,
+    ATTRIBUTION,
+    RANDOM,
+    SIGNS,
+    Candidate,
+    SweepResult,
+)
+from deltalens.trials.settings import Generation, read_prompts
+from helpers.processes import run_helper
+from helpers.tiny_study import (
+    BOS,
+    D_MODEL,
+    SITE,
+    make_model,
+    make_tokenizer,
+)
+from helpers.tiny_sweep import (
+    PROMPTS,
+    SETS,
+    W_DEC,
+    CountingJudge,
+    outcome,
+    run_sweep,
+)
+
+JUDGE = "letters-11111111"
+DIRECTIONS: dict[Any, int] = {"away": 0, "toward": 1}  # and their models' seeds
+FILES = [f"{direction}{part}.jsonl" for direction in DIRECTIONS for part in ("", f".{JUDGE}")]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SweepResult]:
+    run = tmp_path_factory.mktemp("whole")
+    return run, run_sweep(run)
+
+
+def prompt_ids(number: int) -> list[int]:
+    tokenizer, prompt = make_tokenizer(), PROMPTS[number]
+    if isinstance(prompt, str):
+        return tokenizer(prompt)["input_ids"]
+    text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def lines(run: Path, name: str) -> list[str]:
+    return (run / "steering" / name).read_text().splitlines()
+
+
+def answered(run: Path, names: list[str]) -> int:
+    """Verdicts on completions with a word in them: of others no judge is asked."""
+    return sum(json.loads(row)["label"] != "empty" for name in names for row in lines(run, name))
+
+
+def same(found: SweepResult, expected: SweepResult) -> bool:
+    return (found.sets, found.arms) == (expected.sets, expected.arms)
+
+
+def test_each_completion_is_what_it_is_alone(whole: tuple[Path, SweepResult]) -> None:
+    for direction, seed in DIRECTIONS.items():
+        model, tokenizer = make_model(seed=seed), make_tokenizer()
+        rows = [rows for _, rows in activations(model, list(map(prompt_ids, range(4))), site=SITE)]
+        norm = torch.cat([row[1:] for row in rows]).norm(dim=1).median()
+        assert all(prompt_ids(n)[0] == BOS for n in range(4))
+        found = read_completions(whole[0] / "steering" / f"{direction}.jsonl")
+        for key, completion in random.Random(0).sample(sorted(found.items(), key=str), 40):
+            added = torch.zeros(D_MODEL)
+            if key.latent is not None:
+                row = W_DEC[key.latent].double()
+                added = (norm.double() * key.strength * row / row.norm()).float()
+            (expected,) = sample(
+                model,
+                tokenizer,
+                [prompt_ids(key.prompt)],
+                max_new_tokens=4,
+                seed=3,
+                streams=[stream(key)],
+                site=SITE,
+                directions=added,
+                strengths=1.0,
+            )
+            assert completion.text == tokenizer.decode(expected, skip_special_tokens=True)
+
+
+def test_every_condition_is_there_once(whole: tuple[Path, SweepResult]) -> None:
+    for direction, sign in SIGNS.items():
+        found = read_completions(whole[0] / "steering" / f"{direction}.jsonl")
+        assert len(lines(whole[0], f"{direction}.jsonl")) == len(found)
+        steered = {(c.latent, c.sign) for candidates in SETS.values() for c in candidates}
+        expected = {
+            Key(latent, sign * own * strength, prompt, number, 0)
+            for latent, own in steered
+            for strength in (0.5, 2.0)
+            for prompt in range(4)
+            for number in range(2)
+        } | {Key(None, 0.0, prompt, number, 0) for prompt in range(4) for number in range(3)}
+        assert {key for key in found if key.attempt == 0} == expected
+
+
+def test_what_cannot_be_graded_is_sampled_again(whole: tuple[Path, SweepResult]) -> None:
+    run, _ = whole
+    attempts: Counter[int] = Counter()
+    for direction in DIRECTIONS:
+        graded = read_graded(run, direction, JUDGE)
+        for key, (completion, verdict) in graded.items():
+            attempts[key.attempt] += 1
+            said = completion.text.strip()
+            assert verdict.outcome == (outcome(completion.text) if said else "incoherent")
+            again = key._replace(attempt=key.attempt + 1) in graded
+            assert again == (verdict.outcome not in ("shown", "absent") and key.attempt < 2)
+    assert attempts[0] > attempts[1] > attempts[2] > 0
+    assert set(attempts) == {0, 1, 2}
+
+
+def test_tallies_count_first_and_last_attempts(whole: tuple[Path, SweepResult]) -> None:
+    run, result = whole
+    for direction, arm in result.arms.items():
+        graded = read_graded(run, direction, JUDGE)
+        for curve in arm.curves:
+            for point, strength in zip(curve.points, (0.5, 2.0), strict=True):
+                assert point.strength == SIGNS[direction] * curve.sign * strength
+                histories = []
+                for prompt in range(4):
+                    for number in range(2):
+                        keys = [
+                            Key(curve.latent, point.strength, prompt, number, a) for a in range(3)
+                        ]
+                        histories.append([graded[k][1].outcome for k in keys if k in graded])
+                last = [history[-1] for history in histories]
+                first = [history[0] for history in histories]
+                tally = point.tally
+                assert (tally.shown, tally.absent) == (last.count("shown"), last.count("absent"))
+                assert tally.incoherent == first.count("incoherent")
+                assert tally.evasive == first.count("evasive")
+                assert tally.unparsable == first.count("unparsable")
+                assert tally.samples == 8
+        assert arm.unsteered.samples == 12
+
+
+def test_the_strongest_strength_within_the_budget_stands_for_a_latent(
+    whole: tuple[Path, SweepResult],
+) -> None:
+    for arm in whole[1].arms.values():
+        own = arm.unsteered.incoherent / arm.unsteered.samples
+        budget = 0.2 if own <= 0.2 else own + 0.2
+        assert arm.budget == pytest.approx(budget)
+        for curve in arm.curves:
+            fine = [p.tally.incoherent / p.tally.samples <= budget for p in curve.points]
+            assert curve.chosen == (1 if fine[1] else 0 if fine[0] else None)
+    assert {c.chosen for arm in whole[1].arms.values() for c in arm.curves} >= {0, 1}
+
+
+def test_the_summary_and_the_prompts_are_on_disk(whole: tuple[Path, SweepResult]) -> None:
+    run, result = whole
+    assert SweepResult.load(run) == result
+    assert read_prompts(run) == PROMPTS
+    assert result.settings["judge"]["id"] == JUDGE
+
+
+def test_a_second_call_does_nothing(whole: tuple[Path, SweepResult], monkeypatch: Any) -> None:
+    run, result = whole
+    before = {name: lines(run, name) for name in FILES}
+    monkeypatch.setattr(sweep_work, "sample_stream", None)
+    judge = CountingJudge()
+    assert run_sweep(run, judge) == result
+    assert not judge.asked
+    assert {name: lines(run, name) for name in FILES} == before
+
+
+def test_a_grown_sweep_keeps_what_it_has(
+    whole: tuple[Path, SweepResult], tmp_path: Path, copied: Path
+) -> None:
+    more: dict[str, Any] = {
+        "sets": {**SETS, RANDOM: [*SETS[RANDOM], Candidate(40, 1)]},
+        "strengths": (0.5, 1.0, 2.0),
+        "samples": 3,
+    }
+    before = {name: lines(copied, name) for name in FILES}
+    grown = run_sweep(copied, **more)
+    assert all(lines(copied, name)[: len(rows)] == rows for name, rows in before.items())
+    assert same(grown, run_sweep(tmp_path / "anew", **more))
+
+
+@pytest.fixture
+def copied(whole: tuple[Path, SweepResult], tmp_path: Path) -> Path:
+    import shutil
+
+    return Path(shutil.copytree(whole[0], tmp_path / "copied"))
+
+
+def test_files_cut_anywhere_end_as_an_uninterrupted_sweep(
+    whole: tuple[Path, SweepResult], tmp_path: Path, copied: Path
+) -> None:
+    """What a kill leaves is a prefix of each file; completions are written before verdicts."""
+    draw = random.Random(1)
+    for _ in range(12):
+        for name in FILES:
+            path = copied / "steering" / name
+            size = path.stat().st_size
+            os.truncate(path, draw.choice([draw.randrange(size + 1), size, 0]))
+        assert run_sweep(copied) == whole[1]
+        for name in FILES:
+            assert sorted(lines(copied, name)) == sorted(lines(whole[0], name))
+
+
+def test_killed_at_random_moments_a_sweep_ends_as_if_it_had_not_been(tmp_path: Path) -> None:
+    done = run_helper("sweep_to_kill", str(tmp_path), "15", timeout=300, OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    runs = list(tmp_path.glob("cut*"))
+    assert len(runs) >= 15 // 2
+    for run in runs:
+        assert SweepResult.load(run) == SweepResult.load(tmp_path / "whole")
+        for name in FILES:
+            assert sorted(lines(run, name)) == sorted(lines(tmp_path / "whole", name))
+
+
+def test_a_judge_that_fails_midway_loses_nothing(tmp_path: Path, whole: Any) -> None:
+    judge = CountingJudge()
+    judge.fail_after = 70
+    with pytest.raises(JudgeError, match="gone away"):
+        run_sweep(tmp_path, judge)
+    kept = read_verdicts(tmp_path / "steering" / FILES[1])
+    assert answered(tmp_path, FILES[1:2]) == 70
+    assert len(kept) >= 70
+    judge.fail_after = None
+    assert run_sweep(tmp_path, judge) == whole[1]
+    assert len(judge.asked) == answered(tmp_path, FILES[1::2])
+
+
+def test_a_judge_that_leaves_answers_out_is_an_error(tmp_path: Path) -> None:
+    judge = CountingJudge()
+    judge.grade = lambda answers: iter([])  # type: ignore[method-assign]
+    with pytest.raises(JudgeError, match=r"left out \d+ of 92"):
+        run_sweep(tmp_path, judge)
+
+
+def test_two_judges_grade_the_same_completions(copied: Path, whole: Any, monkeypatch: Any) -> None:
+    other = CountingJudge(resamples=0, version="2" * 16)
+    monkeypatch.setattr(sweep_work, "sample_stream", None)
+    second = run_sweep(copied, other)
+    assert second.settings["judge"]["id"] == "letters-22222222"
+    files = [f"{direction}.letters-22222222.jsonl" for direction in DIRECTIONS]
+    assert len(other.asked) == answered(copied, files)
+    assert sum(len(lines(copied, name)) for name in files) == 2 * (5 * 2 * 8 + 12)
+    graded = read_graded(copied, "away", "letters-22222222")
+    assert {key.attempt for key in graded} == {0}
+    assert len(read_graded(copied, "away", JUDGE)) > len(graded)
+
+
+def test_choosing_again_needs_no_model(copied: Path, tmp_path: Path) -> None:
+    again = SweepResult.load(copied).with_limit(0.05)
+    assert same(again, run_sweep(tmp_path / "anew", max_incoherence=0.05))
+    stood_down = [
+        (arm, Candidate(curve.latent, curve.sign))
+        for arm in again.arms.values()
+        for curve in arm.curves
+        if curve.chosen is None
+    ]
+    assert stood_down
+    assert all(arm.change(candidate) == 0 for arm, candidate in stood_down)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"generation": Generation(4, seed=4)}, r"seed \(3 there, 4 here\)"),
+        ({"generation": Generation(5, seed=3)}, r"max_new_tokens \(4 there, 5 here\)"),
+        ({"prompts": PROMPTS[:3]}, "prompts"),
+        ({"site": 0}, "site"),
+        ({"decoder": W_DEC + 1}, "sae"),
+        ({"models": {"away": make_model(seed=5)}}, "model"),
+    ],
+)
+def test_another_sweep_in_the_same_place_is_refused(
+    copied: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(deltalens.InputError, match=f"other settings: .*{message}"):
+        run_sweep(copied, **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": {}}, "steered 'away' or 'toward'"),
+        ({"models": {"up": None}}, r"got \['up'\]"),
+        ({"prompts": []}, "no prompts"),
+        ({"sets": {ATTRIBUTION: SETS[ATTRIBUTION]}}, "random latents"),
+        ({"sets": {RANDOM: [Candidate(50, 1)]}}, "latent 50 does not exist"),
+        ({"strengths": ()}, "strengths must be positive"),
+        ({"strengths": (1.0, 0.5)}, "strengths must rise"),
+        ({"strengths": (float("nan"),)}, "strengths must be positive"),
+        ({"samples": 0}, "samples must be at least 1"),
+        ({"max_incoherence": 1.5}, "max_incoherence must be 0 … 1"),
+        ({"decoder": torch.ones(9, 7)}, "d_model 7"),
+    ],
+)
+def test_what_does_not_fit_is_refused(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(deltalens.InputError, match=message):
+        run_sweep(tmp_path, **changes)
+
+
+def test_one_process_at_a_time(tmp_path: Path) -> None:
+    from deltalens.trials.settings import only_one
+
+    with only_one(tmp_path), pytest.raises(deltalens.InputError, match="another process"):
+        run_sweep(tmp_path)
+
+
+def test_one_arm_alone(tmp_path: Path, whole: tuple[Path, SweepResult]) -> None:
+    alone = run_sweep(tmp_path, models={"toward": make_model(seed=1)})
+    assert alone.arms == {"toward": whole[1].arms["toward"]}
+    assert set(alone.sets) == {ATTRIBUTION, ACTIVATION, RANDOM}
