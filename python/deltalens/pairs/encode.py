@@ -30,10 +30,3 @@ def encode_prompt(tokenizer: Any, prompt: Prompt, *, bos: int | None, name: str)
     """Token ids of a prompt, exactly as a pair's prompt is encoded."""
     stand_in = Pair(prompt=prompt, positive=[0], negative=[1], id=name)
     return encode_pair(tokenizer, stand_in, bos_token_id=bos).prompt_ids
-
-
-def completion_text(tokenizer: Any, tokens: Sequence[int]) -> str:
-    """What a model has said, exactly and without special tokens."""
-    return tokenizer.decode(
-        list(tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
-    )

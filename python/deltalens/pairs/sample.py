@@ -15,10 +15,11 @@ from deltalens.errors import InputError
 from deltalens.judge import EMPTY, Answer, Judge
 from deltalens.lm import GENERATION_TOKENS, find_bos, sample_stream
 from deltalens.lm.progress import Progress
+from deltalens.lm.reasoning import completion_text
 from deltalens.lm.tokenise import check_context
 from deltalens.pairs.answer import GradedAnswer
 from deltalens.pairs.build import build_pairs
-from deltalens.pairs.encode import completion_text, encode_prompt
+from deltalens.pairs.encode import encode_prompt
 from deltalens.pairs.identity import model_fingerprint, model_name
 from deltalens.pairs.log import SOURCE, AnswerLog, Sample, Text
 from deltalens.pairs.pair_set import PairSet, check_any
@@ -138,10 +139,11 @@ def _sample_missing(
         progress=progress,
         **{name: options[name] for name in ("max_new_tokens", "temperature", "seed")},
     )
+    text = completion_text(tokenizer)
     with Batched(log.add_texts) as kept:
         for row, tokens in rows:
-            text = completion_text(tokenizer, tokens)
-            kept.add((missing[row], Text(text, len(tokens) >= options["max_new_tokens"])))
+            cut = len(tokens) >= options["max_new_tokens"]
+            kept.add((missing[row], Text(text(tokens), cut)))
 
 
 def _prompt_ids(

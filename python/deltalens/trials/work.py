@@ -12,7 +12,7 @@ from deltalens.engine.decoder import Decoder
 from deltalens.judge import EMPTY, Answer, Judge, JudgeError, Verdict
 from deltalens.lm import Site, sample_stream
 from deltalens.lm.progress import Progress
-from deltalens.pairs.encode import completion_text
+from deltalens.lm.reasoning import completion_text
 from deltalens.storage.line_log import Batched
 from deltalens.trials.conditions import Condition, directions, stream
 from deltalens.trials.log import (
@@ -113,8 +113,9 @@ class ArmWork:
             steer_tokens=options.steer_tokens,
             batch_tokens=subject.batch_tokens,
         )
+        text = completion_text(subject.tokenizer)
         for row, tokens in rows:
-            yield Completion(keys[row], options.seed, completion_text(subject.tokenizer, tokens))
+            yield Completion(keys[row], options.seed, text(tokens))
 
     def _grade(self, keys: Sequence[Key], progress: bool) -> None:
         missing = [key for key in keys if key not in self.verdicts]
