@@ -101,9 +101,14 @@ FAMILIES: dict[str, Callable[[], Any]] = {
 def build(family: str, dtype: torch.dtype | None = None) -> Any:
     """The family's model with the same random weights each time, in float64 where it has it."""
     dtype = dtype or (torch.float32 if family == "gemma2" else torch.float64)
-    torch.manual_seed(sum(map(ord, family)))
-    model = FAMILIES[family]()
-    if "mo" in family or family == "mixtral":
+    return randomised(FAMILIES[family], family, dtype)
+
+
+def randomised(make: Callable[[], Any], name: str, dtype: torch.dtype) -> Any:
+    """The model that ``make`` makes with random weights, the same for a name each time."""
+    torch.manual_seed(sum(map(ord, name)))
+    model = make()
+    if "mo" in name or name == "mixtral":
         model.config._experts_implementation = "eager"  # transformers 5's default has no float64
     with torch.no_grad():
         for parameter in model.parameters():

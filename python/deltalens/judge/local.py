@@ -12,7 +12,7 @@ from deltalens.errors import InputError
 from deltalens.judge.chat import ChatReply, ChatRequest, Usage
 from deltalens.lm import Pair, TokenRow, encode_pair, find_bos
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
-from deltalens.lm.forward import head_input
+from deltalens.lm.head import head_input
 from deltalens.lm.hooks import frozen, input_device
 from deltalens.lm.rows import pad_rows
 from deltalens.lm.sampling.api import sample_stream

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
-from deltalens.lm.hooks import frozen, input_device, replacing
+from deltalens.lm.hooks import frozen, input_device, replacing, without_graph
 from deltalens.lm.progress import Progress
 from deltalens.lm.rows import RowBatch, TokenRow, pad_rows
 from deltalens.lm.sites import Site, resolve_site
@@ -81,10 +81,12 @@ def _site_rows(model: Any, site: Site, batch: RowBatch) -> list[Tensor]:
         seen.append(hidden[batch.counted.to(hidden.device)].float().cpu())
         raise _SiteReached
 
+    sizes = batch.counted.sum(dim=1).tolist()
     batch = batch.to(input_device(model))
-    with frozen(model), torch.no_grad(), replacing(site, at_site), suppress(_SiteReached):
+    with frozen(model), without_graph(), replacing(site, at_site), suppress(_SiteReached):
         model(**batch.model_inputs(), use_cache=False)
-    return [rows.clone() for rows in seen[0].split(batch.counted.sum(dim=1).tolist())]
+    with without_graph():
+        return [rows.clone() for rows in seen[0].split(sizes)]
 
 
 def _check(model: Any, ids: list[int], label: str) -> None:

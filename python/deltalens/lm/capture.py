@@ -13,7 +13,7 @@ from deltalens.errors import InputError
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
 from deltalens.lm.forward import Loss, check_loss
 from deltalens.lm.gradients import Provider, integrated_gradients, plain_gradients
-from deltalens.lm.hooks import frozen
+from deltalens.lm.hooks import frozen, without_graph
 from deltalens.lm.lrp import lrp_gradients
 from deltalens.lm.pairs import Pair, pair_label
 from deltalens.lm.progress import Progress
@@ -75,7 +75,8 @@ def capture(
 
     All pairs are checked before the first is run. Raises :class:`InputError`, naming the pair, for
     whatever cannot be tokenised or does not fit the context, for NaN or infinity in activations,
-    losses or gradients, and for gradients that are missing or all zero.
+    losses or gradients, for gradients that are missing or all zero, and for a model that was loaded
+    in inference mode. The caller may be in it, or have gradients turned off.
     """
     check_loss(loss)
     if tokens != "prompt":
@@ -83,11 +84,20 @@ def capture(
     if padding_side not in ("right", "left"):
         raise InputError(f"padding_side must be 'right' or 'left', got {padding_side!r}")
     where = resolve_site(model, site)
+    _check_weights(model)
     provider = _provider(gradients, baseline, steps, where)
     encoded = encode_pairs(model, tokenizer, pairs)
     budget = TokenBudget(batch_tokens)
     run = _Runner(model, where, provider, loss, padding_side)
     return _stream(run, encoded, budget, progress)
+
+
+def _check_weights(model: Any) -> None:
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise InputError(
+            "the model's weights were made in torch.inference_mode(), where no gradient can pass "
+            "them; load the model outside of it"
+        )
 
 
 def _provider(gradients: str, baseline: Tensor | None, steps: int, site: Site) -> Provider:
@@ -116,12 +126,13 @@ class _Runner:
     padding_side: PaddingSide
 
     def __call__(self, rows: Sequence[TokenRow], numbers: list[int]) -> list[_Row]:
-        batch = pad_rows([rows[number] for number in numbers], numbers, side=self.padding_side)
-        with frozen(self.model):
+        with frozen(self.model), without_graph():
+            batch = pad_rows([rows[number] for number in numbers], numbers, side=self.padding_side)
             found = self.provider(self.model, self.site, batch, self.loss)
-        sizes = batch.counted.sum(dim=1).tolist()
-        parts = zip(found.acts.split(sizes), found.grads.split(sizes), found.losses, strict=True)
-        return [_Row(acts.clone(), grads.clone(), float(loss)) for acts, grads, loss in parts]
+            sizes = batch.counted.sum(dim=1).tolist()
+            acts, grads = found.acts.split(sizes), found.grads.split(sizes)
+            parts = zip(acts, grads, found.losses.tolist(), strict=True)
+            return [_Row(acts.clone(), grads.clone(), loss) for acts, grads, loss in parts]
 
 
 def _stream(

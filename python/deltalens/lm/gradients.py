@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deltalens.errors import InputError
-from deltalens.lm.forward import Loss, batch_losses
+from deltalens.lm.forward import Loss, batch_losses, batch_slope
 from deltalens.lm.rows import RowBatch
 from deltalens.lm.sites import Site
 
@@ -27,6 +27,7 @@ class BatchGradients:
     losses: Tensor
 
 
+# Called without gradients and outside inference mode.
 Provider = Callable[[Any, Site, RowBatch, Loss], BatchGradients]
 Move = Callable[[Tensor, RowBatch], Tensor]
 
@@ -78,19 +79,17 @@ def _gradients_at(
         leaves.append(move(hidden, batch.to(hidden.device)).detach().requires_grad_(True))
         return leaves[0]
 
-    with torch.no_grad():
-        losses = batch_losses(model, batch, site, at_site, loss)
+    with torch.no_grad():  # puts the mode back that at_site has changed
+        losses, slope = batch_slope(model, batch, site, at_site, loss)
     grad = None
-    if losses.requires_grad:
-        (grad,) = torch.autograd.grad(losses.sum(), leaves, allow_unused=True)
+    if slope.hidden.requires_grad:
+        (grad,) = torch.autograd.grad(slope.hidden, leaves, slope.gradient, allow_unused=True)
     if grad is None:
         raise InputError(
             f"no gradient reaches {site.path}: blocks above it do not use its output; "
             "load the model on one device"
         )
-    return BatchGradients(
-        _counted(leaves[0], batch), _counted(grad, batch), losses.detach().cpu().double()
-    )
+    return BatchGradients(_counted(leaves[0], batch), _counted(grad, batch), losses.cpu().double())
 
 
 def _unmoved(model: Any, site: Site, batch: RowBatch, loss: Loss) -> BatchGradients:
@@ -100,8 +99,7 @@ def _unmoved(model: Any, site: Site, batch: RowBatch, loss: Loss) -> BatchGradie
         seen.append(_counted(hidden, batch))
         return hidden
 
-    with torch.no_grad():
-        losses = batch_losses(model, batch, site, at_site, loss)
+    losses = batch_losses(model, batch, site, at_site, loss)
     return BatchGradients(seen[0], torch.zeros_like(seen[0]), losses.cpu().double())
 
 

@@ -45,13 +45,27 @@ def answering(blocks: Iterable[nn.Module], answer: Any) -> Iterator[None]:
 
 
 @contextmanager
+def without_graph() -> Iterator[None]:
+    """Within the context tensors are ordinary ones without a graph, whatever the caller's mode.
+
+    Those made in inference mode, which the caller may be in, could never become part of a graph.
+    """
+    with torch.inference_mode(False), torch.no_grad():
+        yield
+
+
+@contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Within the context the model is in eval mode, without gradients of its parameters.
 
     Both are put back as they were, module by module and parameter by parameter.
     """
     trained = [module for module in model.modules() if module.training]
-    learned = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    learned = [
+        parameter
+        for parameter in model.parameters()
+        if parameter.requires_grad and not parameter.is_inference()  # theirs cannot be set again
+    ]
     try:
         model.eval()
         for parameter in learned:

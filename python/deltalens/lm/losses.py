@@ -11,7 +11,7 @@ from torch import Tensor
 from deltalens.errors import InputError
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
 from deltalens.lm.forward import Loss, batch_losses, check_loss
-from deltalens.lm.hooks import frozen
+from deltalens.lm.hooks import frozen, without_graph
 from deltalens.lm.progress import Progress
 from deltalens.lm.rows import RowBatch, TokenRow, pad_rows
 from deltalens.lm.sites import Site, resolve_site
@@ -44,8 +44,8 @@ def completion_losses(
     _check_rows(model, rows)
 
     def run(numbers: list[int]) -> list[float]:
-        batch = pad_rows([rows[number] for number in numbers], numbers)
-        with frozen(model), torch.no_grad():
+        with frozen(model), without_graph():
+            batch = pad_rows([rows[number] for number in numbers], numbers)
             losses = batch_losses(model, batch, where, _at_site(edit, batch), loss)
         return losses.tolist()
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from deltalens.lm.forward import head_input
+from deltalens.lm.head import head_input
 from deltalens.lm.hooks import frozen, input_device
 from deltalens.lm.sampling.alone import logits_alone
 from deltalens.lm.sampling.draws import choose
