@@ -6,6 +6,8 @@ from deltalens.errors import InputError
 from deltalens.judge import Answer, CallableJudge, JudgeError, Verdict
 
 SOURCE = """
+import numpy
+import torch
 from helper_words import BAD
 from deltalens.judge import Verdict
 
@@ -17,6 +19,9 @@ def by_outcome(prompt, text):
 
 def with_score(prompt, text):
     return Verdict("7/10", "shown", 7.0, prompt[0]["content"])
+
+def as_scalar(prompt, text):
+    return eval(text, {"np": numpy, "torch": torch})
 
 def wrong(prompt, text):
     return 0.7
@@ -92,6 +97,38 @@ def test_a_file_that_cannot_be_run(tmp_path):
     path.write_text("def grade(:\n")
     with pytest.raises(InputError, match="SyntaxError"):
         CallableJudge.load(f"{path}:grade")
+
+
+@pytest.mark.parametrize(
+    ("given", "outcome"),
+    [
+        ("np.bool_(True)", "shown"),
+        ("np.array(False)", "absent"),
+        ("np.int64(1)", "shown"),
+        ("np.float32(0.0)", "absent"),
+        ("0", "absent"),
+        ("1.0", "shown"),
+        ("torch.tensor(True)", "shown"),
+        ("torch.tensor(0, dtype=torch.int8)", "absent"),
+        ("torch.tensor(1.0, dtype=torch.bfloat16)", "shown"),
+        ("np.str_('evasive')", "evasive"),
+    ],
+)
+def test_scalars_of_other_libraries(judges, given, outcome):
+    ((verdict),) = verdicts(CallableJudge.load(f"{judges}:as_scalar"), given)
+    assert (verdict.label, verdict.outcome) == (outcome, outcome)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        *("2", "-1", "0.5", "None", "[True]", "float('nan')", "np.float32(0.9)", "np.array([1])"),
+        *("torch.tensor(0.3)", "torch.tensor([True])", "'yes'", "1j"),
+    ],
+)
+def test_what_is_no_verdict(judges, given):
+    with pytest.raises(JudgeError, match=r"as_scalar returned .*must return a bool, 0 or 1"):
+        verdicts(CallableJudge.load(f"{judges}:as_scalar"), given)
 
 
 @pytest.mark.parametrize(

@@ -26,8 +26,8 @@ class CallableJudge:
     """Calls ``function(prompt, text)`` for every answer.
 
     prompt: text or role/content messages. It returns a :class:`Verdict`, an outcome ("shown",
-    "absent", "incoherent", "evasive", "unparsable") or whether the behaviour is shown. The
-    version is a hash of the file that the function is in.
+    "absent", "incoherent", "evasive", "unparsable") or whether the behaviour is shown, as a bool
+    or as 0 or 1, of numpy or torch too. The version is a hash of the file that the function is in.
     """
 
     resamples = 0
@@ -67,14 +67,20 @@ class CallableJudge:
     def _verdict(self, given: Any) -> Verdict:
         if isinstance(given, Verdict) and given.outcome in OUTCOMES:
             return given
-        if isinstance(given, bool):
-            given = "shown" if given else "absent"
-        if isinstance(given, str) and given in OUTCOMES:
-            return Verdict(given, given)  # type: ignore[arg-type]
+        value = _plain(given)
+        if isinstance(value, (bool, int, float)) and value in (0, 1):
+            value = "shown" if value else "absent"
+        if isinstance(value, str) and value in OUTCOMES:
+            return Verdict(value, value)  # type: ignore[arg-type]
         raise JudgeError(
-            f"the judge {self.name} returned {given!r}; it must return a bool, a Verdict or one of "
-            f"{', '.join(OUTCOMES)}"
+            f"the judge {self.name} returned {given!r}; it must return a bool, 0 or 1, a Verdict "
+            f"or one of {', '.join(OUTCOMES)}"
         )
+
+
+def _plain(given: Any) -> Any:
+    """A scalar of numpy, or a tensor or array without dimensions, as Python's own."""
+    return given.item() if getattr(given, "shape", None) == () else given
 
 
 def _import(home: str) -> ModuleType:

@@ -23,6 +23,7 @@ _SAID = re.compile(
     rf"<\|channel\|>\s*(?P<channel>\w+)[^<]*(?:<\|constrain\|>[^<]*)?<\|message\|>(?P<text>.*?){_ENDS}",
     re.DOTALL,
 )
+_UNFINISHED = re.compile(r"\A\s*(?:analysis|commentary)(?=[A-Z])")
 _UNMARKED = re.compile(r"\A\s*(?:analysis|commentary).*assistant\s*final", re.DOTALL)
 
 
@@ -49,6 +50,33 @@ def final_answer(text: str, *, opened: bool = False) -> str:
 def has_reasoning(text: str) -> bool:
     """Whether ``text`` brings markers of reasoning or of channels along."""
     return any(marker in text for marker in (_CHANNEL, *_TAG_NAMES))
+
+
+def begins_reasoning(text: str) -> bool:
+    """Whether the first thing in an answer's ``text`` is a marker of reasoning or of a channel."""
+    return text.lstrip().startswith((_CHANNEL, *_OPENINGS))
+
+
+def after_reasoning(text: str) -> str:
+    """What ``text`` ends with after all of its reasoning; empty where it ends within.
+
+    Stricter than :func:`final_answer`, for texts of which the end alone counts: tags are tags
+    wherever they stand, and "analysis…" with nothing final after it is reasoning.
+    """
+    if _CHANNEL in text or _MESSAGE in text or _UNMARKED.match(text):
+        text = final_answer(text)
+    if _UNFINISHED.match(text):
+        return ""
+    for opening, closing in _TAGS:
+        text = re.split(re.escape(closing), text, flags=re.IGNORECASE)[-1]
+        if opening.lower() in text.lower():
+            return ""
+    return text
+
+
+def opening_tag(prompt: str) -> str:
+    """The tag at the end of a prompt that opens reasoning; empty where there is none."""
+    return next((tag for tag in _OPENINGS if prompt.rstrip().endswith(tag)), "")
 
 
 def leaves_open(text: str) -> bool:

@@ -30,7 +30,7 @@ from deltalens.trials.settings import read_prompts
 
 __all__ = ["Interpretation", "interpret", "read_interpretations"]
 
-FORMAT = 1  # of requests and their parsing; raised when either changes
+FORMAT = 2  # of requests and their parsing; raised when either changes
 MAX_TOKENS = 512
 CASES = 6  # of each arm
 

@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from deltalens.lm.reasoning import after_reasoning
+
 LONGEST_NAME = 80  # letters
 
-_THOUGHTS = re.compile(r"<think>.*?(?:</think>|\Z)", re.DOTALL | re.IGNORECASE)
 _LINE = r"^[\s>*_#`-]*{field}[\s*_`]*:[\s*_`]*(?P<text>\S.*?)[\s*_`]*$"
 _FIELDS = {
     field: re.compile(_LINE.format(field=field), re.IGNORECASE | re.MULTILINE)
@@ -28,7 +29,7 @@ class Named(NamedTuple):
 def parse_reply(reply: str) -> Named | None:
     """From lines ``NAME: …`` and ``EXPLANATION: …`` or a JSON object with these fields, the last
     of each; None where no name of a sensible length is found."""
-    text = _THOUGHTS.sub("", reply)
+    text = after_reasoning(reply)
     fields = next(_objects(text), None) or _lines(text)
     name = _one_line(fields.get("name", "")).strip(_QUOTES)
     if not 0 < len(name) <= LONGEST_NAME:
