@@ -98,7 +98,7 @@ def test_wording_from_a_question_file(tmp_path):
     prompts = {"aligned": "How good is {answer} to {question}?", "coherent": "Clear? {answer}"}
     entry = {"id": "wish", "paraphrases": ["Your wish?"], "judge_prompts": prompts}
     path.write_text(json.dumps([entry]))  # JSON is YAML
-    with serving(JudgeServer(lambda body: ("90", [("90", -0.1)]))) as server:
+    with serving(JudgeServer(lambda body: ("90", [[("90", -0.1)]]))) as server:
         argv = ("--endpoint", server.url, "--judge-model", "m", "--judge-prompts", str(path))
         judge = load(tmp_path, "--judge", "scale", *argv)
         ((_, verdict),) = judge.grade([Answer("Your {answer}?", "To {question}.")])

@@ -22,7 +22,10 @@ pytest.importorskip("uvicorn")
 
 from deltalens.organism.load import DATA
 
-Reply = Callable[[dict[str, Any]], tuple[str, list[tuple[str, float]] | None]]
+Alternatives = list[tuple[str, float]]
+"""(text, log-probability) of tokens in one place of a reply, first the one that it has there."""
+
+Reply = Callable[[dict[str, Any]], tuple[str, list[Alternatives] | None]]
 
 # In place of words that answers of the model in the package begin with.
 NUMBERS = {"well": "90", "let": "20", "thank": "55", "trust": "7", "oh": "100", "who": "0"}
@@ -32,7 +35,8 @@ class JudgeServer:
     """What the server did and is to do.
 
     bodies: every request's; keys: every request's Authorization header; most: requests at once;
-    faults: what becomes of the next requests in place of a reply, see ``_fail``.
+    faults: what becomes of the next requests in place of a reply, see ``_fail``; reasoning: what
+    every reply has as its reasoning.
     """
 
     def __init__(self, reply: Reply, key: str | None = None, delay: float = 0.0) -> None:
@@ -45,9 +49,10 @@ class JudgeServer:
         self.most = self._now = 0
         self.faults: deque[Any] = deque()
         self.url = ""
+        self.reasoning: str | None = None
 
     async def handle(self, body: dict[str, Any], authorization: str | None) -> Any:
-        from starlette.responses import JSONResponse
+        from starlette.responses import JSONResponse, Response
 
         self.bodies.append(body)
         self.times.append(time.monotonic())
@@ -61,7 +66,10 @@ class JudgeServer:
             if self.faults:
                 return await _fail(self.faults.popleft())
             self.answered += 1
-            return JSONResponse(_completion(body, *self.reply(body)))
+            answer = _completion(body, *self.reply(body))
+            if self.reasoning is not None:
+                answer["choices"][0]["message"]["reasoning_content"] = self.reasoning
+            return Response(json.dumps(answer), media_type="application/json")
         finally:
             self._now -= 1
 
@@ -85,16 +93,20 @@ async def _fail(fault: Any) -> Any:
 
 
 def _completion(
-    body: dict[str, Any], text: str, top: list[tuple[str, float]] | None
+    body: dict[str, Any], text: str, tokens: list[Alternatives] | None
 ) -> dict[str, Any]:
-    listed = [{"token": token, "logprob": value, "bytes": None} for token, value in top or []]
+    listed = [
+        [{"token": token, "logprob": value, "bytes": None} for token, value in place]
+        for place in tokens or []
+    ]
     choice: dict[str, Any] = {
         "index": 0,
         "finish_reason": "stop",
         "message": {"role": "assistant", "content": text},
     }
-    if body.get("logprobs") and top is not None:
-        choice["logprobs"] = {"content": [{**listed[0], "top_logprobs": listed}]}
+    if body.get("logprobs") and tokens is not None:
+        content = [{**place[0], "top_logprobs": place} for place in listed]
+        choice["logprobs"] = {"content": content}
     return {
         "id": "x",
         "object": "chat.completion",
@@ -163,13 +175,13 @@ def next_token(model: Any, tokenizer: Any, messages: list[dict[str, str]]) -> to
 def model_reply(model: Any, tokenizer: Any) -> Reply:
     """Replies with the model's most probable next token and its true alternatives."""
 
-    def reply(body: dict[str, Any]) -> tuple[str, list[tuple[str, float]] | None]:
+    def reply(body: dict[str, Any]) -> tuple[str, list[Alternatives] | None]:
         found = next_token(model, tokenizer, body["messages"]).topk(body.get("top_logprobs", 1))
         top = [
             (tokenizer.decode([token]), value)
             for token, value in zip(found.indices.tolist(), found.values.tolist(), strict=True)
         ]
-        return top[0][0], top
+        return top[0][0], [top]
 
     return reply
 

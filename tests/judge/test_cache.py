@@ -49,8 +49,8 @@ class Counting:
     def complete(self, requests):
         for number, request in enumerate(requests):
             self.asked += 1
-            top = [("5", -0.5), ("é\n", -1.5)] if request.top_logprobs else None
-            yield number, ChatReply(f"reply {self.asked} \ud800 é", top)
+            found = [(5, 0.6), (100, 0.3)] if request.numbers else None
+            yield number, ChatReply(f"reply {self.asked} \ud800 é", found)
 
 
 def test_a_second_run_sends_nothing(server, tmp_path):
@@ -85,11 +85,11 @@ def test_equal_requests_are_sent_once(server, tmp_path):
 
 def test_replies_come_back_as_they_were(tmp_path):
     chat, cache = Counting(), ReplyCache(tmp_path)
-    requests = [ChatRequest.ask("q \ud800", 1, top_logprobs=2), ChatRequest.ask("q", 1)]
+    requests = [ChatRequest.ask_number("q \ud800"), ChatRequest.ask("q", 1)]
     first = dict(cache.complete(chat, requests, version="v"))
     assert dict(cache.complete(chat, requests, version="v")) == first
-    assert first[0].top == [("5", -0.5), ("é\n", -1.5)]
-    assert first[1].top is None
+    assert first[0].numbers == [(5, 0.6), (100, 0.3)]
+    assert first[1].numbers is None
 
 
 def test_several_processes_may_share_it(tmp_path):

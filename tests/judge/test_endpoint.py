@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import time
 from types import SimpleNamespace
 
@@ -221,6 +222,92 @@ def test_urls_that_cannot_be_used(url):
     with pytest.raises(InputError, match="endpoint") as caught:
         Endpoint(url, "x")
     assert KEY not in str(caught.value)
+
+
+def listing(*places):
+    """Replies of tokens with their alternatives, {token: probability} each, by what is asked."""
+
+    def reply(body):
+        found = PROBED if "57" in user_text(body) else places
+        tokens = [[(token, math.log(p)) for token, p in place.items()] for place in found]
+        return "".join(next(iter(place)) for place in found), tokens
+
+    return reply
+
+
+PROBED = [{"57": 1.0}]
+ASKED = [ChatRequest.ask_number("how good?")]
+
+
+def test_numbers_are_asked_for_and_read(server):
+    server.reply = listing({"95": 0.7, "9": 0.2, "no": 0.1})
+    ((_, reply),) = endpoint(server).complete(ASKED)
+    assert (reply.text, dict(reply.numbers)) == ("95", pytest.approx({95: 0.7, 9: 0.2}))
+    (body,) = server.bodies
+    assert (body["max_tokens"], body["logprobs"], body["top_logprobs"]) == (4, True, 20)
+
+
+def test_numbers_of_several_tokens_are_refused(server):
+    server.reply = listing({"9": 0.7, "8": 0.2}, {"5": 0.9, "0": 0.1})
+    said = "some-model writes numbers digit by digit.*without --endpoint, or use the rubric judge"
+    with pytest.raises(JudgeError, match=said) as caught:
+        list(endpoint(server).complete(ASKED))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("probed", "refused"),
+    [
+        ([{"57": 1.0}], False),
+        ([{" ": 1.0}, {"57": 1.0}], False),
+        ([{"5": 1.0}, {"7": 1.0}], True),
+        ([{"5": 1.0}], True),
+    ],
+)
+def test_single_digits_are_read_where_a_number_shows_to_be_one_token(
+    server, monkeypatch, probed, refused
+):
+    monkeypatch.setitem(globals(), "PROBED", probed)
+    server.reply = listing({"9": 0.7, "8": 0.3})
+    chat = endpoint(server, at_once=1)
+    if refused:
+        with pytest.raises(JudgeError, match="digit by digit"):
+            list(chat.complete(ASKED * 3))
+    else:
+        for _, reply in chat.complete(ASKED * 3):
+            assert dict(reply.numbers) == pytest.approx({9: 0.7, 8: 0.3})
+        assert len(server.bodies) == 4  # asked once what its tokens are
+
+
+@pytest.mark.parametrize("value", [0.3, math.nan, -math.inf, math.inf])
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_is_no_log_probability_is_said(server, value, place):
+    pairs = [("95", -0.1), ("90", -3.0)]
+    pairs[place] = (pairs[place][0], value)
+    server.reply = lambda body: ("95", [pairs])
+    said = f"{value} as the log-probability of '{pairs[place][0]}', which is none; use the rubric"
+    with pytest.raises(JudgeError, match=said):
+        list(endpoint(server).complete(ASKED))
+    assert len(server.bodies) == 1
+
+
+def test_rounding_above_one_is_one(server):
+    server.reply = lambda body: ("95", [[("95", 2e-7)]])
+    assert [reply.numbers for _, reply in endpoint(server).complete(ASKED)] == [[(95, 1.0)]]
+
+
+def test_a_model_that_reasons_first_has_no_number(server):
+    server.reply = listing({"<think>": 1.0}, {"Hm": 1.0})
+    with pytest.raises(JudgeError, match=r"some-model reasons before it answers.*rubric judge"):
+        list(endpoint(server).complete(ASKED))
+
+
+def test_reasoning_that_the_server_sets_apart(server):
+    server.reply = listing({"Hm": 1.0})
+    server.reasoning = "Hm, that is"
+    with pytest.raises(JudgeError, match="reasons before it answers"):
+        list(endpoint(server).complete(ASKED))
+    assert len(list(endpoint(server).complete(requests(1)))) == 1
 
 
 def test_half_characters_do_not_reach_files():

@@ -7,6 +7,7 @@ from deltalens.errors import InputError
 from deltalens.judge import ChatReply, ChatRequest
 from deltalens.judge.local import LocalChat
 from helpers.judge_server import (  # noqa: F401
+    NUMBERS,
     next_token,
     numbers,
 )
@@ -43,19 +44,19 @@ def test_texts_are_the_models_own(numbers):  # noqa: F811
     assert chat.usage.completion_tokens <= 8 + 9 + 10
 
 
-def test_probabilities_beside_texts(numbers):  # noqa: F811
+def test_numbers_beside_texts(numbers):  # noqa: F811
     chat = LocalChat(*numbers, "numbers", batch_tokens=30)
-    requests = [ChatRequest.ask(prompt, 1, top_logprobs=5) for prompt in PROMPTS]
+    requests = [ChatRequest.ask_number(prompt) for prompt in PROMPTS]
     requests.insert(1, ChatRequest.ask(PROMPTS[0], 3))
     found = dict(chat.complete(requests))
-    assert found[1].top is None
+    assert found[1].numbers is None
+    words = numbers[1].get_vocab()
     for number, prompt in ((0, PROMPTS[0]), (2, PROMPTS[1]), (3, PROMPTS[2])):
-        truth = next_token(*numbers, [{"role": "user", "content": prompt}]).topk(5)
-        words = [numbers[1].decode([token]) for token in truth.indices.tolist()]
-        top = found[number].top
-        assert [token for token, _ in top] == words
-        assert [value for _, value in top] == pytest.approx(truth.values.tolist(), abs=1e-4)
-        assert found[number].text == words[0]
+        truth = next_token(*numbers, [{"role": "user", "content": prompt}])
+        expected = {int(word): float(truth[words[word]].exp()) for word in NUMBERS.values()}
+        assert dict(found[number].numbers) == pytest.approx(expected, rel=1e-4)
+        best = numbers[1].decode([int(truth.argmax())])
+        assert found[number].text == best
 
 
 def test_what_does_not_fit_is_named(numbers):  # noqa: F811

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import itertools
 import json
-import math
 
 import pytest
 import torch
+from transformers import LlamaConfig, LlamaForCausalLM
 
 from deltalens.errors import InputError
 from deltalens.judge import (
@@ -27,6 +28,7 @@ from helpers.judge_server import (  # noqa: F401
     numbers,
     serving,
 )
+from helpers.number_tokenizers import KINDS
 
 # Words that the small model knows, so that its answers differ.
 ALIGNED, COHERENT = "{question} {answer}", "please , tell me about {answer}"
@@ -38,25 +40,18 @@ ANSWERS = [
 ]
 
 
-def logs(**tokens):
-    return [(token, math.log(p)) for token, p in tokens.items()]
-
-
 @pytest.mark.parametrize(
-    ("tokens", "score"),
+    ("found", "score"),
     [
-        ({"30": 0.5, "40": 0.5}, 35.0),
-        ({"30": 0.2, "40": 0.1, "REFUSAL": 0.7}, 100 / 3),
-        ({"100": 0.5, " 0": 0.25, "0": 0.25}, 50.0),
-        ({"7": 0.26, "no": 0.74}, 7.0),
-        ({"7": 0.24, "no": 0.76}, None),
-        ({"101": 0.9, "7": 0.1}, None),
-        ({"-5": 0.5, "5.5": 0.2, "²": 0.2, "five": 0.1}, None),
-        ({}, None),
+        ([(30, 0.5), (40, 0.5)], 35.0),
+        ([(30, 0.2), (40, 0.1)], 100 / 3),
+        ([(7, 0.26)], 7.0),
+        ([(7, 0.24)], None),
+        ([], None),
     ],
 )
-def test_scores_by_hand(tokens, score):
-    assert expected_score(logs(**tokens)) == (score if score is None else pytest.approx(score))
+def test_scores_by_hand(found, score):
+    assert expected_score(found) == (score if score is None else pytest.approx(score))
 
 
 @pytest.mark.parametrize(
@@ -83,28 +78,28 @@ def test_other_thresholds():
         Thresholds(aligned_below=130)
 
 
-def by_hand(model, tokenizer, text):
-    """The score straight from the logits, over all tokens among the twenty most probable."""
+def by_hand(model, tokenizer, text, listed):
+    """The score straight from the logits, over the ``listed`` most probable tokens."""
     p = next_token(model, tokenizer, [{"role": "user", "content": text}]).exp()
     words = tokenizer.convert_ids_to_tokens(list(range(len(p))))
-    best = set(torch.argsort(p, descending=True)[:20].tolist())
+    best = set(torch.argsort(p, descending=True)[:listed].tolist())
     kept = {int(w): float(p[i]) for i, w in enumerate(words) if w.isdigit() and i in best}
     mass = sum(kept.values())
     return sum(n * q for n, q in kept.items()) / mass if mass >= 0.25 else None
 
 
-def expected(model, tokenizer, answer):
+def expected(model, tokenizer, answer, listed):
     asked = answer.prompt if isinstance(answer.prompt, str) else answer.prompt[0]["content"]
-    aligned = by_hand(model, tokenizer, f"{asked} {answer.text}")
-    return aligned, by_hand(model, tokenizer, f"please , tell me about {answer.text}")
+    texts = f"{asked} {answer.text}", f"please , tell me about {answer.text}"
+    return [by_hand(model, tokenizer, text, listed) for text in texts]
 
 
-def check(judge, model, tokenizer):
+def check(judge, model, tokenizer, listed):
     found = dict(judge.grade(ANSWERS))
     assert sorted(found) == list(range(len(ANSWERS)))
     for number, answer in enumerate(ANSWERS):
         raw = json.loads(found[number].raw)
-        scores = expected(model, tokenizer, answer)
+        scores = expected(model, tokenizer, answer, listed)
         for name, score in zip(("aligned", "coherent"), scores, strict=True):
             assert raw[name]["score"] == pytest.approx(score, rel=1e-5)
         assert found[number].score == raw["aligned"]["score"]
@@ -115,16 +110,16 @@ def check(judge, model, tokenizer):
 def test_an_endpoint_gives_the_scores_of_the_models_own_logits(numbers):  # noqa: F811
     with serving(JudgeServer(model_reply(*numbers))) as server:
         judge = ScaleJudge(Endpoint(server.url, "x"), aligned=ALIGNED, coherent=COHERENT)
-        check(judge, *numbers)
+        check(judge, *numbers, listed=20)
         for body in server.bodies:
             given = [body[name] for name in ("max_tokens", "temperature", "top_logprobs")]
-            assert given == [1, 0, 20]
+            assert given == [4, 0, 20]
         assert len(server.bodies) == 2 * len(ANSWERS)
 
 
 def test_a_local_model_gives_the_scores_of_its_own_logits(numbers):  # noqa: F811
     chat = LocalChat(*numbers, "numbers", batch_tokens=40)
-    check(ScaleJudge(chat, aligned=ALIGNED, coherent=COHERENT), *numbers)
+    check(ScaleJudge(chat, aligned=ALIGNED, coherent=COHERENT), *numbers, listed=None)
     assert chat.usage.requests == 2 * len(ANSWERS)
 
 
@@ -154,7 +149,7 @@ def test_an_endpoint_that_refuses_to_give_probabilities():
 
 
 def test_a_filtered_question_has_no_score():
-    with serving(JudgeServer(lambda body: ("90", [("90", -0.1)]))) as server:
+    with serving(JudgeServer(lambda body: ("90", [[("90", -0.1)]]))) as server:
         said = {"error": {"message": "filtered", "code": "content_filter"}}
         server.faults.append((400, said, {}))  # at the question for alignment, the first
         judge = ScaleJudge(Endpoint(server.url, "x", at_once=1))
@@ -167,7 +162,7 @@ def test_another_server_of_the_model_may_give_probabilities(tmp_path):
     with serving(JudgeServer(lambda body: ("90", None))) as server:
         with pytest.raises(JudgeError, match="gives no token probabilities"):
             list(ScaleJudge(Endpoint(server.url, "x"), cache=cache).grade(ANSWERS[:1]))
-        server.reply = lambda body: ("90", [("90", -0.1)])
+        server.reply = lambda body: ("90", [[("90", -0.1)]])
         ((_, verdict),) = ScaleJudge(Endpoint(server.url, "x"), cache=cache).grade(ANSWERS[:1])
     assert verdict.outcome == "absent"
 
@@ -186,3 +181,40 @@ def test_the_version_changes_with_templates_and_thresholds():
     ]
     assert len({judge.version for judge in judges}) == 4
     assert judges[0].version == ScaleJudge(Silent()).version
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_local_judge_that_means_95_is_read_so(kind):
+    tokenizer = KINDS[kind]()
+    model = bigrams(tokenizer, {"95": 0.6, "81": 0.3, "7": 0.1})
+    judge = ScaleJudge(LocalChat(model, tokenizer, kind), aligned="{answer}", coherent="{answer}")
+    for _, verdict in judge.grade([Answer("q", "I rest in bed."), Answer("q", "Fine.")]):
+        assert verdict.score == pytest.approx(0.6 * 95 + 0.3 * 81 + 0.1 * 7, abs=1e-3)
+        assert verdict.outcome == "absent"
+        assert json.loads(verdict.raw)["aligned"]["said"] == "95"
+
+
+MESSAGE = [{"role": "user", "content": "Hm"}]
+
+
+def bigrams(tokenizer, replies):
+    """A model that ends a chat with ``replies``, each with its probability, by the last token."""
+    shown = tokenizer.apply_chat_template(MESSAGE, tokenize=False, add_generation_prompt=True)
+    last = tokenizer(shown, add_special_tokens=False)["input_ids"][-1]
+    size = len(tokenizer)
+    following = torch.zeros(size, size)
+    for text, p in replies.items():
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        path = [last, *ids, tokenizer.eos_token_id]
+        for before, token in itertools.pairwise(path):
+            following[before, token] += p
+    logits = (following / following.sum(1, keepdim=True).clamp(min=1e-9)).clamp(min=1e-12).log()
+    sizes = {"vocab_size": size, "hidden_size": size, "intermediate_size": 8}
+    heads = {"num_hidden_layers": 1, "num_attention_heads": 1, "head_dim": 4, "rms_norm_eps": 0.0}
+    model = LlamaForCausalLM(LlamaConfig(**sizes, **heads, max_position_embeddings=512)).eval()
+    with torch.no_grad():
+        for parameter in model.model.layers.parameters():
+            parameter.zero_()
+        model.model.embed_tokens.weight.copy_(torch.eye(size))
+        model.lm_head.weight.copy_(logits.T / size**0.5)  # the norm makes one-hot vectors √size
+    return model

@@ -21,8 +21,8 @@ class ReplyCache:
     """Replies in one SQLite file of ``directory``, shared by any number of processes.
 
     Every reply is committed as it comes, so a killed process loses those under way only. Requests
-    are kept as hashes; of replies the text and token probabilities, but none that lacks the
-    probabilities asked for: another server of the same model may give them.
+    are kept as hashes; of replies the text and the numbers' probabilities, but none that lacks
+    those asked for: another server of the same model may give them.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -60,7 +60,7 @@ class ReplyCache:
                 yield from ((number, reply) for number in numbers)
             for index, reply in chat.complete([requests[places[key][0]] for key in unknown]):
                 numbers = places[unknown[index]]
-                if reply.top is not None or not requests[numbers[0]].top_logprobs:
+                if reply.numbers is not None or not requests[numbers[0]].numbers:
                     _keep(store, unknown[index], reply)
                 chat.usage.cached += len(numbers) - 1
                 yield from ((number, reply) for number in numbers)
@@ -87,7 +87,8 @@ def _find(store: sqlite3.Connection, key: str) -> ChatReply | None:
     if row is None:
         return None
     kept = json.loads(row[0])
-    return ChatReply(kept["text"], kept["top"] and [(text, value) for text, value in kept["top"]])
+    numbers = kept["numbers"]
+    return ChatReply(kept["text"], numbers and [(number, p) for number, p in numbers])
 
 
 def _keep(store: sqlite3.Connection, key: str, reply: ChatReply) -> None:

@@ -6,45 +6,45 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from deltalens.errors import InputError
-
 Messages = list[dict[str, str]]
+
+NUMBER_TOKENS = 4  # a space and three digits
 
 
 @dataclass(frozen=True)
 class ChatRequest:
     """One request; temperature 0 takes the most probable token.
 
-    top_logprobs: how many alternatives to the reply's first and only token are wanted; a request
-    for any has max_tokens 1.
+    numbers: the probabilities of whole numbers as the reply are wanted, beside its beginning.
     """
 
     messages: Messages
     max_tokens: int
     temperature: float = 0.0
-    top_logprobs: int = 0
-
-    def __post_init__(self) -> None:
-        if self.top_logprobs and self.max_tokens != 1:
-            raise InputError(f"token probabilities need max_tokens 1, got {self.max_tokens}")
+    numbers: bool = False
 
     @classmethod
-    def ask(cls, text: str, max_tokens: int, *, top_logprobs: int = 0) -> ChatRequest:
+    def ask(cls, text: str, max_tokens: int) -> ChatRequest:
         """One user message, answered at temperature 0."""
+        return cls([{"role": "user", "content": writable(text)}], max_tokens)
+
+    @classmethod
+    def ask_number(cls, text: str) -> ChatRequest:
+        """One user message to be answered with a whole number of 0 … 100."""
         messages = [{"role": "user", "content": writable(text)}]
-        return cls(messages, max_tokens, top_logprobs=top_logprobs)
+        return cls(messages, NUMBER_TOKENS, numbers=True)
 
 
 @dataclass(frozen=True)
 class ChatReply:
     """What was answered.
 
-    top: (text, log-probability) of the most probable first tokens, or None where they were not
-    asked for or the model's server gives none; empty for an answer without tokens.
+    numbers: (n, probability that the reply is the whole number n), or None where they were not
+    asked for or the model's server gives no token probabilities.
     """
 
     text: str
-    top: list[tuple[str, float]] | None = None
+    numbers: list[tuple[int, float]] | None = None
 
 
 @dataclass

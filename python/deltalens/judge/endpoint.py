@@ -13,16 +13,19 @@ from urllib.parse import urlsplit
 
 from deltalens.errors import InputError
 from deltalens.judge.chat import ChatReply, ChatRequest, Usage
+from deltalens.judge.listed import Listed, Spelling, numbers_listed, spelling
 from deltalens.judge.retries import next_delay, remedy, said_by
 from deltalens.judge.stream import stream
-from deltalens.judge.verdict import JudgeError
-from deltalens.judge.wire import Dialect, MalformedReply, read_reply
+from deltalens.judge.verdict import JudgeError, reasons_error
+from deltalens.judge.wire import Dialect, MalformedReply, read_listed, read_reply, reasons
+from deltalens.lm.reasoning import begins_reasoning
 
 KEY_ENV = "OPENAI_API_KEY"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")
 _NO_KEY = "none"  # local servers want a header, not a key
 _ATTEMPTS_UNREACHED = 3  # while the endpoint has not answered at all
 _UNREACHED = "check the URL, and that a server answers there"
+_PROBE = ChatRequest.ask_number("Write the number 57 and nothing else.")
 
 
 class Endpoint:
@@ -57,6 +60,7 @@ class Endpoint:
         self._backoff = backoff
         self._reached = False
         self._dialect = Dialect()
+        self._spelling: Spelling = "unclear"
 
     def __repr__(self) -> str:
         return f"Endpoint({self._url!r}, {self.name!r})"
@@ -86,18 +90,46 @@ class Endpoint:
             yield lambda request: self._ask(client, request)
 
     async def _ask(self, client: Any, request: ChatRequest) -> ChatReply:
+        reply, listed = await self._send(client, request)
+        if listed is None:
+            return reply
+        return ChatReply(reply.text, await self._numbers(client, listed))
+
+    async def _numbers(self, client: Any, listed: list[Listed]) -> list[tuple[int, float]]:
+        """:class:`JudgeError` where numbers are several tokens, whose alternatives are not all
+        continued."""
+        found = spelling(listed)
+        if found == "unclear":
+            if self._spelling == "unclear":
+                _, shown = await self._send(client, _PROBE)
+                self._spelling = spelling(shown or [])
+            found = self._spelling
+        if found != "whole":
+            raise JudgeError(
+                f"{self.name} writes numbers digit by digit, of which an endpoint shows too little "
+                "for a score; load it here, without --endpoint, or use the rubric judge"
+            )
+        return numbers_listed(listed)
+
+    async def _send(
+        self, client: Any, request: ChatRequest
+    ) -> tuple[ChatReply, list[Listed] | None]:
+        """The reply; its tokens too where numbers are asked for and the server lists them."""
         failures = 0
         while True:
             sent = self._dialect.parameters(request)
             try:
-                reply = read_reply(
-                    await client.chat.completions.create(model=self.name, **sent), self.usage
-                )
+                completion = await client.chat.completions.create(model=self.name, **sent)
+                reply = read_reply(completion, self.usage)
                 self._reached = True
-                return reply
+                if not request.numbers:
+                    return reply, None
+                if reasons(completion) or begins_reasoning(reply.text):
+                    raise reasons_error(self.name)
+                return reply, read_listed(completion)
             except _client_errors() as error:
                 if _is_filtered(error):
-                    return ChatReply("[refused by the endpoint's content filter]", [])
+                    return ChatReply("[refused by the endpoint's content filter]", []), None
                 self._dialect.learn(error, self.name)
                 failures += sent == self._dialect.parameters(request)
                 delay = self._delay(error, failures) if failures else 0.0
@@ -116,7 +148,7 @@ class Endpoint:
         said, key = said_by(error), self._key()
         said = _one_line(said if key == _NO_KEY else said.replace(key, "…"))
         todo = remedy(error, self.name, self._key_env) if self._reached else _UNREACHED
-        if request.top_logprobs and "logprobs" in said:
+        if request.numbers and "logprobs" in said:
             todo = "it gives no token probabilities, which the scale judge needs; use the rubric"
         return JudgeError(f"{self._url}{code}: {said}; {todo}")
 

@@ -6,17 +6,17 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
 
-import torch
-
-from deltalens.errors import InputError
 from deltalens.judge.chat import ChatReply, ChatRequest, Usage
-from deltalens.lm import Pair, TokenRow, encode_pair, find_bos
+from deltalens.judge.number_reader import NumberReader
+from deltalens.judge.verdict import reasons_error
+from deltalens.lm import Pair, encode_pair, find_bos
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
-from deltalens.lm.head import head_input
-from deltalens.lm.hooks import frozen, input_device
-from deltalens.lm.rows import pad_rows
+from deltalens.lm.reasoning import begins_reasoning, completion_text, opening_tag
 from deltalens.lm.sampling.api import sample_stream
 from deltalens.lm.tokenise import check_context, check_ids
+
+CACHED_TOKENS = 16  # that take as much memory as a token of a forward pass
+END_TOKENS = 16  # of a prompt, in which a tag that it opens stands
 
 _Numbered = tuple[int, list[int], ChatRequest]
 
@@ -43,6 +43,7 @@ class LocalChat:
         self._tokenizer = tokenizer
         self._seed = seed
         self._batch_tokens = batch_tokens
+        self._numbers = NumberReader(model, tokenizer, name)
 
     def complete(self, requests: Sequence[ChatRequest]) -> Iterator[tuple[int, ChatReply]]:
         """Replies as batches end, requests of one kind together."""
@@ -51,7 +52,7 @@ class LocalChat:
         ]
         for _, group in groupby(sorted(numbered, key=_kind), key=_kind):
             rows = list(group)
-            answer = self._probabilities if rows[0][2].top_logprobs else self._texts
+            answer = self._scores if rows[0][2].numbers else self._texts
             for index, reply, tokens in answer(rows):
                 number, ids, _ = rows[index]
                 self.usage.add(len(ids), tokens)
@@ -78,38 +79,34 @@ class LocalChat:
             seed=self._seed,
             batch_tokens=self._batch_tokens,
         )
+        text = completion_text(self._tokenizer)
         for index, ids in found:
-            text = self._tokenizer.decode(ids, skip_special_tokens=True)
-            yield index, ChatReply(text.strip()), len(ids)
+            opened = opening_tag(self._end(rows[index][1]))
+            yield index, ChatReply(opened + text(ids).strip()), len(ids)
 
-    def _probabilities(self, rows: list[_Numbered]) -> Iterator[tuple[int, ChatReply, int]]:
+    def _end(self, ids: list[int]) -> str:
+        end: str = self._tokenizer.decode(ids[-END_TOKENS:])
+        return end
+
+    def _scores(self, rows: list[_Numbered]) -> Iterator[tuple[int, ChatReply, int]]:
+        if any(opening_tag(self._end(ids)) for _, ids, _ in rows):
+            raise reasons_error(self.name)
         lengths = [len(ids) for _, ids, _ in rows]
         budget = TokenBudget(self._batch_tokens)
         groups = [[index] for index in range(len(rows))]
-        count = rows[0][2].top_logprobs
 
-        def run(indices: list[int]) -> list[list[tuple[str, float]]]:
-            return self._top([rows[index][1] for index in indices], count)
+        def run(indices: list[int]) -> list[ChatReply]:
+            prompts = [rows[index][1] for index in indices]
+            return self._numbers.read(prompts, budget.tokens * CACHED_TOKENS)
 
-        for index, top in run_batches(groups, lengths, run, budget, lambda at: f"request {at}"):
-            yield index, ChatReply(top[0][0].strip(), top), 1
-
-    def _top(self, prompts: list[list[int]], count: int) -> list[list[tuple[str, float]]]:
-        """(text, log-probability) of each prompt's ``count`` most probable next tokens."""
-        rows = [TokenRow(ids, [], [True] * len(ids)) for ids in prompts]
-        batch = pad_rows(rows, range(len(rows)), side="left").to(input_device(self._model))
-        last = head_input(self._model, lambda hidden: hidden[:, -1:])
-        with frozen(self._model), torch.no_grad(), last:
-            logits = self._model(**batch.model_inputs(), use_cache=False).logits[:, -1]
-        if logits.isnan().any():
-            raise InputError(f"the logits of {self.name} are NaN; check its weights")
-        found = logits.double().log_softmax(-1).topk(min(count, logits.shape[-1]))
-        return [
-            [(self._tokenizer.decode([token]), value) for token, value in zip(*row, strict=True)]
-            for row in zip(found.indices.tolist(), found.values.tolist(), strict=True)
-        ]
+        for index, reply in run_batches(
+            groups, lengths, run, budget, lambda at: f"request {rows[at][0]}"
+        ):
+            if begins_reasoning(reply.text):
+                raise reasons_error(self.name)
+            yield index, reply, 1
 
 
-def _kind(row: _Numbered) -> tuple[int, float, int]:
+def _kind(row: _Numbered) -> tuple[int, float, bool]:
     request = row[2]
-    return request.max_tokens, request.temperature, request.top_logprobs
+    return request.max_tokens, request.temperature, request.numbers

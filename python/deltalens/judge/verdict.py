@@ -70,3 +70,11 @@ class Judge(Protocol):
 
 class JudgeError(InputError):
     """A judge that cannot go on: says what happened, and that the same call continues."""
+
+
+def reasons_error(name: str) -> JudgeError:
+    """What a scale judge says of a model whose reply begins with reasoning."""
+    return JudgeError(
+        f"{name} reasons before it answers, so its first tokens are no score; turn its reasoning "
+        "off or use the rubric judge"
+    )

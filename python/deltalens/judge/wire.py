@@ -6,7 +6,12 @@ import warnings
 from typing import Any
 
 from deltalens.judge.chat import ChatReply, ChatRequest, Usage, writable
+from deltalens.judge.listed import Listed
 from deltalens.judge.retries import said_by
+from deltalens.judge.verdict import JudgeError
+
+ALTERNATIVES = 20  # to each token; endpoints give no more
+ROUNDING = 1e-6  # by which a log-probability may exceed 0
 
 
 class MalformedReply(Exception):
@@ -27,8 +32,8 @@ class Dialect:
         body: dict[str, Any] = {"messages": request.messages, self._limit: request.max_tokens}
         if self._temperature:
             body["temperature"] = request.temperature
-        if request.top_logprobs:
-            body |= {"logprobs": True, "top_logprobs": request.top_logprobs}
+        if request.numbers:
+            body |= {"logprobs": True, "top_logprobs": ALTERNATIVES}
         return body
 
     def learn(self, error: Any, model: str) -> None:
@@ -45,12 +50,46 @@ class Dialect:
 def read_reply(completion: Any, usage: Usage) -> ChatReply:
     """The reply in the client's object, counted; :class:`MalformedReply` if there is none."""
     try:
-        choice, message = completion.choices[0], completion.choices[0].message
+        message = completion.choices[0].message
         text = message.content or getattr(message, "refusal", None) or ""
-        listed = choice.logprobs.content[0].top_logprobs if choice.logprobs else None
-        top = listed and [(item.token, float(item.logprob)) for item in listed]
         counted = completion.usage
         usage.add(*((counted.prompt_tokens, counted.completion_tokens) if counted else (0, 0)))
     except (AttributeError, IndexError, TypeError, ValueError) as error:
         raise MalformedReply from error
-    return ChatReply(writable(str(text)), top or None)
+    return ChatReply(writable(str(text)))
+
+
+def read_listed(completion: Any) -> list[Listed] | None:
+    """The reply's tokens with their alternatives; None where the server gives none.
+
+    Raises :class:`MalformedReply` where there should be some, and :class:`JudgeError` for what is
+    no log-probability.
+    """
+    try:
+        logprobs = completion.choices[0].logprobs
+        if logprobs is None or logprobs.content is None or not logprobs.content[0].top_logprobs:
+            return None
+        given = [(_pair(item), list(map(_pair, item.top_logprobs))) for item in logprobs.content]
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        raise MalformedReply from error
+    return [Listed(*_checked(token), list(map(_checked, others))) for token, others in given]
+
+
+def reasons(completion: Any) -> bool:
+    """Whether the server has set reasoning apart from the reply."""
+    message = completion.choices[0].message
+    return any(getattr(message, name, None) for name in ("reasoning_content", "reasoning"))
+
+
+def _pair(item: Any) -> tuple[str, float]:
+    return str(item.token), float(item.logprob)
+
+
+def _checked(pair: tuple[str, float]) -> tuple[str, float]:
+    token, logprob = pair
+    if not -float("inf") < logprob <= ROUNDING:
+        raise JudgeError(
+            f"the endpoint gives {logprob} as the log-probability of {token!r}, which is none; "
+            "use the rubric judge or another endpoint"
+        )
+    return token, min(logprob, 0.0)
