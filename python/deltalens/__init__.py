@@ -27,6 +27,7 @@ _HOME = {
     "PairSet": "deltalens.pairs",
     "Question": "deltalens.pairs",
     "SAE": "deltalens.sae",
+    "Sinks": "deltalens.lm",
     "SweepResult": "deltalens.trials",
     "TopLatents": "deltalens.engine",
     "ablate": "deltalens.study",
@@ -79,6 +80,7 @@ __all__ = [
     "PairRows",
     "PairSet",
     "Question",
+    "Sinks",
     "SweepResult",
     "TopLatents",
     "ablate",
@@ -132,7 +134,7 @@ if TYPE_CHECKING:
         collect_examples,
         read_examples,
     )
-    from deltalens.lm import Pair, PairRows, capture, steering
+    from deltalens.lm import Pair, PairRows, Sinks, capture, steering
     from deltalens.pairs import (
         PairSet,
         Question,

@@ -106,7 +106,7 @@ def test_other_batches_keep_the_same_windows(model, tokenizer, sae, tmp_path, ba
 def test_token_ids_without_a_tokenizer_and_without_bos(model, sae, tmp_path):
     texts = [[BOS, 7, 8, 9], [10, 11], [], [12]]
     summary = deltalens.collect_examples(
-        model, None, texts, sae, tmp_path / "out", site=SITE, lens_top=0, **KEPT
+        model, None, texts, sae, tmp_path / "out", site=SITE, lens_top=0, sinks=None, **KEPT
     )
     assert (summary["tokens"], summary["contexts"]) == (6, 3)
     contexts = read_everything(model, None, [texts[0], texts[1], texts[3]], sae.encoder(), 64)

@@ -18,7 +18,7 @@ from deltalens.study import (
     LatentLens,
     LensToken,
 )
-from deltalens.study.ablation_table import write_ablation
+from deltalens.study.ablation.table import write_ablation
 from deltalens.study.token_effects import TokenEffects
 from deltalens.trials import SweepResult
 from deltalens.trials.interpretation.store import Interpretation, append

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ import torch
 from torch.testing import assert_close
 
 from deltalens.errors import InputError
-from deltalens.lm import Pair, capture
+from deltalens.lm import Pair
+from deltalens.lm import capture as capture_without_sinks
 from helpers.families import (
     CONTEXT,
     FAMILIES,
@@ -25,6 +27,8 @@ from helpers.families import (
     example,
     token_ids,
 )
+
+capture = partial(capture_without_sinks, sinks=None)  # every token counts, one pass of the model
 
 SIZES = [(9, 3, 1), (2, 1, 5), (17, 4, 4), (6, 2, 7)]  # prompt, positive and negative tokens
 

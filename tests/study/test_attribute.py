@@ -124,8 +124,8 @@ def test_mean_loss_and_float32(pairs, decoder, baseline):
 
 
 def test_integrated_gradients_start_at_the_baseline(model, pairs, decoder, baseline):
-    options = {"site": SITE, "gradients": "integrated", "steps": 3}
-    found = attribute(model, None, pairs, decoder, baseline=baseline, k=K, **options)
+    options = {"site": SITE, "gradients": "integrated", "steps": 3, "sinks": None}
+    found = attribute(model, None, pairs, decoder, baseline=baseline, k=K, check=0, **options)
     rows = capture(model, None, pairs, baseline=baseline.mean, **options)
     units = torch.nn.functional.normalize(decoder.double(), dim=1)
     deltas = [
@@ -156,7 +156,12 @@ def test_text_pairs_and_losses(model, decoder, baseline):
     with torch.no_grad():
         losses = [float(run_naively(model, p.prompt, p.positive, lambda h: h)) for p in ids]
     assert found.metadata["mean_losses"]["positive"] == pytest.approx(sum(losses) / 2, rel=1e-9)
-    assert found.metadata["counts"] == {"pairs": 2, "prompt_tokens": 5, "latents": N_LATENTS}
+    assert found.metadata["counts"] == {
+        "pairs": 2,
+        "prompt_tokens": 5,
+        "left_out": 0,
+        "latents": N_LATENTS,
+    }
 
 
 def test_one_pair_has_no_standard_error(model, pairs, decoder, baseline):

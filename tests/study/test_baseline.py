@@ -70,7 +70,7 @@ def test_sums_are_fp64():
     model, sequences = make_model(), [[6 + number % 30] for number in range(3000)]
     rows = torch.cat([rows for _, rows in activations(model, sequences, site=SITE)])
     exact = [math.fsum(column) / 3000 for column in rows.double().T.tolist()]
-    baseline = mean_activation(model, None, sequences, site=SITE)
+    baseline = mean_activation(model, None, sequences, site=SITE, sinks=None)
     torch.testing.assert_close(
         baseline.mean, torch.tensor(exact, dtype=torch.float64), rtol=1e-12, atol=1e-15
     )
@@ -86,7 +86,7 @@ def test_ids_chats_and_blank_texts(model, tokenizer):
         *(tokenizer(text, add_special_tokens=False)["input_ids"] for text in words),
     ]
     rows = [*(site_rows(model, ids)[1:] for ids in sequences), site_rows(model, [9, 8, 7])]
-    baseline = mean_activation(model, tokenizer, texts, site=SITE)
+    baseline = mean_activation(model, tokenizer, texts, site=SITE, sinks=None)
     torch.testing.assert_close(baseline.mean, torch.cat(rows).mean(0), rtol=1e-6, atol=1e-7)
 
 
@@ -100,7 +100,8 @@ def test_long_texts_become_windows_that_start_with_bos(model, tokenizer):
 
 def test_texts_longer_than_the_models_context(model):
     baseline = mean_activation(model, None, [list(range(6, 26)) * 10], site=SITE)
-    assert (baseline.tokens, baseline.provenance["context"]) == (200, 64)
+    assert (baseline.tokens, baseline.provenance["context"]) == (196, 64)
+    assert baseline.provenance["sinks"]["first"] == 4  # of every window that has no BOS
 
 
 @pytest.mark.parametrize("include_bos", [False, True])

@@ -11,6 +11,7 @@ import torch
 
 from deltalens.errors import InputError
 from deltalens.lm import Pair, capture
+from deltalens.lm.capture import capture_encoded
 from deltalens.pairs import read_pairs
 from deltalens.study import (
     Attribution,
@@ -87,15 +88,15 @@ def captured(monkeypatch):
     class Captured(list):
         fail_at: str | None = None
 
-        def __call__(self, model, tokenizer, pairs, **options):
-            for rows in capture(model, tokenizer, pairs, **options):
+        def __call__(self, model, encoded, site, **options):
+            for rows in capture_encoded(model, encoded, site, **options):
                 if rows.pair.id == self.fail_at:
                     raise Cut
                 self.append(rows.pair.id)
                 yield rows
 
     watched = Captured()
-    monkeypatch.setattr(attribute_module, "capture", watched)
+    monkeypatch.setattr(attribute_module, "capture_encoded", watched)
     return watched
 
 
@@ -174,14 +175,14 @@ def test_a_cut_before_the_first_shard_leaves_nothing(study, captured, tmp_path):
 
 
 def test_bad_activations_late_in_a_run_leave_nothing(study, captured, tmp_path, monkeypatch):
-    real = attribute_module.capture
+    real = attribute_module.capture_encoded
 
-    def fail(model, tokenizer, pairs, **options):
-        if pairs[0].id == "p4":
+    def fail(model, encoded, site, **options):
+        if encoded[0].pair.id == "p4":
             raise InputError("NaN")
-        return real(model, tokenizer, pairs, **options)
+        return real(model, encoded, site, **options)
 
-    monkeypatch.setattr(attribute_module, "capture", fail)
+    monkeypatch.setattr(attribute_module, "capture_encoded", fail)
     with pytest.raises(InputError, match="NaN"):
         study(tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -216,7 +217,7 @@ def test_a_cut_while_saving_never_looks_complete(study, captured, tmp_path, monk
     assert not (tmp_path / "metadata.json").exists()
     monkeypatch.undo()
     monkeypatch.setattr(row_store_module, "SHARD_PAIRS", 2)
-    monkeypatch.setattr(attribute_module, "capture", None)  # all rows are there already
+    monkeypatch.setattr(attribute_module, "capture_encoded", None)  # all rows are there already
     assert_same(study(tmp_path), Attribution.load(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == FILES
 
@@ -251,7 +252,7 @@ def test_a_run_with_other_settings_is_refused(study, captured, tmp_path, complet
 
 def test_the_same_weights_elsewhere_continue(study, tmp_path, monkeypatch):
     study(tmp_path / "run")
-    monkeypatch.setattr(attribute_module, "capture", None)
+    monkeypatch.setattr(attribute_module, "capture_encoded", None)
     model = make_model()
     model.config._name_or_path = "/moved/here"
     study(tmp_path / "run", model=model)

@@ -62,6 +62,23 @@ def add_site(parser: argparse.ArgumentParser, *, required: bool = False) -> None
     )
 
 
+def add_sinks(parser: argparse.ArgumentParser) -> None:
+    """--keep-sinks and --sink-norm."""
+    group = parser.add_argument_group("attention sinks")
+    rule = group.add_mutually_exclusive_group()
+    rule.add_argument(
+        "--keep-sinks",
+        action="store_true",
+        help="count the first token of a text and those of massive norm too",
+    )
+    rule.add_argument(
+        "--sink-norm",
+        type=float,
+        metavar="TIMES",
+        help="leave out tokens of more than so many times the median norm; default: 10",
+    )
+
+
 def add_pairs(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """--pairs and the names of its fields."""
     group = parser.add_argument_group("pairs")

@@ -21,7 +21,7 @@ from deltalens.study import (
     attribute,
     compare_ablation,
 )
-from deltalens.study.ablation_table import write_ablation
+from deltalens.study.ablation.table import write_ablation
 from deltalens.trials import (
     SweepResult,
     sweep,

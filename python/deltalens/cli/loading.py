@@ -84,7 +84,7 @@ def warn_of_other_site(model: Any, site: int | str, sae: Any) -> None:
 
 
 def load_baseline(
-    text: str, model: Any, tokenizer: Any, site: Any, quiet: bool, sae: Any = None
+    text: str, model: Any, tokenizer: Any, site: Any, sinks: Any, quiet: bool, sae: Any = None
 ) -> Any:
     """--baseline: the word zero, a saved baseline, or texts to average over now, with the mean of
     the latents of ``sae`` if one is given."""
@@ -100,8 +100,18 @@ def load_baseline(
     if Path(text).suffix == ".safetensors":
         return Baseline.load(text)
     return mean_activation(
-        model, tokenizer, read_texts(text), site=site, sae=sae, progress=not quiet
+        model, tokenizer, read_texts(text), site=site, sae=sae, sinks=sinks, progress=not quiet
     )
+
+
+def sinks_of(args: argparse.Namespace) -> Any:
+    """--keep-sinks or --sink-norm as a :class:`~deltalens.Sinks`, None to keep them."""
+    from deltalens.lm import Sinks
+    from deltalens.lm.sinks import SINKS
+
+    if args.keep_sinks:
+        return None
+    return SINKS if args.sink_norm is None else Sinks(args.sink_norm)
 
 
 def batch_options(args: argparse.Namespace) -> dict[str, Any]:

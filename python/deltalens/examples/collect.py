@@ -26,9 +26,10 @@ from deltalens.examples.lines import example_lines
 from deltalens.examples.options import ExampleOptions
 from deltalens.examples.store import ExampleStore, read_summary
 from deltalens.examples.tiles import Collector
-from deltalens.lm import Site, activations, find_bos, resolve_site
+from deltalens.lm import Sinks, Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.progress import Progress
+from deltalens.lm.sinks import SINKS, no_sink, site_median
 from deltalens.pairs.identity import decoder_fingerprint, model_fingerprint, model_name
 from deltalens.pairs.row import Prompt
 from deltalens.pairs.texts import Texts
@@ -54,6 +55,7 @@ def collect_examples(
     latents: Tensor | Sequence[int] | None = None,
     context: int | None = None,
     lens_top: int = 10,
+    sinks: Sinks | None = SINKS,
     batch_tokens: int = BATCH_TOKENS,
     save_seconds: float = SAVE_SECONDS,
     progress: bool = False,
@@ -66,7 +68,8 @@ def collect_examples(
     ExampleOptions`: ``top`` windows around the largest activations, at most one of a context and
     of equal ones the earlier, and a uniform sample of ``bins`` · ``per_bin`` of the contexts on
     which a latent is active, cut into equal groups by activation. lens_top: unembedding tokens
-    nearest to each latent; 0 for none.
+    nearest to each latent; 0 for none. sinks: the first token of every context and those of
+    massive norm count as inactive and in no frequency; None to count them.
 
     ``out/latents.jsonl`` has a line per latent (:func:`~deltalens.examples.lines.
     example_lines`; read it with :func:`read_examples`) and ``out/examples.json`` what it was made
@@ -84,6 +87,7 @@ def collect_examples(
     numbers = _numbers(latents, encoder.n_latents)
     kept = ExampleOptions(**options, context=context_limit(model, context, CONTEXT))
     settings = _settings(model, tokenizer, texts, sae, place, latents, numbers, kept, lens_top)
+    settings["options"]["sinks"] = None if sinks is None else sinks.times_median
     store = ExampleStore(Path(out), settings, save_seconds)
     if store.complete:
         return read_summary(Path(out))
@@ -93,18 +97,20 @@ def collect_examples(
     collector = Collector(np.asarray(numbers), kept)
     contexts = Contexts(texts, tokenizer, find_bos(model, tokenizer), kept.context, kept.max_tokens)
     reader = _Reader(model, place, encoder, None if latents is None else numbers, batch_tokens)
-    end = _read(reader, contexts, collector, store, progress)
-    if not end.tokens:
-        raise InputError("the texts hold no token; give texts with at least one token")
+    end = _read(reader, contexts, collector, store, sinks, progress)
+    counted = end.tokens - end.left_out
+    if not counted:
+        raise InputError("the texts hold no token to count; give texts of more than one token")
     seen = _seen(run_lines, numbers, model, tokenizer, sae, lens_top)
-    lines = example_lines(collector, numbers, end.tokens, kept, tokenizer)
+    lines = example_lines(collector, numbers, counted, kept, tokenizer)
     store.finish(
         ({**before, **line} for before, line in zip(seen, lines, strict=True)),
         {
             "model": model_name(model),
             "source": texts.name if isinstance(texts, Texts) else "memory",
             "latents": len(numbers),
-            "tokens": end.tokens,
+            "tokens": counted,
+            "left_out": end.left_out,
             "contexts": end.contexts,
         },
     )
@@ -129,16 +135,32 @@ class _Reader:
         self._batch_tokens = batch_tokens
         self._device = next(site.module.parameters()).device
 
-    def tiles(self, block: list[Context], number: int) -> Iterator[tuple[Batch, int, Tensor]]:
-        """(batch, first latent, z [tokens, n]) of a block whose first context has ``number``."""
+    def median(self, contexts: Contexts) -> float:
+        """The site's median norm, of the corpus's first contexts."""
+        blocks = (block for block, _ in contexts.blocks(Place()))
+        sequences = (context.head + context.body for block in blocks for context in block)
+        return site_median(self._model, sequences, self._site)
+
+    def rows(self, block: list[Context], limit: float | None) -> list[tuple[Tensor, Tensor]]:
+        """Of each context: its counted tokens' activations, and which are no sinks."""
         sequences = [context.head + context.body for context in block]
         rows = activations(self._model, sequences, site=self._site, batch_tokens=self._batch_tokens)
-        counted = [acts[len(block[at].head) :] for at, acts in rows]
-        for first, last in _portions([len(acts) for acts in counted]):
+        heads = [len(context.head) for context in block]
+        return [(acts[heads[at] :], _no_sink(acts, limit)[heads[at] :]) for at, acts in rows]
+
+    def tiles(
+        self, block: list[Context], number: int, rows: list[tuple[Tensor, Tensor]]
+    ) -> Iterator[tuple[Batch, int, Tensor]]:
+        """(batch, first latent, z [tokens, n]) of a block whose first context has ``number``.
+
+        ``rows`` are the block's; sinks have z = 0.
+        """
+        for first, last in _portions([len(acts) for acts, _ in rows]):
             batch = batch_of(block[first:last], number + first)
-            acts = torch.cat(counted[first:last]).to(self._device)
+            acts = torch.cat([acts for acts, _ in rows[first:last]]).to(self._device)
+            sunk = ~torch.cat([kept for _, kept in rows[first:last]]).to(self._device)
             for start, z in self._encoded(acts):
-                yield batch, start, z
+                yield batch, start, z.masked_fill(sunk[:, None], 0)
 
     def _encoded(self, acts: Tensor) -> Iterable[tuple[int, Tensor]]:
         if self._latents is None:
@@ -147,20 +169,34 @@ class _Reader:
 
 
 def _read(
-    reader: _Reader, contexts: Contexts, collector: Collector, store: ExampleStore, progress: bool
+    reader: _Reader,
+    contexts: Contexts,
+    collector: Collector,
+    store: ExampleStore,
+    sinks: Sinks | None,
+    progress: bool,
 ) -> Place:
     place, saved = store.load() or (Place(), None)
     if saved is not None:
         collector.restore(saved)
+    limit = None
     with Progress(progress, "tokens", contexts.max_tokens) as bar:
         bar.advance(place.tokens)
         for block, after in contexts.blocks(place):
-            for batch, start, z in reader.tiles(block, place.contexts):
+            if limit is None and sinks is not None:
+                limit = sinks.limit(reader.median(contexts))
+            rows = reader.rows(block, limit)
+            for batch, start, z in reader.tiles(block, place.contexts, rows):
                 collector.add(batch, start, z)
             bar.advance(after.tokens - place.tokens)
-            place = after
+            sunk = sum(int((~kept).sum()) for _, kept in rows)
+            place = after._replace(left_out=place.left_out + sunk)
             store.save_if_due(place, collector.state())
     return place
+
+
+def _no_sink(acts: Tensor, limit: float | None) -> Tensor:
+    return torch.ones(len(acts), dtype=torch.bool) if limit is None else no_sink(acts, limit)
 
 
 def _portions(lengths: list[int]) -> Iterator[tuple[int, int]]:

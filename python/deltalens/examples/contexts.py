@@ -19,12 +19,16 @@ BLOCK = 256
 
 
 class Place(NamedTuple):
-    """How far the corpus was read: before context ``part`` of text number ``text`` (from 1)."""
+    """How far the corpus was read: before context ``part`` of text number ``text`` (from 1).
+
+    ``left_out`` of the ``tokens`` were attention sinks.
+    """
 
     text: int = 1
     part: int = 0
     contexts: int = 0
     tokens: int = 0
+    left_out: int = 0
 
 
 class Context(NamedTuple):

@@ -9,6 +9,7 @@ from deltalens.lm.losses import completion_losses
 from deltalens.lm.pairs import Pair, pair_label
 from deltalens.lm.rows import RowBatch, TokenRow
 from deltalens.lm.sampling.api import GENERATION_TOKENS, sample, sample_stream
+from deltalens.lm.sinks import LeftOut, Sifted, Sinks, without_sinks
 from deltalens.lm.sites import Site, resolve_site
 from deltalens.lm.steering import steering
 from deltalens.lm.tokenise import EncodedPair, encode_pair, encode_pairs, find_bos
@@ -16,9 +17,12 @@ from deltalens.lm.tokenise import EncodedPair, encode_pair, encode_pairs, find_b
 __all__ = [
     "GENERATION_TOKENS",
     "EncodedPair",
+    "LeftOut",
     "Pair",
     "PairRows",
     "RowBatch",
+    "Sifted",
+    "Sinks",
     "Site",
     "TokenRow",
     "activations",
@@ -32,4 +36,5 @@ __all__ = [
     "sample",
     "sample_stream",
     "steering",
+    "without_sinks",
 ]

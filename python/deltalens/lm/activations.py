@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 from typing import Any
@@ -20,6 +20,8 @@ from deltalens.lm.tokenise import check_context, check_ids
 
 _WINDOW = 256  # sequences sorted by length together
 
+Label = Callable[[int], str]
+
 
 class _SiteReached(Exception):
     """Ends a forward pass at the site: what lies above is not needed."""
@@ -31,36 +33,47 @@ def activations(
     *,
     site: int | str | Site,
     batch_tokens: int = BATCH_TOKENS,
+    label: Label = "sequence {}".format,
     progress: bool = False,
 ) -> Iterator[tuple[int, Tensor]]:
     """(sequence number from 0, its rows at ``site`` [tokens, d_model]), in the order given.
 
     Rows are float32 on the CPU, one for every token, a BOS included. ``sequences`` is read as far
     as needed, blocks above the site do not run, and no gradients are kept. Raises
-    :class:`InputError`, naming the sequence, when it is empty, does not fit the model, or gives
-    NaN or infinite activations.
+    :class:`InputError`, naming the sequence by its ``label``, when it is empty, does not fit the
+    model, or gives NaN or infinite activations.
     """
     where = resolve_site(model, site)
-    return _stream(model, where, iter(sequences), TokenBudget(batch_tokens), progress)
+    return _stream(model, where, iter(sequences), TokenBudget(batch_tokens), label, progress)
 
 
 def _stream(
-    model: Any, site: Site, sequences: Iterator[list[int]], budget: TokenBudget, progress: bool
+    model: Any,
+    site: Site,
+    sequences: Iterator[list[int]],
+    budget: TokenBudget,
+    label: Label,
+    progress: bool,
 ) -> Iterator[tuple[int, Tensor]]:
     start = 0
     with Progress(progress, "sequences", None) as bar:
         while window := list(islice(sequences, _WINDOW)):
-            for number, rows in _window(model, site, window, start, budget):
+            for number, rows in _window(model, site, window, start, budget, label):
                 bar.advance()
                 yield number, rows
             start += len(window)
 
 
 def _window(
-    model: Any, site: Site, window: list[list[int]], start: int, budget: TokenBudget
+    model: Any,
+    site: Site,
+    window: list[list[int]],
+    start: int,
+    budget: TokenBudget,
+    label: Label,
 ) -> Iterator[tuple[int, Tensor]]:
     for index, ids in enumerate(window):
-        _check(model, ids, _label(start + index))
+        _check(model, ids, label(start + index))
     rows = [TokenRow(ids, [], [True] * len(ids)) for ids in window]
 
     def run(numbers: list[int]) -> list[Tensor]:
@@ -68,9 +81,9 @@ def _window(
 
     groups = [[index] for index in range(len(rows))]
     lengths = [len(ids) for ids in window]
-    found = dict(run_batches(groups, lengths, run, budget, lambda row: _label(start + row)))
+    found = dict(run_batches(groups, lengths, run, budget, lambda row: label(start + row)))
     for index in range(len(rows)):
-        _check_finite(found[index], _label(start + index), site)
+        _check_finite(found[index], label(start + index), site)
         yield start + index, found.pop(index)
 
 
@@ -102,7 +115,3 @@ def _check_finite(rows: Tensor, label: str, site: Site) -> None:
             f"{label}: activations at {site.path} are NaN or infinite; check the model's weights, "
             "or load it in bfloat16 or float32"
         )
-
-
-def _label(number: int) -> str:
-    return f"sequence {number}"

@@ -18,6 +18,7 @@ from deltalens.lm.lrp import lrp_gradients
 from deltalens.lm.pairs import Pair, pair_label
 from deltalens.lm.progress import Progress
 from deltalens.lm.rows import PaddingSide, TokenRow, pad_rows
+from deltalens.lm.sinks import SINKS, Sinks, without_sinks
 from deltalens.lm.sites import Site, resolve_site
 from deltalens.lm.tokenise import EncodedPair, encode_pairs
 
@@ -60,6 +61,7 @@ def capture(
     gradients: Gradients = "plain",
     baseline: Tensor | None = None,
     steps: int = 16,
+    sinks: Sinks | None = SINKS,
     batch_tokens: int = BATCH_TOKENS,
     padding_side: PaddingSide = "right",
     progress: bool = False,
@@ -67,7 +69,8 @@ def capture(
     """Activations and gradients of every pair at ``site``, in the order of ``pairs``.
 
     ``loss`` is the completion's log-loss summed ("sum") or averaged ("mean") over its tokens;
-    ``tokens="prompt"`` counts every prompt token but a leading BOS. ``gradients`` is "plain",
+    ``tokens="prompt"`` counts every prompt token but a leading BOS and, unless ``sinks`` is None,
+    the first token and those of massive norm. ``gradients`` is "plain",
     "integrated" (from ``baseline`` [d_model] in ``steps`` steps) or "lrp" (through the library
     lxt). Both completions of a pair share a batch of at most ``batch_tokens`` padded tokens, with
     one forward and one backward for all its rows; no graph exists below the site and no logits
@@ -78,18 +81,34 @@ def capture(
     losses or gradients, for gradients that are missing or all zero, and for a model that was loaded
     in inference mode. The caller may be in it, or have gradients turned off.
     """
-    check_loss(loss)
     if tokens != "prompt":
         raise InputError(f"tokens must be 'prompt', got {tokens!r}")
     if padding_side not in ("right", "left"):
         raise InputError(f"padding_side must be 'right' or 'left', got {padding_side!r}")
+    check_loss(loss)
     where = resolve_site(model, site)
     _check_weights(model)
     provider = _provider(gradients, baseline, steps, where)
     encoded = encode_pairs(model, tokenizer, pairs)
-    budget = TokenBudget(batch_tokens)
+    encoded, _ = without_sinks(model, encoded, where, sinks, batch_tokens=batch_tokens)
     run = _Runner(model, where, provider, loss, padding_side)
-    return _stream(run, encoded, budget, progress)
+    return _stream(run, encoded, TokenBudget(batch_tokens), progress)
+
+
+def capture_encoded(
+    model: Any,
+    encoded: Sequence[EncodedPair],
+    site: Site,
+    *,
+    loss: Loss,
+    gradients: Gradients,
+    baseline: Tensor,
+    steps: int,
+    batch_tokens: int,
+) -> Iterator[PairRows]:
+    """:func:`capture` of pairs whose tokens are known, those to be counted among them."""
+    run = _Runner(model, site, _provider(gradients, baseline, steps, site), loss, "right")
+    return _stream(run, encoded, TokenBudget(batch_tokens), False)
 
 
 def _check_weights(model: Any) -> None:

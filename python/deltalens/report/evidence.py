@@ -11,7 +11,7 @@ from deltalens.errors import InputError
 from deltalens.examples.store import EXAMPLES_FILE, read_examples, read_summary
 from deltalens.judge import Verdict
 from deltalens.pairs.row import Prompt
-from deltalens.study.ablation_table import ABLATION_FILE
+from deltalens.study.ablation.table import ABLATION_FILE
 from deltalens.study.attribution import Attribution
 from deltalens.trials.interpretation.interpret import Interpretation, read_interpretations
 from deltalens.trials.log import Completion, Key, read_graded

@@ -1,6 +1,6 @@
 """Studies: pairs in, ranked latents out, each with its evidence."""
 
-from deltalens.study.ablate import AblationCheck, ablate, compare_ablation
+from deltalens.study.ablation import AblationCheck, ablate, compare_ablation
 from deltalens.study.activation import (
     ActivationDifference,
     delta_activation,

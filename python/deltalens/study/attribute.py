@@ -15,15 +15,19 @@ from torch import Tensor, nn
 from deltalens.engine import Decoder, TopLatents
 from deltalens.engine.checks import check_k
 from deltalens.engine.decoder import as_decoder
-from deltalens.lm import EncodedPair, Pair, Site, capture, resolve_site
+from deltalens.errors import InputError
+from deltalens.lm import EncodedPair, Pair, Site, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
-from deltalens.lm.capture import Gradients
+from deltalens.lm.capture import Gradients, capture_encoded
 from deltalens.lm.forward import Loss
 from deltalens.lm.progress import Progress
+from deltalens.lm.sinks import SINKS, LeftOut, Sinks, without_sinks
 from deltalens.pairs.encode import encode_study
 from deltalens.pairs.identity import vector_fingerprint
+from deltalens.study.ablation.first_order import CHECKED, check_first_order
 from deltalens.study.attribution import Attribution
 from deltalens.study.baseline import Baseline, as_baseline, check_baseline
+from deltalens.study.dominance import dominant_tokens, warn_of_sinks
 from deltalens.study.effects import PairEffects, pair_effects, study_moment
 from deltalens.study.latent_score import LatentScore, rank_by_latents
 from deltalens.study.latents import check_d_model, check_found, latent_rows, unit
@@ -51,6 +55,8 @@ def attribute(
     loss: Loss = "sum",
     gradients: Gradients = "plain",
     steps: int = 16,
+    sinks: Sinks | None = SINKS,
+    check: int = CHECKED,
     save_scores: bool = False,
     run_dir: str | Path | None = None,
     batch_tokens: int = BATCH_TOKENS,
@@ -75,7 +81,11 @@ def attribute(
     only; ranking: "top" (largest scores),
     "bottom" (most negative) or "abs"; present_only: only latents with positive presence, fewer
     than k if need be; loss, gradients, steps, batch_tokens as in :func:`~deltalens.lm.capture`;
-    save_scores: keep every latent's score; metadata: entries to record beside the run's own.
+    sinks: attention sinks, the prompt's first token and those of massive norm, are not counted,
+    None to count them; check: how many of the first latents are ablated for real, on at most 32
+    pairs, to see whether first order holds (a warning says when it does not; 0 for none, and none
+    with score="latent"); save_scores: keep every latent's score; metadata: entries to record
+    beside the run's own.
 
     With ``run_dir`` the result is also written there. The same call continues a run that was
     cut, from the last finished shard of pairs and to the same bits, and returns a complete one;
@@ -89,9 +99,13 @@ def attribute(
     if normalize is None:
         normalize = score == "direction"
     options = Options(
-        k, normalize, ranking, present_only, loss, gradients, steps, save_scores, impl, score
+        k, normalize, ranking, present_only, loss, gradients, steps, save_scores, impl, score, sinks
     )
-    study = _prepare(model, tokenizer, list(pairs), decoder, site, as_baseline(baseline), options)
+    if check < 0:
+        raise InputError(f"check must be 0 or more latents, got {check}")
+    study = _prepare(
+        model, tokenizer, list(pairs), decoder, site, as_baseline(baseline), options, batch_tokens
+    )
     directory = None if run_dir is None else Path(run_dir)
     if directory is not None and is_complete(directory, study.settings):
         return Attribution.load(directory)
@@ -100,8 +114,16 @@ def attribute(
         _capture_missing(study, store, batch_tokens, progress)
         captured = time.perf_counter()
         result = _result(study, _rank(study, store, work))
-        timings = {"capture_s": captured - started, "scan_s": time.perf_counter() - captured}
-        result.metadata.update({**(metadata or {}), **result.metadata, "timings": timings})
+        scanned = time.perf_counter()
+        found = _first_order(study, result, check, batch_tokens)
+        timings = {
+            "capture_s": captured - started,
+            "scan_s": scanned - captured,
+            "check_s": time.perf_counter() - scanned,
+        }
+        result.metadata.update(
+            {**(metadata or {}), **result.metadata, "first_order": found, "timings": timings}
+        )
         if directory is not None:
             result.save(directory)
     return result
@@ -120,6 +142,7 @@ class _Study:
     site: Site
     baseline: Baseline
     options: Options
+    left_out: LeftOut
     settings: dict[str, Any]
     by_latents: LatentScore | None  # for score="latent"
 
@@ -132,13 +155,21 @@ def _prepare(
     site: int | str | Site,
     baseline: Baseline,
     options: Options,
+    batch_tokens: int,
 ) -> _Study:
     place = resolve_site(model, site)
     check_baseline(baseline, place.d_model, place.path)
     decoder = as_decoder(source)
     check_d_model(decoder, place.d_model, place.path)
     check_k(options.k, decoder.n_latents)
-    encoded = encode_study(model, tokenizer, pairs)
+    encoded, left_out = without_sinks(
+        model,
+        encode_study(model, tokenizer, pairs),
+        place,
+        options.sinks,
+        median=baseline.median_norm,
+        batch_tokens=batch_tokens,
+    )
     by_latents = LatentScore.of(source, decoder, baseline) if options.score == "latent" else None
     settings = run_settings(model, encoded, source, decoder, place, baseline, options)
     if by_latents is not None and by_latents.mean is not None:
@@ -153,6 +184,7 @@ def _prepare(
         place,
         baseline,
         options,
+        left_out,
         settings,
         by_latents,
     )
@@ -164,11 +196,10 @@ def _capture_missing(study: _Study, store: RowStore, batch_tokens: int, progress
     with Progress(progress, "pairs", len(study.pairs)) as bar:
         bar.advance(done)
         for shard in missing:
-            rows = capture(
+            rows = capture_encoded(
                 study.model,
-                study.tokenizer,
-                [study.pairs[pair] for pair in shard],
-                site=study.site,
+                [study.encoded[pair] for pair in shard],
+                study.site,
                 loss=study.options.loss,
                 gradients=study.options.gradients,
                 baseline=study.baseline.mean,
@@ -232,6 +263,12 @@ def _by_latents(study: _Study, store: RowStore, work: Path) -> _Ranked:
 
 def _result(study: _Study, ranked: _Ranked) -> Attribution:
     top, effects = ranked.top, ranked.effects
+    latents = top.latents.tolist()
+    dominant = [
+        token.describe(study.tokenizer, latents)
+        for token in dominant_tokens(study.encoded, effects.per_token, effects.norms)
+    ]
+    warn_of_sinks(dominant, len(latents))
     return Attribution(
         latents=top.latents.cpu(),
         scores=top.scores.cpu(),
@@ -244,10 +281,29 @@ def _result(study: _Study, ranked: _Ranked) -> Attribution:
         per_pair=effects.difference,
         pairs=study.pairs,
         baseline=study.baseline,
-        metadata=_metadata(study, effects, top.certified),
+        metadata={**_metadata(study, effects, top.certified), "dominant_tokens": dominant},
         lens=lens(study.model, study.tokenizer, study.decoder, top.latents),
         all_scores=ranked.all_scores,
         token_effects=token_effects(study.tokenizer, study.encoded, effects.per_token),
+    )
+
+
+def _first_order(
+    study: _Study, result: Attribution, latents: int, batch_tokens: int
+) -> dict[str, Any] | None:
+    """How well first order predicts exact ablation, as JSON values; None where it is not asked."""
+    if not latents or study.by_latents is not None:
+        return None
+    return check_first_order(
+        study.model,
+        study.encoded,
+        latent_rows(study.decoder, result.latents[:latents]),
+        result.per_pair[:, :latents],
+        normalized=study.options.normalize,
+        site=study.site,
+        mean=study.baseline.mean,
+        loss=study.options.loss,
+        batch_tokens=batch_tokens,
     )
 
 
@@ -265,8 +321,10 @@ def _metadata(study: _Study, effects: PairEffects, certified: bool) -> dict[str,
         "counts": {
             "pairs": len(study.pairs),
             "prompt_tokens": effects.tokens,
+            "left_out": study.left_out.first + study.left_out.massive,
             "latents": study.decoder.n_latents,
         },
+        "sinks": study.left_out.as_dict(),
         "mean_losses": {"positive": positive, "negative": negative},
         "certified": certified,
         **({} if study.by_latents is None else {"latent_score": study.by_latents.describe()}),

@@ -20,8 +20,9 @@ class Baseline:
     """ā [d_model] in fp64, with where it came from.
 
     ``tokens`` is the number of tokens averaged over, ``site`` the module path they were read at
-    (None: any site), ``provenance`` what :func:`mean_activation` recorded. ``latent_mean`` is z̄
-    fp64 [n_latents], the mean over the same tokens of the latents of the SAE whose fingerprint
+    (None: any site), ``provenance`` what :func:`mean_activation` recorded, ``median_norm`` the
+    site's median ‖a‖, against which attention sinks are told (None: not known). ``latent_mean``
+    is z̄ fp64 [n_latents], the mean over the same tokens of the latents of the SAE whose fingerprint
     ``sae`` is; both None where none was encoded with.
     """
 
@@ -31,6 +32,7 @@ class Baseline:
     provenance: dict[str, Any] = field(default_factory=dict)
     latent_mean: Tensor | None = None
     sae: str | None = None
+    median_norm: float | None = None
 
     def __post_init__(self) -> None:
         if self.mean.ndim != 1 or not self.mean.is_floating_point():
@@ -70,7 +72,12 @@ class Baseline:
 
     def save(self, path: str | Path) -> None:
         """Write a safetensors file: the tensor ``mean``, ``latent_mean`` if any, and metadata."""
-        metadata = {"tokens": self.tokens, "site": self.site, "provenance": self.provenance}
+        metadata = {
+            "tokens": self.tokens,
+            "site": self.site,
+            "provenance": self.provenance,
+            "median_norm": self.median_norm,
+        }
         tensors = {"mean": self.mean}
         if self.latent_mean is not None:
             metadata["sae"] = self.sae
@@ -89,6 +96,7 @@ class Baseline:
             said["provenance"],
             tensors.get("latent_mean"),
             said.get("sae"),
+            said.get("median_norm"),
         )
 
 

@@ -18,7 +18,8 @@ class PairEffects:
     """δ_i(C) and δ_i(C′) of every pair, fp64 [pairs, k] each.
 
     ``losses`` [pairs, 2] are the completions' log-losses, ``tokens`` the counted tokens in all.
-    ``per_token``: of the first pairs, δ_{i,t}(C) − δ_{i,t}(C′) float32 [tokens, k].
+    ``per_token``: of the first pairs, δ_{i,t}(C) − δ_{i,t}(C′) float32 [tokens, k], and ``norms``
+    ‖a_t‖ float32 [tokens].
     """
 
     positive: Tensor
@@ -26,6 +27,7 @@ class PairEffects:
     losses: Tensor
     tokens: int
     per_token: list[Tensor]
+    norms: list[Tensor]
 
     @property
     def difference(self) -> Tensor:
@@ -78,6 +80,7 @@ class EffectSums:
         self._negative: list[Tensor] = []
         self._losses: list[list[float]] = []
         self._per_token: list[Tensor] = []
+        self._norms: list[Tensor] = []
         self._tokens = 0
 
     def add(self, row: PairRows, positive: Tensor, negative: Tensor) -> None:
@@ -88,6 +91,7 @@ class EffectSums:
         self._tokens += len(positive)
         if self._tokens <= TOKENS_KEPT or not self._per_token:
             self._per_token.append((negative - positive).float())
+            self._norms.append(row.acts.norm(dim=1))
 
     def result(self) -> PairEffects:
         """What was collected."""
@@ -97,4 +101,5 @@ class EffectSums:
             torch.tensor(self._losses, dtype=torch.float64),
             self._tokens,
             self._per_token,
+            self._norms,
         )

@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from deltalens.errors import InputError
-from deltalens.lm import Site, activations, find_bos, resolve_site
+from deltalens.lm import Sifted, Sinks, Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
+from deltalens.lm.sinks import SINKS
 from deltalens.lm.sites import text_config
 from deltalens.pairs.encode import encode_prompt
 from deltalens.pairs.identity import model_name
@@ -34,6 +35,7 @@ def mean_activation(
     *,
     site: int | str | Site,
     sae: Any = None,
+    sinks: Sinks | None = SINKS,
     include_bos: bool = False,
     max_tokens: int | None = None,
     context: int | None = None,
@@ -49,7 +51,9 @@ def mean_activation(
     token-id lists; it is streamed, and read no further than ``max_tokens`` tokens require. Longer
     texts are split into windows of ``context`` tokens (default: the model's own, at most 1024);
     each window of a text that starts with BOS starts with BOS, which is averaged only with
-    ``include_bos``. Sums are fp64. The provenance records source, hashes, model and options.
+    ``include_bos``, sink or not. ``sinks``: the first token of every window and those of massive
+    norm are left out, None to average them too. Sums are fp64. The provenance records source,
+    hashes, model, options and how many tokens were left out.
 
     Raises :class:`InputError` when no token is left to average, and for what does not fit the
     model.
@@ -67,27 +71,35 @@ def mean_activation(
         _context(model, context),
     )
     total = torch.zeros(place.d_model, dtype=torch.float64)
-    for number, rows in activations(
-        model, stream, site=place, batch_tokens=batch_tokens, progress=progress
-    ):
-        counted = rows[stream.skipped.pop(number) :]
+    sifted = Sifted(
+        activations(model, stream, site=place, batch_tokens=batch_tokens, progress=progress), sinks
+    )
+    tokens = 0
+    for number, rows, kept in sifted:
+        head = stream.heads.pop(number)
+        kept[:head] = include_bos
+        counted = rows[kept]
         total += counted.double().sum(0)
+        tokens += len(counted)
         if latents is not None:
             latents.add(counted)
-    if not stream.counted:
-        raise InputError("the texts hold no token to average; give texts with at least one token")
+    if not tokens:
+        raise InputError(
+            "the texts hold no token to average; give texts with more than their first token"
+        )
     provenance = {
         "source": texts.name if isinstance(texts, Texts) else "memory",
         "sha256": texts.sha256 if isinstance(texts, Texts) else None,
         "tokens_sha256": stream.digest.hexdigest(),
         "windows": stream.windows,
         "include_bos": include_bos,
+        "sinks": sifted.left_out.as_dict(),
         "max_tokens": max_tokens,
         "context": stream.context,
         "model": model_name(model),
         "transformers": version("transformers"),
     }
-    mean = Baseline(total / stream.counted, stream.counted, place.path, provenance)
+    mean = Baseline(total / tokens, tokens, place.path, provenance, median_norm=sifted.median)
     if latents is None:
         return mean
     return replace(mean, latent_mean=latents.result().mean, sae=as_sae(sae).fingerprint)
@@ -105,7 +117,7 @@ class _Windows:
     context: int
     counted: int = 0
     windows: int = 0
-    skipped: dict[int, int] = field(default_factory=dict)  # leading tokens of a window not counted
+    heads: dict[int, int] = field(default_factory=dict)  # BOS tokens at the front of a window
     digest: Any = field(default_factory=hashlib.sha256)
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -132,7 +144,7 @@ class _Windows:
     def _record(self, head: list[int], body: list[int]) -> list[int]:
         ids = head + body
         skip = 0 if self.include_bos else len(head)
-        self.skipped[self.windows] = skip
+        self.heads[self.windows] = len(head)
         self.windows += 1
         self.counted += len(ids) - skip
         self.digest.update(np.asarray([len(ids), *ids], dtype="<i8").tobytes())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 from deltalens.errors import InputError
 from deltalens.lm.capture import Gradients
 from deltalens.lm.forward import Loss
+from deltalens.lm.sinks import SINKS, Sinks
 
 Ranking = Literal["top", "bottom", "abs"]
 Score = Literal["direction", "latent"]
@@ -27,6 +29,7 @@ class Options:
     save_scores: bool
     impl: str
     score: Score = "direction"
+    sinks: Sinks | None = SINKS
 
     def __post_init__(self) -> None:
         choices = {"ranking": Ranking, "loss": Loss, "gradients": Gradients, "score": Score}
@@ -44,4 +47,12 @@ class Options:
             )
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "tokens": "prompt"}
+        """``sinks`` as the number of medians above which tokens are left out, None for all kept."""
+        sinks = None if self.sinks is None else self.sinks.times_median
+        return {**asdict(self), "tokens": "prompt", "sinks": sinks}
+
+
+def recorded_sinks(options: Mapping[str, Any]) -> Sinks | None:
+    """The rule in a run's recorded options; runs made before there was one left nothing out."""
+    times_median = options.get("sinks")
+    return None if times_median is None else Sinks(times_median)

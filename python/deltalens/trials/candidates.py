@@ -16,6 +16,7 @@ from deltalens.sae import as_sae
 from deltalens.study.activation.delta import delta_activation, delta_activation_of_pairs
 from deltalens.study.activation.difference import VALUES_FILE, ActivationDifference
 from deltalens.study.attribution import Attribution
+from deltalens.study.options import recorded_sinks
 from deltalens.trials.result import (
     ACTIVATION,
     ATTRIBUTION,
@@ -101,6 +102,7 @@ def _activation(
     options: dict[str, Any] = {
         "site": result.metadata["site"]["path"],
         "k": min(_TABLE, result.metadata["counts"]["latents"]),
+        "sinks": recorded_sinks(result.metadata["options"]),
         "progress": progress,
     }
     if len(models) == 1:

@@ -7,7 +7,9 @@ from typing import Any
 
 import torch
 
-from deltalens.lm import Site, activations, find_bos
+from deltalens.errors import InputError
+from deltalens.lm import Sifted, Site, activations, find_bos
+from deltalens.lm.sinks import SINKS
 from deltalens.pairs.encode import encode_prompt
 from deltalens.pairs.row import Prompt
 
@@ -15,14 +17,19 @@ from deltalens.pairs.row import Prompt
 def median_norm(
     model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, site: int | str | Site
 ) -> float:
-    """Median over the prompts' tokens, a leading BOS excluded, of ‖a‖ at ``site``, unsteered."""
+    """Median over the prompts' tokens, attention sinks and a leading BOS excluded, of ‖a‖ at
+    ``site``, unsteered."""
     bos = find_bos(model, tokenizer)
     ids = [
         encode_prompt(tokenizer, prompt, bos=bos, name=f"prompt {number}")
         for number, prompt in enumerate(prompts)
     ]
-    norms = [
-        rows[int(ids[number][:1] == [bos]) :].norm(dim=1)
-        for number, rows in activations(model, ids, site=site)
-    ]
-    return float(torch.cat(norms).median())
+    sifted = Sifted(activations(model, ids, site=site), SINKS)
+    norms = []
+    for number, rows, kept in sifted:
+        kept[: int(ids[number][:1] == [bos])] = False
+        norms.append(rows[kept].norm(dim=1))
+    found = torch.cat(norms)
+    if not len(found):
+        raise InputError("the prompts hold no token after their first; give longer prompts")
+    return float(found.median())

@@ -30,7 +30,8 @@ def run(args: argparse.Namespace) -> None:
     """Ablate, compare, write ``ablation.csv`` into the run, print."""
     from deltalens.cli.loading import batch_options, fill_from_run, load_model, load_sae
     from deltalens.study import Attribution, ablate, compare_ablation
-    from deltalens.study.ablation_table import first_order, write_ablation
+    from deltalens.study.ablation.table import first_order, write_ablation
+    from deltalens.study.options import recorded_sinks
 
     attribution = Attribution.load(args.run_dir)
     fill_from_run(args, attribution.metadata)
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
         site=attribution.metadata["site"]["path"],
         baseline=attribution.baseline,
         loss=attribution.metadata["options"]["loss"],
+        sinks=recorded_sinks(attribution.metadata["options"]),
         progress=not args.quiet,
         **batch_options(args),
     )

@@ -12,6 +12,7 @@ from deltalens.cli.arguments import (
     add_output,
     add_pairs,
     add_sae,
+    add_sinks,
     add_site,
     positive_int,
 )
@@ -33,6 +34,7 @@ def configure(commands: Any) -> None:
     add_site(parser)
     add_pairs(parser)
     _add_method(parser)
+    add_sinks(parser)
     parser.add_argument("--out", type=Path, required=True, help="run directory to write")
     parser.add_argument("--show", type=int, default=20, help="rows of the table; default: 20")
     add_output(parser)
@@ -63,6 +65,12 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--loss", choices=("sum", "mean"), default="sum")
     group.add_argument("--gradients", choices=("plain", "integrated", "lrp"), default="plain")
     group.add_argument("--steps", type=positive_int, default=16, help="for integrated gradients")
+    group.add_argument(
+        "--check",
+        type=int,
+        metavar="N",
+        help="ablate the first N latents for real, to see whether first order holds; default: 8",
+    )
     group.add_argument("--save-scores", action="store_true", help="write every latent's score")
     group.add_argument("--impl", default="auto", help="auto, cpp, torch, triton or reference")
 
@@ -75,6 +83,7 @@ def run(args: argparse.Namespace) -> None:
         load_baseline,
         load_model,
         load_sae,
+        sinks_of,
         warn_of_other_site,
     )
     from deltalens.pairs import read_pairs
@@ -101,6 +110,7 @@ def run(args: argparse.Namespace) -> None:
             model,
             tokenizer,
             site,
+            sinks_of(args),
             args.quiet,
             sae if args.score == "latent" else None,
         ),
@@ -112,10 +122,12 @@ def run(args: argparse.Namespace) -> None:
         loss=args.loss,
         gradients=args.gradients,
         steps=args.steps,
+        sinks=sinks_of(args),
         save_scores=args.save_scores,
         run_dir=args.out,
         impl=args.impl,
         progress=not args.quiet,
+        **({} if args.check is None else {"check": args.check}),
         **batch_options(args),
     )
     _show(args, result)
@@ -142,6 +154,9 @@ def summary(result: Any) -> dict[str, Any]:
     return {
         "pairs": len(result.pairs),
         "certified": result.metadata.get("certified"),
+        "sinks": result.metadata.get("sinks"),
+        "first_order": result.metadata.get("first_order"),
+        "dominant_tokens": result.metadata.get("dominant_tokens"),
         "latents": [
             {
                 "rank": rank + 1,

@@ -11,6 +11,7 @@ from deltalens.cli.arguments import (
     add_model,
     add_output,
     add_sae,
+    add_sinks,
     add_site,
     positive_int,
 )
@@ -34,6 +35,7 @@ def configure(commands: Any) -> None:
     parser.add_argument("--out", type=Path, required=True, help="baseline.safetensors to write")
     parser.add_argument("--max-tokens", type=positive_int, help="stop after this many tokens")
     add_sae(parser, required=False)
+    add_sinks(parser)
     parser.add_argument("--include-bos", action="store_true", help="average BOS positions too")
     add_output(parser)
     parser.set_defaults(run=run)
@@ -41,7 +43,7 @@ def configure(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compute and save."""
-    from deltalens.cli.loading import batch_options, load_model, load_sae
+    from deltalens.cli.loading import batch_options, load_model, load_sae, sinks_of
     from deltalens.cli.output import print_json, print_line
     from deltalens.pairs import read_texts
     from deltalens.study import mean_activation
@@ -57,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
         texts,
         site=args.site,
         sae=sae,
+        sinks=sinks_of(args),
         include_bos=args.include_bos,
         max_tokens=args.max_tokens,
         progress=not args.quiet,
@@ -81,3 +84,9 @@ def run(args: argparse.Namespace) -> None:
         f"ā{also} over {baseline.tokens} tokens at {baseline.site}: "
         f"norm {float(baseline.mean.norm()):.4g}, written to {args.out}"
     )
+    sinks = baseline.provenance["sinks"]
+    if sinks["limit"] is not None:
+        print_line(
+            f"left out as attention sinks: {sinks['first']} first tokens, {sinks['massive']} with "
+            f"norms above {sinks['limit']:.4g} (median {sinks['median']:.4g})"
+        )

@@ -12,6 +12,7 @@ from deltalens.cli.arguments import (
     add_output,
     add_pairs,
     add_sae,
+    add_sinks,
     add_site,
     positive_int,
 )
@@ -35,6 +36,7 @@ def configure(commands: Any) -> None:
     parser.add_argument("--against", help="the other model; both read the prompts of --texts")
     add_sae(parser)
     add_site(parser)
+    add_sinks(parser)
     parser.add_argument(
         "--texts", type=Path, help="with --against: text file, JSONL file or run directory"
     )
@@ -91,12 +93,13 @@ def _read_input(args: argparse.Namespace) -> Any:
 def _compare(
     args: argparse.Namespace, model: Any, tokenizer: Any, read: Any, sae: Any, site: Any
 ) -> Any:
-    from deltalens.cli.loading import batch_options, load_other_model
+    from deltalens.cli.loading import batch_options, load_other_model, sinks_of
     from deltalens.study import delta_activation, delta_activation_of_pairs
 
     options = {
         "site": site,
         "k": args.k or min(DEFAULT_K, sae.W_dec.n_latents),
+        "sinks": sinks_of(args),
         "progress": not args.quiet,
         **batch_options(args),
     }

@@ -11,6 +11,7 @@ from deltalens.cli.arguments import (
     add_model,
     add_output,
     add_sae,
+    add_sinks,
     add_site,
     positive_int,
 )
@@ -35,6 +36,7 @@ def _configure_collect(commands: Any) -> None:
     add_model(parser)
     add_sae(parser)
     add_site(parser)
+    add_sinks(parser)
     parser.add_argument(
         "--texts", type=Path, required=True, help="text file, JSONL file or run directory"
     )
@@ -86,7 +88,7 @@ def _configure_show(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Collect, and say where the examples are."""
-    from deltalens.cli.loading import batch_options, choose_site, load_model, load_sae
+    from deltalens.cli.loading import batch_options, choose_site, load_model, load_sae, sinks_of
     from deltalens.cli.loading import warn_of_other_site as warn
     from deltalens.cli.output import print_json, print_line
     from deltalens.examples import collect_examples
@@ -111,6 +113,7 @@ def run(args: argparse.Namespace) -> None:
         out,
         site=site,
         latents=latents,
+        sinks=sinks_of(args),
         progress=not args.quiet,
         **_options(args),
         **batch_options(args),

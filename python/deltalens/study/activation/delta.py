@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
+from torch import Tensor
+
 from deltalens.errors import InputError
-from deltalens.lm import Pair, Site, activations, find_bos, resolve_site
+from deltalens.lm import Pair, Sifted, Sinks, Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
+from deltalens.lm.sinks import SINKS
 from deltalens.pairs.encode import encode_prompt, encode_study
 from deltalens.pairs.identity import model_name
 from deltalens.pairs.row import Prompt
@@ -26,13 +29,15 @@ def delta_activation(
     *,
     site: int | str | Site,
     k: int = 100,
+    sinks: Sinks | None = SINKS,
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> ActivationDifference:
     """The k latents whose mean activation grew most from ``original`` to ``changed``.
 
     Both models, of one tokenizer, read the same prompts once; a latent's mean over a prompt's
-    tokens (a leading BOS excluded) is averaged over prompts, as Δ-attribution averages over pairs.
+    tokens (a leading BOS excluded, and with ``sinks`` each prompt's first token and those of
+    massive norm in either model) is averaged over prompts, as Δ-attribution averages over pairs.
     Sums are fp64, and memory is a batch of tokens × a tile of latents. ``sae`` is of any kind that
     can be encoded with, or a SAELens object.
 
@@ -47,14 +52,21 @@ def delta_activation(
     if not ids:
         raise InputError("no prompts given; give at least one")
     first = [int(one[:1] == [bos]) for one in ids]
-    sides = zip(
-        activations(changed, ids, site=site, batch_tokens=batch_tokens, progress=progress),
-        activations(original, ids, site=site, batch_tokens=batch_tokens),
-        strict=True,
+    ours, theirs = (
+        Sifted(activations(model, ids, site=site, batch_tokens=batch_tokens, progress=shown), sinks)
+        for model, shown in ((changed, progress), (original, False))
     )
-    rows = ((ours[first[n] :], theirs[first[n] :]) for (n, ours), (_, theirs) in sides)
-    models = {"model": model_name(changed), "against": model_name(original)}
-    return _compare(rows, sae, k, {**models, "tokens": "prompt"}, resolve_site(changed, site))
+    rows = (
+        _both(a, b, a_kept & b_kept, first[n], f"prompt {n + 1}")
+        for (n, a, a_kept), (_, b, b_kept) in zip(ours, theirs, strict=True)
+    )
+    said = {"model": model_name(changed), "against": model_name(original), "tokens": "prompt"}
+    found = _compare(rows, sae, k, said, resolve_site(changed, site))
+    found.metadata["sinks"] = {
+        "model": ours.left_out.as_dict(),
+        "against": theirs.left_out.as_dict(),
+    }
+    return found
 
 
 def delta_activation_of_pairs(
@@ -66,6 +78,7 @@ def delta_activation_of_pairs(
     site: int | str | Site,
     tokens: Literal["completion", "all"] = "completion",
     k: int = 100,
+    sinks: Sinks | None = SINKS,
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> ActivationDifference:
@@ -87,13 +100,35 @@ def delta_activation_of_pairs(
         for item in encoded
     ]
     stream = activations(model, sequences, site=site, batch_tokens=batch_tokens, progress=progress)
+    sifted = Sifted(stream, sinks)
+    each = iter(sifted)
     # A stream zipped with itself gives its items two by two.
     rows = (
-        (a[first[n // 2] :], b[first[n // 2] :])
-        for (n, a), (_, b) in zip(stream, stream, strict=True)
+        (
+            _left(a, a_kept, first[n // 2], f"pair {n // 2 + 1}"),
+            _left(b, b_kept, first[n // 2], f"pair {n // 2 + 1}"),
+        )
+        for (n, a, a_kept), (_, b, b_kept) in zip(each, each, strict=True)
     )
     said = {"model": model_name(model), "against": None, "tokens": tokens}
-    return _compare(rows, sae, k, said, resolve_site(model, site))
+    found = _compare(rows, sae, k, said, resolve_site(model, site))
+    found.metadata["sinks"] = {"model": sifted.left_out.as_dict()}
+    return found
+
+
+def _both(ours: Tensor, theirs: Tensor, kept: Tensor, first: int, label: str) -> Rows:
+    return _left(ours, kept, first, label), _left(theirs, kept, first, label)
+
+
+def _left(rows: Tensor, kept: Tensor, first: int, label: str) -> Tensor:
+    """The kept ones of ``rows`` from the token ``first`` on."""
+    found = rows[first:][kept[first:]]
+    if not len(found):
+        raise InputError(
+            f"{label}: no token is left: its first and those of massive norm are left out "
+            "(sinks=None or --keep-sinks counts them)"
+        )
+    return found
 
 
 def _compare(

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
-from deltalens.lm import Site, activations, find_bos, resolve_site
+from deltalens.lm import Sifted, Sinks, Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.sites import text_config
 from deltalens.pairs.encode import encode_prompt
@@ -28,7 +28,6 @@ SAMPLE_TOKENS = 2048
 COMPARED_TOKENS = 512  # of the sample, for each alternative
 LEFT = 0.9  # of what is unexplained, or less, an alternative must leave to be named
 _CONTEXT = 1024
-_OUTLIER = 10.0  # times the median norm: an attention sink, which no SAE is trained to rebuild
 _UNKNOWN = 0.2
 _DENSE = 0.1
 _POOR = 0.5
@@ -161,10 +160,8 @@ def _site_rows(
 ) -> tuple[Tensor, int]:
     """Activations of all tokens that are neither first nor of huge norm; how many those were."""
     stream = activations(model, ids, site=site, batch_tokens=batch_tokens, progress=progress)
-    acts = torch.cat([rows[1:] for _, rows in stream]).to(next(site.module.parameters()).device)
-    norms = acts.norm(dim=1)
-    kept = acts[norms <= _OUTLIER * norms.median()]
-    return kept, sum(map(len, ids)) - len(kept)
+    kept = torch.cat([rows[keep] for _, rows, keep in Sifted(stream, Sinks())])
+    return kept.to(next(site.module.parameters()).device), sum(map(len, ids)) - len(kept)
 
 
 def _evenly(acts: Tensor) -> Tensor:

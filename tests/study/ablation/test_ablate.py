@@ -63,7 +63,7 @@ def test_against_a_hook_on_one_row_at_a_time(model, decoder, baseline, loss, bat
     pairs = [*make_pairs(4), Pair([9, 8, 7], [6, 6], [10])]
     found = ablate(
         model, None, pairs, decoder, LATENTS, site=SITE, baseline=baseline,
-        loss=loss, batch_tokens=batch_tokens,
+        loss=loss, batch_tokens=batch_tokens, sinks=None,
     )  # fmt: skip
     expected = [
         [ablate_naively(model, pair, decoder[i], baseline.mean, loss) for i in LATENTS]

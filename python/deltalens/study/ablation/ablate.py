@@ -12,10 +12,21 @@ from torch import Tensor, nn
 
 from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.errors import InputError
-from deltalens.lm import Pair, RowBatch, Site, TokenRow, completion_losses, resolve_site
+from deltalens.lm import (
+    EncodedPair,
+    Pair,
+    RowBatch,
+    Sinks,
+    Site,
+    TokenRow,
+    completion_losses,
+    resolve_site,
+    without_sinks,
+)
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.forward import Loss
 from deltalens.lm.losses import Edit
+from deltalens.lm.sinks import SINKS
 from deltalens.pairs.encode import encode_study
 from deltalens.study.baseline import Baseline, as_baseline, check_baseline
 from deltalens.study.latents import check_d_model, latent_rows, unit
@@ -31,6 +42,7 @@ def ablate(
     site: int | str | Site,
     baseline: Baseline | Tensor,
     loss: Loss = "sum",
+    sinks: Sinks | None = SINKS,
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> Tensor:
@@ -42,7 +54,8 @@ def ablate(
     log p(C′). The per-pair values of :func:`~deltalens.attribute` (``normalize=True``) are its
     first-order approximation; the scale of both is that of one token.
 
-    Each latent costs two rows per pair, beside two without ablation; rows of all pairs and
+    Attention sinks are not counted, as in :func:`~deltalens.attribute`; None counts them. Each
+    latent costs two rows per pair, beside two without ablation; rows of all pairs and
     latents share batches. Raises :class:`InputError` for everything that does not fit.
     """
     place = resolve_site(model, site)
@@ -51,7 +64,38 @@ def ablate(
     decoder = as_decoder(decoder)
     check_d_model(decoder, place.d_model, place.path)
     units = unit(latent_rows(decoder, latents))
-    encoded = encode_study(model, tokenizer, pairs)
+    encoded, _ = without_sinks(
+        model,
+        encode_study(model, tokenizer, pairs),
+        place,
+        sinks,
+        median=baseline.median_norm,
+        batch_tokens=batch_tokens,
+    )
+    return ablate_encoded(
+        model,
+        encoded,
+        units,
+        site=place,
+        mean=baseline.mean,
+        loss=loss,
+        batch_tokens=batch_tokens,
+        progress=progress,
+    )
+
+
+def ablate_encoded(
+    model: nn.Module,
+    encoded: Sequence[EncodedPair],
+    units: Tensor,
+    *,
+    site: Site,
+    mean: Tensor,
+    loss: Loss,
+    batch_tokens: int,
+    progress: bool = False,
+) -> Tensor:
+    """:func:`ablate` of ``units`` fp64 [latents, d_model] in pairs whose tokens are known."""
     conditions = 1 + units.shape[0]
     rows = [
         TokenRow(pair.prompt_ids, completion, pair.counted)
@@ -62,8 +106,8 @@ def ablate(
     losses = completion_losses(
         model,
         rows,
-        site=place,
-        edit=mean_ablation(units, baseline.mean),
+        site=site,
+        edit=mean_ablation(units, mean),
         loss=loss,
         batch_tokens=batch_tokens,
         progress=progress,

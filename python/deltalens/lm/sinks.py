@@ -1,0 +1,193 @@
+"""Attention sinks: tokens of massive norm that carry no meaning, and what is left out for them.
+
+The first token a model reads, and a few others, have norms a hundred times the median of their
+layer in most language models (Sun et al. 2024, "Massive activations"). A score is quadratic in
+activations, so one such token outweighs all others, and first order says nothing of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deltalens.errors import InputError
+from deltalens.lm.activations import activations
+from deltalens.lm.batching import BATCH_TOKENS
+from deltalens.lm.pairs import pair_label
+from deltalens.lm.sites import Site
+from deltalens.lm.tokenise import EncodedPair
+
+MEASURED_TOKENS = 4096  # from which a stream's median is taken
+
+Rows = tuple[int, Tensor]
+
+
+@dataclass(frozen=True)
+class Sinks:
+    """Which tokens are left out: the first that the model reads of every text, and those whose
+    activation has more than ``times_median`` times the site's median norm."""
+
+    times_median: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not self.times_median > 1:
+            raise InputError(
+                f"sinks are tokens above the median norm; times_median must be above 1, got "
+                f"{self.times_median}; give sinks=None to leave nothing out"
+            )
+
+    def limit(self, median: float) -> float:
+        """The largest norm that is no sink's."""
+        return self.times_median * median
+
+
+SINKS = Sinks()
+"""What functions leave out where nothing is said."""
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """How many tokens were left out of how many: by place, and by norm above ``limit``.
+
+    ``median`` is the site's median norm; both are None where nothing is left out.
+    """
+
+    first: int
+    massive: int
+    tokens: int
+    median: float | None
+    limit: float | None
+
+    def as_dict(self) -> dict[str, Any]:
+        """For metadata."""
+        return dict(vars(self))
+
+
+def no_sink(rows: Tensor, limit: float) -> Tensor:
+    """bool [tokens] of one sequence's ``rows`` [tokens, d_model]: false for sinks."""
+    kept = rows.norm(dim=1) <= limit
+    kept[0] = False
+    return kept
+
+
+def median_norm(sequences: Iterable[Tensor]) -> float:
+    """Median over tokens of the norms of ``sequences``, [tokens, d_model] each, but their first
+    tokens; over those too where there are no others."""
+    norms = [rows.norm(dim=1) for rows in sequences]
+    later = torch.cat([one[1:] for one in norms])
+    return float((later if len(later) else torch.cat(norms)).median())
+
+
+def site_median(model: Any, sequences: Iterable[list[int]], site: Site) -> float:
+    """:func:`median_norm` at ``site`` of as many sequences as hold :data:`MEASURED_TOKENS`."""
+    return median_norm(rows for _, rows in activations(model, _enough(sequences), site=site))
+
+
+def _enough(sequences: Iterable[list[int]]) -> Iterator[list[int]]:
+    tokens = 0
+    for ids in sequences:
+        yield ids
+        tokens += len(ids)
+        if tokens >= MEASURED_TOKENS:
+            return
+
+
+class Sifted:
+    """(number, rows, bool [tokens] without sinks) of a stream of sequences' rows.
+
+    The median is that of the sequences read until there are :data:`MEASURED_TOKENS` tokens, which
+    are held back so long; it does not depend on batches. With ``sinks`` None nothing is left out.
+    """
+
+    def __init__(self, stream: Iterable[Rows], sinks: Sinks | None) -> None:
+        self._stream = iter(stream)
+        self._sinks = sinks
+        self._first = self._massive = self._tokens = 0
+        self.median: float | None = None
+
+    @property
+    def left_out(self) -> LeftOut:
+        """Of what has been read so far."""
+        limit = (
+            None if self._sinks is None or self.median is None else self._sinks.limit(self.median)
+        )
+        return LeftOut(self._first, self._massive, self._tokens, self.median, limit)
+
+    def __iter__(self) -> Iterator[tuple[int, Tensor, Tensor]]:
+        held, tokens = [], 0
+        for number, rows in self._stream:
+            held.append((number, rows))
+            tokens += len(rows)
+            if tokens >= MEASURED_TOKENS:
+                break
+        if not held:
+            return
+        self.median = median_norm(rows for _, rows in held)
+        for number, rows in chain(held, self._stream):
+            yield number, rows, self._kept(rows)
+
+    def _kept(self, rows: Tensor) -> Tensor:
+        self._tokens += len(rows)
+        if self._sinks is None or self.median is None:
+            return torch.ones(len(rows), dtype=torch.bool)
+        kept = no_sink(rows, self._sinks.limit(self.median))
+        self._first += 1
+        self._massive += int((~kept[1:]).sum())
+        return kept
+
+
+def without_sinks(
+    model: Any,
+    encoded: Sequence[EncodedPair],
+    site: Site,
+    sinks: Sinks | None,
+    *,
+    median: float | None = None,
+    batch_tokens: int = BATCH_TOKENS,
+) -> tuple[list[EncodedPair], LeftOut]:
+    """The pairs with sinks among their prompts' tokens no longer counted.
+
+    median: the site's median norm where it is known; else that of the prompts. The blocks up to the
+    site read every prompt once. Raises :class:`InputError` naming a pair that no token is left of.
+    """
+    counted = sum(sum(pair.counted) for pair in encoded)
+    if sinks is None:
+        return list(encoded), LeftOut(0, 0, counted, None, None)
+    first_with = {tuple(pair.prompt_ids): n for n, pair in reversed(list(enumerate(encoded, 1)))}
+    prompts = list(first_with)[::-1]
+
+    def label(number: int) -> str:
+        pair = first_with[prompts[number]]
+        return pair_label(encoded[pair - 1].pair, pair)
+
+    stream = activations(
+        model, map(list, prompts), site=site, batch_tokens=batch_tokens, label=label
+    )
+    norms = [rows.norm(dim=1, keepdim=True) for _, rows in stream]
+    median = median_norm(norms) if median is None else median
+    kept = {
+        prompt: no_sink(one, sinks.limit(median)).tolist()
+        for prompt, one in zip(prompts, norms, strict=True)
+    }
+    found = [
+        _kept_only(pair, kept[tuple(pair.prompt_ids)], number)
+        for number, pair in enumerate(encoded, start=1)
+    ]
+    first = sum(pair.counted[0] for pair in encoded)
+    left = counted - sum(sum(pair.counted) for pair in found)
+    return found, LeftOut(first, left - first, counted, median, sinks.limit(median))
+
+
+def _kept_only(pair: EncodedPair, kept: list[bool], number: int) -> EncodedPair:
+    counted = [was and keep for was, keep in zip(pair.counted, kept, strict=True)]
+    if not any(counted):
+        raise InputError(
+            f"{pair_label(pair.pair, number)}: no token of the prompt is left to count: its first "
+            "and those of massive norm are left out (sinks=None or --keep-sinks counts them)"
+        )
+    return replace(pair, counted=counted)
