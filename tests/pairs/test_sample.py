@@ -78,7 +78,7 @@ def test_pairs_are_graded_samples_of_one_prompt_each(parts, tmp_path):
     assert [row["question_id"] for row in lines(out)] == both
     assert len(both) == found.counts.prompts["paired"] >= 2
     settings = json.loads((tmp_path / "new" / "pairs.meta.json").read_text())
-    assert settings["judge"] == {"name": "hash", "version": "1"}
+    assert settings["judge"] == {"name": "hash", "version": "1", "sees": "final"}
     assert settings["sampling"]["temperature"] == 1.0
     assert settings["counts"]["pairs"] == len(both)
 
@@ -273,7 +273,7 @@ def test_own_answers_are_graded_answers(parts, tmp_path):
 
 
 def test_how_many_samples(parts, tmp_path):
-    questions = [deltalens.Question("a", "w1 w2", samples=7), deltalens.Question("b", "w3")]
+    questions = [asked("a", "w1 w2", samples=7), asked("b", "w3")]
     path = tmp_path / "pairs.answers.jsonl"
     make(parts, questions=questions, samples=None, out=tmp_path / "pairs.jsonl")
     names = [row["question_id"] for row in lines(path)]

@@ -16,13 +16,23 @@ class Pair:
     ``prompt`` is a string, a chat (a list of ``{"role": …, "content": …}``) or token ids with
     the BOS, if any, already in front. ``positive`` shows the behaviour and ``negative`` does
     not; each is a string or token ids, and is used exactly as given: no end-of-text token is
-    appended. Raises :class:`InputError` for other types.
+    appended.
+
+    Completions that were sampled carry the ids they are made of, ``positive_ids`` and
+    ``negative_ids``, those of the prompt that the model read, ``prompt_ids`` (optional), and the
+    fingerprint of the vocabulary, ``tokenizer``. Under a tokenizer with that vocabulary (None:
+    under any) the ids are used, and the texts are there to be read. Raises :class:`InputError` for
+    other types, and for ids of one completion only.
     """
 
     prompt: str | list[dict[str, str]] | list[int]
     positive: str | list[int]
     negative: str | list[int]
     id: str | None = None
+    positive_ids: list[int] | None = None
+    negative_ids: list[int] | None = None
+    prompt_ids: list[int] | None = None
+    tokenizer: str | None = None
 
     def __post_init__(self) -> None:
         label = pair_label(self, None)
@@ -38,6 +48,7 @@ class Pair:
                     f"{label}: {side} must be a string or a list of token ids, "
                     f"got {_shown(completion)}"
                 )
+        _check_sampled(self, label)
 
 
 def pair_label(pair: Pair, number: int | None) -> str:
@@ -57,6 +68,20 @@ def is_ids(value: Any) -> bool:
 def is_chat(value: Any) -> bool:
     """Whether ``value`` is a non-empty list of messages with a role and a text."""
     return _is_list(value) and len(value) > 0 and all(_is_message(item) for item in value)
+
+
+def _check_sampled(pair: Pair, label: str) -> None:
+    for name in ("positive_ids", "negative_ids", "prompt_ids"):
+        value = getattr(pair, name)
+        if value is not None and not is_ids(value):
+            raise InputError(f"{label}: {name} must be a list of token ids, got {_shown(value)}")
+    both = (pair.positive_ids is None) == (pair.negative_ids is None)
+    if not both or (pair.prompt_ids is not None and pair.positive_ids is None):
+        raise InputError(f"{label}: ids of only some of its parts; keep those of both completions")
+    if pair.positive_ids is not None and not (
+        isinstance(pair.positive, str) and isinstance(pair.negative, str)
+    ):
+        raise InputError(f"{label}: completions that are ids already need no ids beside them")
 
 
 def _is_message(value: Any) -> bool:

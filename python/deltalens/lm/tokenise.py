@@ -2,68 +2,140 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from deltalens.errors import InputError
+from deltalens.lm.chat import (
+    ChatOptions,
+    answer_text,
+    prompt_text,
+    template_options,
+    warn_of_plain_prompts,
+)
+from deltalens.lm.completions import (
+    Completion,
+    Way,
+    bare_ids,
+    following_ids,
+    given_ids,
+    sampled_ids,
+    vocabulary_fingerprint,
+)
 from deltalens.lm.pairs import Pair, is_chat, pair_label
 from deltalens.lm.sites import text_config
 
-_SPACE_MARKS = "▁Ġ"
-_ANCHORS = ("\n", ".", "0")
+_NAMED = 5  # pairs that a warning names
+
+Doubt = Literal["text", "prompt"]
+"""What to warn of: ids that do not say what a completion's text says; a prompt that was other
+tokens where the completions were sampled."""
 
 
 @dataclass(frozen=True)
 class EncodedPair:
-    """Token ids of a pair; ``counted`` says for each prompt token whether it is attributed to."""
+    """Token ids of a pair; ``counted`` says for each prompt token whether it is attributed to.
+
+    ``ways``: where the ids of the positive and of the negative completion come from.
+    """
 
     pair: Pair
     prompt_ids: list[int]
     positive_ids: list[int]
     negative_ids: list[int]
     counted: list[bool]
+    ways: tuple[Way, Way] = ("ids", "ids")
+    doubts: tuple[Doubt, ...] = ()
+
+    @property
+    def as_ids(self) -> Pair:
+        """The pair as ids alone, which encode to themselves."""
+        return Pair(self.prompt_ids, self.positive_ids, self.negative_ids, id=self.pair.id)
 
 
 def encode_pair(
-    tokenizer: Any, pair: Pair, *, bos_token_id: int | None, number: int | None = None
+    tokenizer: Any,
+    pair: Pair,
+    *,
+    bos_token_id: int | None,
+    number: int | None = None,
+    chat_template_kwargs: ChatOptions | None = None,
+    vocabulary: str | None = None,
 ) -> EncodedPair:
-    """Tokenise the prompt once and each completion on its own.
+    """Tokenise the prompt once, and each completion as it follows it.
 
-    No token ever straddles the boundary between prompt and completion, so a separating space
-    belongs where the model expects it, usually in front of the completion. A string prompt gets
-    the tokenizer's BOS; a chat is what the tokenizer's chat template makes of it, with the
-    generation header, or, when its last message is the assistant's, left open to be continued.
-    Token ids are used as given, and with ids everywhere ``tokenizer`` may be None. Every prompt
-    token is counted except a leading ``bos_token_id``. Completions get no special tokens.
+    Ids that a pair carries from sampling are used where ``tokenizer`` has the vocabulary that they
+    were sampled with (``vocabulary`` is its fingerprint, where that is known), or is None. Of other
+    pairs a string prompt gets the tokenizer's BOS; a chat is what the tokenizer's chat template
+    makes of it, with the generation header, or, when its last message is the assistant's, left open
+    to be continued. After a chat a completion's ids are those that the template's rendering of it
+    as the assistant's answer adds to the prompt's, without the end of the turn. Where a template
+    does not show them so, and after strings, it is tokenised by itself. No token ever straddles the
+    boundary, so after a string a separating space belongs where the model expects it, usually in
+    front of the completion. Token ids are used as given, and with ids everywhere ``tokenizer`` may
+    be None. Every prompt token is counted except a leading ``bos_token_id``. Completions get no
+    end-of-text token.
 
     Raises :class:`InputError`, naming the pair by its id or else by ``number``, for an empty
-    prompt, empty or identical completions, a missing tokenizer or chat template.
+    prompt, empty or identical completions, ids that do not say their text, a missing tokenizer or
+    chat template.
     """
     label = pair_label(pair, number)
-    prompt_ids = _prompt_ids(tokenizer, pair, label)
-    positive_ids = _completion_ids(tokenizer, pair.positive, f"{label}: positive")
-    negative_ids = _completion_ids(tokenizer, pair.negative, f"{label}: negative")
-    if positive_ids == negative_ids:
+    options = template_options(chat_template_kwargs, tokenizer)
+    prompt = _encode_prompt(tokenizer, pair, options, label, vocabulary)
+    positive, negative = (
+        _encode_completion(tokenizer, pair, side, prompt, options, f"{label}: {side}")
+        for side in ("positive", "negative")
+    )
+    if positive.ids == negative.ids:
         raise InputError(f"{label}: positive and negative are the same completion")
-    counted = [True] * len(prompt_ids)
-    if prompt_ids[:1] == [bos_token_id]:
+    counted = [True] * len(prompt.ids)
+    if prompt.ids[:1] == [bos_token_id]:
         counted[0] = False
     if not any(counted):
         raise InputError(f"{label}: the prompt has no token after the BOS")
-    return EncodedPair(pair, prompt_ids, positive_ids, negative_ids, counted)
+    doubts: list[Doubt] = [] if positive.exact and negative.exact else ["text"]
+    return EncodedPair(
+        pair,
+        prompt.ids,
+        positive.ids,
+        negative.ids,
+        counted,
+        (positive.way, negative.way),
+        (*doubts, *(("prompt",) if prompt.other else ())),
+    )
 
 
-def encode_pairs(model: Any, tokenizer: Any, pairs: Iterable[Pair]) -> list[EncodedPair]:
+def encode_pairs(
+    model: Any,
+    tokenizer: Any,
+    pairs: Iterable[Pair],
+    *,
+    chat_template_kwargs: ChatOptions | None = None,
+) -> list[EncodedPair]:
     """Every pair as :func:`encode_pair` encodes it, with the model's BOS.
 
-    Raises :class:`InputError` naming the first pair that cannot be encoded or does not fit the
-    model's vocabulary or context.
+    Warns once of all pairs with a completion whose ids do not decode to its text, and of those
+    whose prompt was other tokens where its completions were sampled. Raises :class:`InputError`
+    naming the first pair that cannot be encoded or does not fit the model's vocabulary or context.
     """
     bos = find_bos(model, tokenizer)
+    pairs = list(pairs)
+    warn_of_plain_prompts(tokenizer, (pair.prompt for pair in pairs))
+    carried = tokenizer is not None and any(pair.tokenizer for pair in pairs)
+    vocabulary = vocabulary_fingerprint(tokenizer) if carried else None
     encoded = []
     for number, pair in enumerate(pairs, start=1):
-        item = encode_pair(tokenizer, pair, bos_token_id=bos, number=number)
+        item = encode_pair(
+            tokenizer,
+            pair,
+            bos_token_id=bos,
+            number=number,
+            chat_template_kwargs=chat_template_kwargs,
+            vocabulary=vocabulary,
+        )
         for side in ("positive", "negative"):
             completion = getattr(item, f"{side}_ids")
             label = f"{pair_label(pair, number)}: {side}"
@@ -71,6 +143,7 @@ def encode_pairs(model: Any, tokenizer: Any, pairs: Iterable[Pair]) -> list[Enco
             lengths = f"prompt {len(item.prompt_ids)} + completion {len(completion)}"
             check_context(model, len(item.prompt_ids) + len(completion), f"{label}: {lengths}")
         encoded.append(item)
+    _warn(encoded)
     return encoded
 
 
@@ -102,16 +175,50 @@ def check_context(model: Any, length: int, label: str) -> None:
         )
 
 
-def _prompt_ids(tokenizer: Any, pair: Pair, label: str) -> list[int]:
+@dataclass(frozen=True)
+class _Prompt:
+    """A prompt's ids; ``text``: a chat as it was rendered; ``sampled``: the pair's own ids are
+    used, of a tokenizer with this vocabulary; ``other``: today's rendering gives other ids."""
+
+    ids: list[int]
+    text: str | None = None
+    sampled: bool = False
+    other: bool = False
+
+
+def _encode_prompt(
+    tokenizer: Any, pair: Pair, options: ChatOptions, label: str, vocabulary: str | None
+) -> _Prompt:
+    sampled = pair.positive_ids is not None and _is_own(tokenizer, pair, vocabulary)
+    if not sampled or pair.prompt_ids is None:
+        fresh = _fresh_prompt(tokenizer, pair, options, label)
+        return _Prompt(fresh.ids, fresh.text, sampled)
+    try:
+        here = None if tokenizer is None else _fresh_prompt(tokenizer, pair, options, label).ids
+    except InputError:  # such as a base model's tokenizer, without a template
+        here = None
+    other = here is not None and here != pair.prompt_ids
+    return _Prompt(list(pair.prompt_ids), None, sampled, other)
+
+
+def _is_own(tokenizer: Any, pair: Pair, vocabulary: str | None) -> bool:
+    if tokenizer is None or pair.tokenizer is None:
+        return True
+    return pair.tokenizer == (vocabulary or vocabulary_fingerprint(tokenizer))
+
+
+def _fresh_prompt(tokenizer: Any, pair: Pair, options: ChatOptions, label: str) -> _Prompt:
     if isinstance(pair.prompt, str):
-        return _text_prompt_ids(_required(tokenizer, f"{label}: prompt"), pair.prompt)
+        return _Prompt(_text_prompt_ids(_required(tokenizer, f"{label}: prompt"), pair.prompt))
     if is_chat(pair.prompt):
-        return _chat_ids(_required(tokenizer, f"{label}: prompt"), pair.prompt, label)
-    return cast(list[int], list(pair.prompt))
+        messages = cast(list[dict[str, str]], pair.prompt)
+        text = prompt_text(_required(tokenizer, f"{label}: prompt"), messages, options, label)
+        return _Prompt(bare_ids(tokenizer, text), text)
+    return _Prompt(cast(list[int], list(pair.prompt)))
 
 
 def _text_prompt_ids(tokenizer: Any, text: str) -> list[int]:
-    plain = list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    plain = bare_ids(tokenizer, text)
     ids = list(tokenizer(text)["input_ids"])
     bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
     if ids[-1:] == [eos] and plain[-1:] != [eos]:
@@ -119,58 +226,50 @@ def _text_prompt_ids(tokenizer: Any, text: str) -> list[int]:
     return plain if plain[:1] == [bos] else ids  # the text may spell out its BOS
 
 
-def _chat_ids(tokenizer: Any, messages: Any, label: str) -> list[int]:
-    if not getattr(tokenizer, "chat_template", None):
-        raise InputError(
-            f"{label}: the tokenizer has no chat template; give the prompt as a string or ids"
-        )
-    prefilled = messages[-1]["role"] == "assistant"
-    try:
-        ids = tokenizer.apply_chat_template(
-            list(messages),
-            tokenize=True,
-            return_dict=False,
-            add_generation_prompt=not prefilled,
-            continue_final_message=prefilled,
-        )
-    except Exception as error:  # templates raise whatever their authors chose
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise InputError(f"{label}: the chat template refuses the messages: {reason}") from error
-    return list(ids)
-
-
-def _completion_ids(tokenizer: Any, completion: str | list[int], label: str) -> list[int]:
-    if isinstance(completion, str):
-        ids = _continuation_ids(_required(tokenizer, label), completion)
+def _encode_completion(
+    tokenizer: Any, pair: Pair, side: str, prompt: _Prompt, options: ChatOptions, label: str
+) -> Completion:
+    value, kept = getattr(pair, side), getattr(pair, f"{side}_ids")
+    if not isinstance(value, str):
+        found = given_ids(value)
+    elif kept is not None and prompt.sampled:
+        found = sampled_ids(tokenizer, value, kept, label)
     else:
-        ids = list(completion)
-    if not ids:
+        found = _text_completion(_required(tokenizer, label), value, pair, prompt, options)
+    if not found.ids:
         raise InputError(f"{label} completion is empty")
-    return ids
+    return found
 
 
-def _continuation_ids(tokenizer: Any, text: str) -> list[int]:
-    """``text`` as it continues a prompt: without the space some tokenizers put before a text."""
-    ids = _bare_ids(tokenizer, text)
-    if not _gained_space(tokenizer, ids, text):
-        return ids
-    for anchor in _ANCHORS:
-        before = _bare_ids(tokenizer, anchor)
-        joined = _bare_ids(tokenizer, anchor + text)
-        rest = joined[len(before) :]
-        if joined[: len(before)] == before and not _gained_space(tokenizer, rest, text):
-            return rest
-    return ids
+def _text_completion(
+    tokenizer: Any, text: str, pair: Pair, prompt: _Prompt, options: ChatOptions
+) -> Completion:
+    if prompt.text is None or not text:
+        return following_ids(tokenizer, text)
+    messages = cast(list[dict[str, str]], pair.prompt)
+    answer = answer_text(tokenizer, messages, options, prompt.text, text)
+    if answer is None:
+        return following_ids(tokenizer, text)
+    return following_ids(tokenizer, answer, prompt.text, prompt.ids)
 
 
-def _gained_space(tokenizer: Any, ids: list[int], text: str) -> bool:
-    surface = "".join(tokenizer.convert_ids_to_tokens(ids))
-    marks = len(surface) - len(surface.lstrip(_SPACE_MARKS))
-    return marks > len(text) - len(text.lstrip(" " + _SPACE_MARKS))
-
-
-def _bare_ids(tokenizer: Any, text: str) -> list[int]:
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+def _warn(encoded: Sequence[EncodedPair]) -> None:
+    said = {
+        "text": "their token ids do not decode to their text; check the tokenizer, or give ids",
+        "prompt": "the prompt's tokens are not those its answers were sampled after (another "
+        "template, chat_template_kwargs or prompt?); the sampled ones are used, delete prompt_ids "
+        "for others",
+    }
+    for doubt, text in said.items():
+        found = [
+            pair_label(item.pair, number)
+            for number, item in enumerate(encoded, start=1)
+            if doubt in item.doubts
+        ]
+        if found:
+            more = ", …" if len(found) > _NAMED else ""
+            names = ", ".join(found[:_NAMED]) + more
+            warnings.warn(f"{len(found)} of {len(encoded)} pairs ({names}): {text}", stacklevel=4)
 
 
 def _required(tokenizer: Any, label: str) -> Any:

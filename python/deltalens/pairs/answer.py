@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 from deltalens.errors import InputError
 from deltalens.judge import Outcome, Verdict
+from deltalens.lm.pairs import is_ids
 from deltalens.pairs.questions import Question
 from deltalens.storage.jsonl import Row
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+
+class SampledIds(NamedTuple):
+    """The tokens that an answer is made of and those it was sampled after, with the fingerprint of
+    the vocabulary that they are numbers of."""
+
+    prompt: list[int]
+    answer: list[int]
+    tokenizer: str
 
 
 @dataclass(frozen=True)
@@ -19,7 +31,8 @@ class GradedAnswer:
     """An answer to a question's prompt, with its grade.
 
     origin: where it comes from, such as its sample's number and stream of random numbers, or its
-    row in a file. cut: it ended at the limit of tokens, not by itself.
+    row in a file. cut: it ended at the limit of tokens, not by itself. ids: where it is known what
+    was sampled.
     """
 
     question: Question
@@ -27,6 +40,7 @@ class GradedAnswer:
     verdict: Verdict
     origin: Mapping[str, Any]
     cut: bool = False
+    ids: SampledIds | None = None
 
     @property
     def empty(self) -> bool:
@@ -46,6 +60,33 @@ def read_verdict(row: Row, outcome: str = "outcome") -> Verdict:
         raise InputError(f"{outcome!r} must be one of {', '.join(OUTCOMES)}, found {found!r}")
     score = read_number(row.get("score"), "score")
     return Verdict(str(row.get("label") or found), found, score, str(row.get("raw") or ""))
+
+
+def ids_row(ids: SampledIds | None) -> Row:
+    """Sampled ids as JSON values; nothing where there are none."""
+    if ids is None:
+        return {}
+    return {"answer_ids": ids.answer, "prompt_ids": ids.prompt, "tokenizer": ids.tokenizer}
+
+
+def read_ids(row: Row) -> SampledIds | None:
+    """What :func:`ids_row` wrote, if anything; lists may be JSON text, as CSV has them."""
+    if row.get("answer_ids") in (None, ""):
+        return None
+    prompt, answer = (_read_list(row, name) for name in ("prompt_ids", "answer_ids"))
+    if not isinstance(row.get("tokenizer"), str):
+        raise InputError("'answer_ids' need the 'tokenizer' they were sampled with; or drop them")
+    return SampledIds(prompt, answer, row["tokenizer"])
+
+
+def _read_list(row: Row, name: str) -> list[int]:
+    value = row.get(name)
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = json.loads(value)
+    if not is_ids(value):
+        raise InputError(f"{name!r} must be a list of token ids, found {type(value).__name__}")
+    return list(value)  # type: ignore[arg-type]
 
 
 def read_number(value: Any, field: str) -> float | None:

@@ -8,15 +8,26 @@ from typing import Any
 
 from deltalens.errors import InputError
 from deltalens.lm import EncodedPair, Pair, encode_pair, encode_pairs
+from deltalens.lm.chat import ChatOptions
 from deltalens.pairs.row import Prompt
 
 
-def encode_study(model: Any, tokenizer: Any, pairs: Sequence[Pair]) -> list[EncodedPair]:
+def encode_study(
+    model: Any,
+    tokenizer: Any,
+    pairs: Sequence[Pair],
+    chat_template_kwargs: ChatOptions | None = None,
+) -> list[EncodedPair]:
     """Every pair's token ids; :class:`InputError` for no pairs, equal ids, or what does not fit."""
     if not pairs:
         raise InputError("no pairs given; a study needs at least one")
     _check_ids_differ(pairs)
-    return encode_pairs(model, tokenizer, pairs)
+    return encode_pairs(model, tokenizer, pairs, chat_template_kwargs=chat_template_kwargs)
+
+
+def ways_counted(encoded: Sequence[EncodedPair]) -> dict[str, int]:
+    """How many completions' ids come from where, by :data:`~deltalens.lm.completions.Way`."""
+    return dict(Counter(way for item in encoded for way in item.ways))
 
 
 def _check_ids_differ(pairs: Sequence[Pair]) -> None:
@@ -26,7 +37,16 @@ def _check_ids_differ(pairs: Sequence[Pair]) -> None:
             raise InputError(f"{count} pairs have the id {name!r}; ids must be unique")
 
 
-def encode_prompt(tokenizer: Any, prompt: Prompt, *, bos: int | None, name: str) -> list[int]:
+def encode_prompt(
+    tokenizer: Any,
+    prompt: Prompt,
+    *,
+    bos: int | None,
+    name: str,
+    chat_template_kwargs: ChatOptions | None = None,
+) -> list[int]:
     """Token ids of a prompt, exactly as a pair's prompt is encoded."""
     stand_in = Pair(prompt=prompt, positive=[0], negative=[1], id=name)
-    return encode_pair(tokenizer, stand_in, bos_token_id=bos).prompt_ids
+    return encode_pair(
+        tokenizer, stand_in, bos_token_id=bos, chat_template_kwargs=chat_template_kwargs
+    ).prompt_ids

@@ -10,13 +10,14 @@ from typing import Any, NamedTuple, TypeVar
 
 from deltalens.errors import InputError
 from deltalens.judge import Verdict
-from deltalens.pairs.answer import read_verdict, verdict_row
+from deltalens.pairs.answer import SampledIds, ids_row, read_ids, read_verdict, verdict_row
 from deltalens.pairs.pair_set import check_out, read_settings, write_settings
 from deltalens.pairs.questions import Question
 from deltalens.storage.jsonl import Row, parse_lines
 from deltalens.storage.line_log import append_rows, drop_cut_line
 
 SOURCE = "sampled"
+_BEFORE = {"sees": "final"}  # settings of files made before there was a choice
 
 T = TypeVar("T")
 
@@ -36,10 +37,12 @@ class Sample(NamedTuple):
 
 
 class Text(NamedTuple):
-    """What a model said; cut: the limit of tokens ended it."""
+    """What a model said, whole; cut: the limit of tokens ended it. ids: None in files of earlier
+    versions."""
 
     text: str
     cut: bool
+    ids: SampledIds | None = None
 
 
 @dataclass
@@ -107,13 +110,14 @@ def _row(sample: Sample, text: Text) -> Row:
         "stream": sample.stream,
         "answer": text.text,
         "cut": text.cut,
+        **ids_row(text.ids),
     }
 
 
 def _text(row: Row) -> Text:
     if not isinstance(row.get("answer"), str) or not isinstance(row.get("cut"), bool):
         raise InputError("no record of a sample; choose another --out")
-    return Text(row["answer"], row["cut"])
+    return Text(row["answer"], row["cut"], read_ids(row))
 
 
 def _parsed(path: Path, parse: Callable[[Row], T]) -> list[tuple[int, T]]:
@@ -126,7 +130,7 @@ def _parsed(path: Path, parse: Callable[[Row], T]) -> list[tuple[int, T]]:
 
 
 def _check_same(path: Path, there: Any, here: Mapping[str, Any]) -> None:
-    kept = there if isinstance(there, dict) else {}
+    kept = {**_BEFORE, **(there if isinstance(there, dict) else {})}
     differing = [
         f"{name} ({kept.get(name)} there, {value} here)"
         for name, value in here.items()

@@ -35,7 +35,13 @@ class PairSet:
     def pairs(self) -> list[Pair]:
         """As :func:`deltalens.attribute` takes them."""
         return [
-            Pair(item.positive.question.prompt, item.positive.text, item.negative.text, id=item.id)
+            Pair(
+                item.positive.question.prompt,
+                item.positive.text,
+                item.negative.text,
+                id=item.id,
+                **_sampled(item),
+            )
             for item in self.graded
         ]
 
@@ -57,9 +63,20 @@ def pair_row(item: GradedPair) -> Row:
         "question_id": item.positive.question.id,
         "prompt": item.positive.question.prompt,
         **{name: answer.text for name, answer in sides.items()},
+        **_sampled(item),
         "grades": {name: verdict_row(answer.verdict) for name, answer in sides.items()},
         "origins": {name: dict(answer.origin) for name, answer in sides.items()},
     }
+
+
+def _sampled(item: GradedPair) -> dict[str, Any]:
+    """The ids of both answers, as a pair and its line have them, and of a prompt that is theirs."""
+    positive, negative = item.positive.ids, item.negative.ids
+    if positive is None or negative is None or positive.tokenizer != negative.tokenizer:
+        return {}
+    ids = {"positive_ids": positive.answer, "negative_ids": negative.answer}
+    same = {"prompt_ids": positive.prompt} if positive.prompt == negative.prompt else {}
+    return {**ids, **same, "tokenizer": positive.tokenizer}
 
 
 def settings_path(out: Path) -> Path:

@@ -21,6 +21,7 @@ def read_pairs(
     prompt_field: str | None = None,
     positive: str = "positive",
     negative: str = "negative",
+    as_chat: bool = False,
 ) -> list[Pair]:
     """The pairs in a JSONL file, or in a run directory's ``pairs.jsonl``.
 
@@ -28,13 +29,16 @@ def read_pairs(
     completions (text, token ids or one assistant message) and optionally ``id``. Preference
     data is read by naming the roles: ``positive="rejected", negative="chosen"``; there the
     completions may also be whole conversations (or ``\\n\\nAssistant:`` transcripts) that share
-    their prompt, and a ``prompt`` repeated beside whole conversations is not used.
+    their prompt, and a ``prompt`` repeated beside whole conversations is not used. A ``system``
+    field is put before the prompt as its system message. A prompt that is text is continued as it
+    stands, or, with ``as_chat``, is what a user says. ``positive_ids``, ``negative_ids``,
+    ``prompt_ids`` and ``tokenizer`` are a pair's of these names.
 
     Raises :class:`InputError` with the file's name and line number for every bad row.
     """
     path = Path(path)
     path = path / PAIRS_FILE if path.is_dir() else path
-    fields = PairFields(prompt_field, positive, negative)
+    fields = PairFields(prompt_field, positive, negative, as_chat)
     seen: set[str] = set()
 
     def parse(row: Row) -> Pair:
@@ -58,4 +62,7 @@ def write_pairs(path: str | Path, pairs: Iterable[Pair]) -> None:
 
 def _row(pair: Pair) -> Row:
     row: Row = {} if pair.id is None else {"id": pair.id}
-    return row | {"prompt": pair.prompt, "positive": pair.positive, "negative": pair.negative}
+    texts = {"prompt": pair.prompt, "positive": pair.positive, "negative": pair.negative}
+    kept = ("positive_ids", "negative_ids", "prompt_ids", "tokenizer")
+    ids = {name: getattr(pair, name) for name in kept if getattr(pair, name) is not None}
+    return row | texts | ids

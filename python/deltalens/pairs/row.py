@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from deltalens.errors import InputError
 from deltalens.lm import Pair
-from deltalens.lm.pairs import is_ids
+from deltalens.lm.pairs import is_chat, is_ids
 from deltalens.storage.jsonl import Row
 
 Messages = list[dict[str, str]]
 Prompt = str | Messages | list[int]
+
+SYSTEM_FIELD = "system"
 
 TRANSCRIPT_TURN = "\n\nAssistant:"
 PREFERENCE_FIELDS = {"chosen", "rejected"}
@@ -20,11 +22,15 @@ PREFERENCE_FIELDS = {"chosen", "rejected"}
 
 @dataclass(frozen=True)
 class PairFields:
-    """Which fields of a row hold the prompt (None: ``prompt`` or ``messages``) and the sides."""
+    """Which fields of a row hold the prompt (None: ``prompt`` or ``messages``) and the sides.
+
+    as_chat: a prompt that is text is what a user says, not text to continue.
+    """
 
     prompt: str | None = None
     positive: str = "positive"
     negative: str = "negative"
+    as_chat: bool = False
 
 
 def parse_pair(row: Row, fields: PairFields) -> Pair:
@@ -32,7 +38,8 @@ def parse_pair(row: Row, fields: PairFields) -> Pair:
 
     Completions are text, token ids, one assistant message, or whole conversations that share
     everything but their last message; two transcripts in ``\\n\\nAssistant:`` style that share
-    their prompt are split at its last turn. Raises :class:`InputError` saying what is wrong.
+    their prompt are split at its last turn. A ``system`` field is the prompt's system message.
+    Raises :class:`InputError` saying what is wrong.
     """
     positive, negative = (_required(row, name) for name in (fields.positive, fields.negative))
     if _is_conversation(positive) or _is_conversation(negative):
@@ -40,12 +47,17 @@ def parse_pair(row: Row, fields: PairFields) -> Pair:
     elif not _has_prompt(row, fields) and _are_transcripts(positive, negative):
         prompt, positive, negative = _split_transcripts(positive, negative)
     else:
-        prompt = parse_prompt(row, fields.prompt)
+        prompt = _plain_prompt(row, fields.prompt)
+    prompt = as_chat(prompt) if fields.as_chat else prompt
     pair = Pair(
-        prompt=prompt,
+        prompt=with_system(prompt, row),
         positive=_completion(positive, fields.positive),
         negative=_completion(negative, fields.negative),
         id=_identifier(row),
+        positive_ids=_kept_ids(row, f"{fields.positive}_ids"),
+        negative_ids=_kept_ids(row, f"{fields.negative}_ids"),
+        prompt_ids=_kept_ids(row, "prompt_ids"),
+        tokenizer=_kept_tokenizer(row),
     )
     if pair.positive == pair.negative:
         raise InputError(
@@ -56,7 +68,44 @@ def parse_pair(row: Row, fields: PairFields) -> Pair:
 
 
 def parse_prompt(row: Row, field: str | None) -> Prompt:
-    """The prompt in ``row``: text, messages (a last one by the assistant is continued), or ids."""
+    """The prompt in ``row``: text, messages (a last one by the assistant is continued), or ids;
+    after the row's system message, if there is one."""
+    return with_system(_plain_prompt(row, field), row)
+
+
+def with_system(prompt: Prompt, row: Row) -> Prompt:
+    """``prompt`` as a chat that begins with the row's ``system`` message, if it has any.
+
+    Raises :class:`InputError` where that does not go together.
+    """
+    system = row.get(SYSTEM_FIELD)
+    if system is not None and not isinstance(system, str):
+        raise InputError(f"{SYSTEM_FIELD!r} must be text, found {type(system).__name__}")
+    if system is None or not system.strip():
+        return prompt
+    chat = as_chat(prompt)
+    if isinstance(chat, str) or not is_chat(chat):
+        kind = "a transcript" if isinstance(chat, str) else "token ids"
+        raise InputError(f"{SYSTEM_FIELD!r} beside {kind}: write it into the prompt itself")
+    first = cast(Messages, chat)[0]
+    if first["role"] != "system":
+        message = {"role": "system", "content": _text(system, SYSTEM_FIELD)}
+        return [message, *cast(Messages, chat)]
+    if first["content"].strip() != system.strip():
+        raise InputError(
+            f"{SYSTEM_FIELD!r} says otherwise than the messages' own system message; keep one"
+        )
+    return chat
+
+
+def as_chat(prompt: Prompt) -> Prompt:
+    """A text as what a user says; transcripts, chats and ids as they are."""
+    if isinstance(prompt, str) and TRANSCRIPT_TURN not in prompt:
+        return [{"role": "user", "content": prompt}]
+    return prompt
+
+
+def _plain_prompt(row: Row, field: str | None) -> Prompt:
     if field is None:
         field = "prompt" if "prompt" in row else "messages"
         if "prompt" in row and "messages" in row:
@@ -166,6 +215,18 @@ def _text(value: str, field: str) -> str:
         raise InputError(
             f"{field!r} holds half a surrogate pair, not text; re-encode it"
         ) from error
+    return value
+
+
+def _kept_ids(row: Row, field: str) -> list[int] | None:
+    value = row.get(field)
+    return None if value is None else _token_ids(value, field)
+
+
+def _kept_tokenizer(row: Row) -> str | None:
+    value = row.get("tokenizer")
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"'tokenizer' must be text, found {type(value).__name__}")
     return value
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,19 @@ from torch import nn
 from deltalens.errors import InputError
 from deltalens.judge import EMPTY, Answer, Judge
 from deltalens.lm import GENERATION_TOKENS, find_bos, sample_stream
+from deltalens.lm.chat import ChatOptions, template_options, warn_of_plain_prompts
+from deltalens.lm.completions import vocabulary_fingerprint
 from deltalens.lm.progress import Progress
 from deltalens.lm.reasoning import completion_text
 from deltalens.lm.tokenise import check_context
-from deltalens.pairs.answer import GradedAnswer
+from deltalens.pairs.answer import GradedAnswer, SampledIds
 from deltalens.pairs.build import build_pairs
 from deltalens.pairs.encode import encode_prompt
 from deltalens.pairs.identity import model_fingerprint, model_name
 from deltalens.pairs.log import SOURCE, AnswerLog, Sample, Text
 from deltalens.pairs.pair_set import PairSet, check_any
 from deltalens.pairs.questions import Question
+from deltalens.pairs.seen import Sees, check_sees, ends_in_reasoning, seen_text
 from deltalens.storage.line_log import Batched
 
 SAMPLES = 20
@@ -41,6 +45,8 @@ def sample_pairs(
     temperature: float = 1.0,
     seed: int = 0,
     per_prompt: int = 1,
+    judge_sees: Sees = "final",
+    chat_template_kwargs: ChatOptions | None = None,
     out: str | Path | None = None,
     batch_tokens: int = GENERATION_TOKENS,
     progress: bool = False,
@@ -51,22 +57,41 @@ def sample_pairs(
     of each prompt, see :func:`~deltalens.pairs.build.build_pairs`. An answer is sampled once,
     whatever its grade: where too many cannot be graded, ask for more samples. Answers that
     ``max_new_tokens`` cuts are graded as they are; empty ones are incoherent without being graded.
+    The judge is shown what follows an answer's reasoning (see :func:`~deltalens.lm.reasoning.
+    final_answer`), nothing being empty, or, with ``judge_sees="all"``, the whole. Pairs are of
+    whole answers, and carry the ids that were sampled. chat_template_kwargs: further arguments of
+    the chat template, such as ``{"enable_thinking": False}``.
 
     With ``out`` the pairs are written there, and beside them, as they come, the samples
     (``.samples.jsonl``) and the graded answers (``.answers.jsonl``); last the settings and counts
     (``.meta.json``). The same call continues what was cut, with nothing sampled or graded twice but
     what came in the second before a process was killed, and more samples or questions add to what
-    is there. Another model, judge, seed or temperature is refused.
+    is there. Another model, judge, seed, temperature or chat template argument is refused.
 
     Raises :class:`InputError` for that, for prompts that do not fit the model, and when no prompt
     got both kinds; :class:`~deltalens.judge.JudgeError` when the judge cannot go on.
     """
     wanted = _wanted(questions, samples)
-    settings = _settings(model, tokenizer, judge, max_new_tokens, temperature, seed)
+    check_sees(judge_sees)
+    options = template_options(chat_template_kwargs, tokenizer)
+    settings = {
+        "sampling": _sampling(model, tokenizer, max_new_tokens, temperature, seed, options),
+        "judge": {"name": judge.name, "version": judge.version, "sees": judge_sees},
+    }
     with _place(out) as path:
         log = AnswerLog.open(path, settings)
-        _sample_missing(model, tokenizer, wanted, log, settings["sampling"], batch_tokens, progress)
-        _grade_missing(judge, wanted, log, progress)
+        ids = _prompt_ids(model, tokenizer, wanted, max_new_tokens, options)
+        _sample_missing(
+            model, tokenizer, wanted, ids, log, settings["sampling"], batch_tokens, progress
+        )
+        opened = {
+            sample.question.key: ends_in_reasoning(
+                tokenizer, sample.question.prompt, ids[sample.question.key]
+            )
+            for sample in wanted
+        }
+        seen = partial(_seen, log=log, sees=judge_sees, opened=opened)
+        _grade_missing(judge, wanted, log, seen, progress)
         pairs, counts = build_pairs(
             (_graded(sample, log) for sample in wanted), per_prompt=per_prompt, seed=seed
         )
@@ -101,21 +126,24 @@ def _wanted(questions: Sequence[Question], samples: int | None) -> list[Sample]:
     return wanted
 
 
-def _settings(
-    model: Any, tokenizer: Any, judge: Judge, max_new_tokens: int, temperature: float, seed: int
+def _sampling(
+    model: Any,
+    tokenizer: Any,
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+    options: dict[str, Any],
 ) -> dict[str, Any]:
-    """What fixes every sample and every grade."""
+    """What fixes every sample."""
     template = getattr(tokenizer, "chat_template", None)
     return {
-        "sampling": {
-            "model": model_name(model),
-            "fingerprint": model_fingerprint(model),
-            "chat_template": hashlib.sha256(str(template).encode()).hexdigest()[:16],
-            "max_new_tokens": max_new_tokens,
-            "temperature": temperature,
-            "seed": seed,
-        },
-        "judge": {"name": judge.name, "version": judge.version},
+        "model": model_name(model),
+        "fingerprint": model_fingerprint(model),
+        "chat_template": hashlib.sha256(str(template).encode()).hexdigest()[:16],
+        "chat_template_kwargs": options or None,
+        "max_new_tokens": max_new_tokens,
+        "temperature": temperature,
+        "seed": seed,
     }
 
 
@@ -123,50 +151,71 @@ def _sample_missing(
     model: Any,
     tokenizer: Any,
     wanted: Sequence[Sample],
+    prompts: Mapping[str, list[int]],
     log: AnswerLog,
     options: dict[str, Any],
     batch_tokens: int,
     progress: bool,
 ) -> None:
     missing = [sample for sample in wanted if sample.stream not in log.texts]
-    ids = _prompt_ids(model, tokenizer, missing, options["max_new_tokens"])
+    ids = [prompts[sample.question.key] for sample in missing]
     rows = sample_stream(
         model,
         tokenizer,
-        [ids[sample.question.key] for sample in missing],
+        ids,
         streams=[sample.stream for sample in missing],
         batch_tokens=batch_tokens,
         progress=progress,
         **{name: options[name] for name in ("max_new_tokens", "temperature", "seed")},
     )
-    text = completion_text(tokenizer)
+    text, vocabulary = completion_text(tokenizer), vocabulary_fingerprint(tokenizer)
     with Batched(log.add_texts) as kept:
         for row, tokens in rows:
             cut = len(tokens) >= options["max_new_tokens"]
-            kept.add((missing[row], Text(text(tokens), cut)))
+            sampled = SampledIds(ids[row], list(tokens), vocabulary)
+            kept.add((missing[row], Text(text(tokens), cut, sampled)))
 
 
 def _prompt_ids(
-    model: Any, tokenizer: Any, samples: Sequence[Sample], max_new_tokens: int
+    model: Any,
+    tokenizer: Any,
+    samples: Sequence[Sample],
+    max_new_tokens: int,
+    options: dict[str, Any],
 ) -> dict[str, list[int]]:
     """Token ids of each question's prompt, by its key; checked to fit with its answer."""
     bos = find_bos(model, tokenizer)
+    questions = {item.question.key: item.question for item in samples}
+    warn_of_plain_prompts(tokenizer, (question.prompt for question in questions.values()))
     found = {}
-    for key, question in {item.question.key: item.question for item in samples}.items():
-        ids = encode_prompt(tokenizer, question.prompt, bos=bos, name=question.id)
+    for key, question in questions.items():
+        ids = encode_prompt(
+            tokenizer, question.prompt, bos=bos, name=question.id, chat_template_kwargs=options
+        )
         label = f"question {question.id!r}: {len(ids)} + {max_new_tokens} new"
         check_context(model, len(ids) + max_new_tokens, label)
         found[key] = ids
     return found
 
 
-def _grade_missing(judge: Judge, wanted: Sequence[Sample], log: AnswerLog, progress: bool) -> None:
+def _seen(sample: Sample, log: AnswerLog, sees: Sees, opened: Mapping[str, bool]) -> str:
+    return seen_text(log.texts[sample.stream].text, sees, opened=opened[sample.question.key])
+
+
+def _grade_missing(
+    judge: Judge,
+    wanted: Sequence[Sample],
+    log: AnswerLog,
+    seen: Callable[[Sample], str],
+    progress: bool,
+) -> None:
     missing = [sample for sample in wanted if sample.stream not in log.verdicts]
-    spoken = [sample for sample in missing if log.texts[sample.stream].text.strip()]
-    answers = [Answer(s.question.prompt, log.texts[s.stream].text) for s in spoken]
+    texts = {sample.stream: seen(sample) for sample in missing}
+    spoken = [sample for sample in missing if texts[sample.stream].strip()]
+    answers = [Answer(sample.question.prompt, texts[sample.stream]) for sample in spoken]
     with Batched(log.add_verdicts) as kept, Progress(progress, "grades", len(missing)) as bar:
         for sample in missing:
-            if not log.texts[sample.stream].text.strip():
+            if not texts[sample.stream].strip():
                 kept.add((sample, EMPTY))
                 bar.advance()
         for number, verdict in judge.grade(answers) if answers else ():
@@ -181,5 +230,5 @@ def _graded(sample: Sample, log: AnswerLog) -> GradedAnswer:
     text = log.texts[sample.stream]
     origin = {"sample": sample.number, "stream": sample.stream}
     return GradedAnswer(
-        sample.question, text.text, log.verdicts[sample.stream], origin, cut=text.cut
+        sample.question, text.text, log.verdicts[sample.stream], origin, text.cut, text.ids
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from deltalens.errors import InputError
 from deltalens.pairs.read import PAIRS_FILE
-from deltalens.pairs.row import Prompt, parse_messages, parse_prompt
+from deltalens.pairs.row import Prompt, parse_messages, parse_prompt, with_system
+from deltalens.pairs.row import as_chat as turned_to_chat
 from deltalens.storage.jsonl import Row, open_binary, parse_lines
 
 PARAGRAPH_LIMIT = 1 << 16  # bytes after which a file without blank lines is cut, at a line's end
@@ -20,10 +21,11 @@ class Texts:
     """The texts of one file: iterate as often as needed, nothing is kept in memory."""
 
     path: Path
+    as_chat: bool = False
 
     def __iter__(self) -> Iterator[Prompt]:
         if self.path.suffix in (".jsonl", ".json"):
-            return parse_lines(self.path, _parse_text)
+            return parse_lines(self.path, lambda row: _parse_text(row, self.as_chat))
         return _paragraphs(self.path)
 
     @property
@@ -36,30 +38,33 @@ class Texts:
         with open_binary(self.path) as stream:
             while block := stream.read(1 << 20):
                 digest.update(block)
+        digest.update(b"as chat" if self.as_chat else b"")
         return digest.hexdigest()
 
 
-def read_texts(path: str | Path) -> Texts:
+def read_texts(path: str | Path, *, as_chat: bool = False) -> Texts:
     """The texts at ``path``.
 
     A ``.jsonl`` (or ``.json``) file has one object a line with ``text``, with ``messages``, or
-    with a pair's ``prompt``; a run directory stands for its pairs' prompts; any other file is
+    with a pair's ``prompt`` (with ``as_chat`` one that is text is what a user says) and optionally
+    its ``system`` message; a run directory stands for its pairs' prompts; any other file is
     UTF-8 text whose paragraphs (separated by blank lines) are the texts. Raises
     :class:`InputError` with the line number for a bad row, when the row is reached.
     """
     path = Path(path)
-    texts = Texts(path / PAIRS_FILE if path.is_dir() else path)
+    texts = Texts(path / PAIRS_FILE if path.is_dir() else path, as_chat)
     open_binary(texts.path).close()
     return texts
 
 
-def _parse_text(row: Row) -> Prompt:
+def _parse_text(row: Row, as_chat: bool) -> Prompt:
     if isinstance(row.get("text"), str):
         return row["text"]
     if "messages" in row and "prompt" not in row:
-        return parse_messages(row["messages"], "messages")
+        return with_system(parse_messages(row["messages"], "messages"), row)
     if "prompt" in row:
-        return parse_prompt(row, "prompt")
+        prompt = parse_prompt(row, "prompt")
+        return turned_to_chat(prompt) if as_chat else prompt
     raise InputError(
         f"no field 'text', 'messages' or 'prompt' (fields: {', '.join(row) or 'none'})"
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.errors import InputError
-from deltalens.pairs.answer import GradedAnswer
+from deltalens.pairs.answer import GradedAnswer, read_ids
 from deltalens.pairs.build import build_pairs
 from deltalens.pairs.graded.grades import Grading, Outcomes, Scores
 from deltalens.pairs.graded.rows import graded_rows
@@ -114,7 +114,8 @@ def _answers(
             if known is not None:
                 question = known.find(question)
             text, cut = _answer(row, fields.answer), row.get("cut") is True
-            answer = GradedAnswer(question, text, grading.verdict(row), _origin(row, number), cut)
+            verdict, ids = grading.verdict(row), read_ids(row)
+            answer = GradedAnswer(question, text, verdict, _origin(row, number), cut, ids)
         yield answer
 
 
