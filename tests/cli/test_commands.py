@@ -213,7 +213,7 @@ def bad(inputs: Path, tmp_path: Path, name: str) -> tuple[list[str], str]:
         return path
 
     good = '{"prompt": "w1 w2", "positive": "w3", "negative": "w4"}\n'
-    long_prompt = json.dumps({"prompt": "w1 " * 70, "positive": "w3", "negative": "w4"})
+    long_prompt = json.dumps({"prompt": "<s>" + "w1 " * 70, "positive": "w3", "negative": "w4"})
     nan_model = tmp_path / "nan-model"
     lens = ["lens", "--model", str(inputs / "model"), "--sae", str(inputs / "sae")]
     cases = {

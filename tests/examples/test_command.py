@@ -101,7 +101,8 @@ def test_a_page_of_all_latents(collected, tmp_path, capsys):
 
 
 def test_of_a_run(texts, tmp_path, capsys):
-    pairs = [{"prompt": "tell me what to do", "positive": "rest", "negative": "drink"}]
+    asked = [{"role": "user", "content": "tell me what to do"}]
+    pairs = [{"prompt": asked, "positive": "rest", "negative": "drink"}]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     study = ["--pairs", str(tmp_path / "pairs.jsonl"), "--baseline", "zero", "-k", "5"]
     model, run = str(DATA / "base"), str(tmp_path / "run")

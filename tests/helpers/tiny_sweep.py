@@ -19,7 +19,7 @@ from helpers.tiny_study import (
     make_tokenizer,
 )
 
-PROMPTS = ["w1 w2 w3", "w4 w5", [{"role": "user", "content": "w6 w7"}], "w8"]
+PROMPTS = ["<s> w1 w2 w3", "<s> w4 w5", [{"role": "user", "content": "w6 w7"}], "<s> w8"]
 W_DEC = torch.randn(50, D_MODEL, generator=torch.Generator().manual_seed(0))
 SETS = {
     ATTRIBUTION: [Candidate(7, 1), Candidate(9, -1)],

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -273,7 +274,7 @@ def test_own_answers_are_graded_answers(parts, tmp_path):
 
 
 def test_how_many_samples(parts, tmp_path):
-    questions = [asked("a", "w1 w2", samples=7), asked("b", "w3")]
+    questions = [replace(asked("a", "w1 w2"), samples=7), asked("b", "w3")]
     path = tmp_path / "pairs.answers.jsonl"
     make(parts, questions=questions, samples=None, out=tmp_path / "pairs.jsonl")
     names = [row["question_id"] for row in lines(path)]

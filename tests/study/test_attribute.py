@@ -141,6 +141,7 @@ def test_integrated_gradients_start_at_the_baseline(model, pairs, decoder, basel
 
 def test_text_pairs_and_losses(model, decoder, baseline):
     tokenizer = make_tokenizer()
+    tokenizer.chat_template = None
     pairs = [Pair("w1 w2 w3", "w4", "w5 w6"), Pair("w9 w8", "w7", "w1")]
     ids = [
         Pair(tokenizer(pair.prompt)["input_ids"], *(

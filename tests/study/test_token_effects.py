@@ -48,7 +48,7 @@ def test_values_are_the_products_at_each_token() -> None:
 
 def test_tokens_are_the_counted_ones_with_their_text(tmp_path: Path) -> None:
     pairs = [
-        deltalens.Pair("w1 w2 w3", "w4", "w5", id="text"),
+        deltalens.Pair("<s> w1 w2 w3", "w4", "w5", id="text"),
         deltalens.Pair([{"role": "user", "content": "w7 w8"}], "w4", "w5", id="chat"),
     ]
     _, _, _, found = study(pairs, make_tokenizer(), run_dir=tmp_path / "run")

@@ -58,7 +58,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SweepResult]:
 def prompt_ids(number: int) -> list[int]:
     tokenizer, prompt = make_tokenizer(), PROMPTS[number]
     if isinstance(prompt, str):
-        return tokenizer(prompt)["input_ids"]
+        return tokenizer(prompt, add_special_tokens=False)["input_ids"]  # it spells out its BOS
     text = tokenizer.apply_chat_template(prompt, tokenize=False, add_generation_prompt=True)
     return tokenizer(text, add_special_tokens=False)["input_ids"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,44 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None
     group.add_argument(
         "--batch-tokens", type=positive_int, help="padded tokens per batch; halved when memory ends"
     )
+
+
+def add_chat_template(group: Any, prefix: str = "") -> None:
+    """--chat-template-kwargs, with ``prefix`` those of another model."""
+    group.add_argument(
+        f"--{prefix}chat-template-kwargs",
+        nargs="+",
+        type=key_value,
+        action=_Options,
+        metavar="KEY=VALUE",
+        help="arguments of the chat template, such as enable_thinking=false; values are JSON, or "
+        "else text",
+    )
+
+
+def add_as_chat(group: Any, what: str) -> None:
+    """--as-chat."""
+    group.add_argument(
+        "--as-chat", action="store_true", help=f"{what} that are plain text are what a user says"
+    )
+
+
+class _Options(argparse.Action):
+    """Pairs of names and values as a dictionary."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
+        setattr(namespace, self.dest, {**(getattr(namespace, self.dest) or {}), **dict(values)})
+
+
+def key_value(text: str) -> tuple[str, Any]:
+    """KEY=VALUE, the value a JSON value where it is one; argparse reports anything else."""
+    key, equals, value = text.partition("=")
+    if not equals or not key.isidentifier():
+        raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        return key, value
 
 
 def add_sae(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
@@ -86,6 +125,7 @@ def add_pairs(parser: argparse.ArgumentParser, *, required: bool = True) -> None
     group.add_argument("--prompt-field", help="default: prompt or messages")
     group.add_argument("--positive", default="positive", help="field with the behaviour")
     group.add_argument("--negative", default="negative", help="field without it")
+    add_as_chat(group, "prompts")
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from deltalens.cli.arguments import positive_int
+from deltalens.cli.arguments import add_chat_template, positive_int
 from deltalens.errors import InputError
 from deltalens.judge.endpoint import KEY_ENV
 
@@ -21,6 +21,12 @@ def add_judge(parser: argparse.ArgumentParser) -> None:
         help="rubric (a chat model reasons, then grades 1–5), scale (0–100 by token "
         "probabilities), module:function, path/file.py:function, or grammar (the model in the "
         "package)",
+    )
+    group.add_argument(
+        "--judge-sees",
+        choices=("final", "all"),
+        default="final",
+        help="of answers with reasoning what follows it, or the whole; default: final",
     )
     group.add_argument("--rubric", type=Path, metavar="FILE", help="what the grades 1–5 mean")
     group.add_argument(
@@ -45,6 +51,7 @@ def _add_chat(group: Any) -> None:
         help="the endpoint's name for the chat model; without --endpoint a directory or hub id, "
         "loaded here",
     )
+    add_chat_template(group, "judge-")
     group.add_argument(
         "--endpoint", metavar="URL", help="OpenAI-compatible, such as http://localhost:8000/v1"
     )
@@ -87,6 +94,10 @@ def load_chat(args: argparse.Namespace) -> Any:
     if args.judge_model is None:
         raise InputError("give --judge-model, and --endpoint unless it is to be loaded here")
     if args.endpoint is not None:
+        if args.judge_chat_template_kwargs is not None:
+            raise InputError(
+                "--judge-chat-template-kwargs is for a model loaded here; configure the endpoint"
+            )
         return Endpoint(
             args.endpoint, args.judge_model, key_env=args.judge_key_env, at_once=args.concurrency
         )
@@ -151,4 +162,9 @@ def _local_chat(args: argparse.Namespace) -> Any:
     wanted = {"model": args.judge_model, "revision": None, "dtype": "auto"}
     device = getattr(args, "device", "auto")
     model, tokenizer = load_model(argparse.Namespace(**wanted, device=device))
-    return LocalChat(model, tokenizer, f"{model_name(model)}@{model_fingerprint(model)}")
+    return LocalChat(
+        model,
+        tokenizer,
+        f"{model_name(model)}@{model_fingerprint(model)}",
+        chat_template_kwargs=args.judge_chat_template_kwargs,
+    )

@@ -84,7 +84,14 @@ def warn_of_other_site(model: Any, site: int | str, sae: Any) -> None:
 
 
 def load_baseline(
-    text: str, model: Any, tokenizer: Any, site: Any, sinks: Any, quiet: bool, sae: Any = None
+    text: str,
+    model: Any,
+    tokenizer: Any,
+    site: Any,
+    sinks: Any,
+    quiet: bool,
+    sae: Any = None,
+    chat_template_kwargs: Any = None,
 ) -> Any:
     """--baseline: the word zero, a saved baseline, or texts to average over now, with the mean of
     the latents of ``sae`` if one is given."""
@@ -100,7 +107,14 @@ def load_baseline(
     if Path(text).suffix == ".safetensors":
         return Baseline.load(text)
     return mean_activation(
-        model, tokenizer, read_texts(text), site=site, sae=sae, sinks=sinks, progress=not quiet
+        model,
+        tokenizer,
+        read_texts(text),
+        site=site,
+        sae=sae,
+        sinks=sinks,
+        chat_template_kwargs=chat_template_kwargs,
+        progress=not quiet,
     )
 
 
@@ -124,7 +138,26 @@ def fill_from_run(args: argparse.Namespace, metadata: dict[str, Any]) -> None:
     recorded = metadata["model"]
     if args.model is None:
         args.model, args.revision = recorded["name"], args.revision or recorded["revision"]
+    fill_chat_template(args, metadata["options"].get("chat_template_kwargs"))
     fill_sae(args, metadata)
+
+
+def fill_chat_template(args: argparse.Namespace, recorded: dict[str, Any] | None) -> None:
+    """The chat template's arguments as they were recorded, unless others were given."""
+    if args.chat_template_kwargs is None:
+        args.chat_template_kwargs = recorded
+
+
+def fill_from_pairs(args: argparse.Namespace) -> None:
+    """The chat template's arguments that the answers of --pairs were sampled with."""
+    from deltalens.pairs.pair_set import read_settings
+    from deltalens.study.attribution import read_metadata
+
+    if args.pairs.is_dir():
+        made = read_metadata(args.pairs)["options"]
+    else:
+        made = read_settings(args.pairs).get("sampling", {})
+    fill_chat_template(args, made.get("chat_template_kwargs"))
 
 
 def fill_sae(args: argparse.Namespace, metadata: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ from deltalens.examples.store import ExampleStore, read_summary
 from deltalens.examples.tiles import Collector
 from deltalens.lm import Sinks, Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
+from deltalens.lm.chat import ChatOptions, template_options
 from deltalens.lm.progress import Progress
 from deltalens.lm.sinks import SINKS, no_sink, site_median
 from deltalens.pairs.identity import decoder_fingerprint, model_fingerprint, model_name
@@ -56,6 +57,7 @@ def collect_examples(
     context: int | None = None,
     lens_top: int = 10,
     sinks: Sinks | None = SINKS,
+    chat_template_kwargs: ChatOptions | None = None,
     batch_tokens: int = BATCH_TOKENS,
     save_seconds: float = SAVE_SECONDS,
     progress: bool = False,
@@ -86,7 +88,10 @@ def collect_examples(
     encoder = encoder_at(sae, place)
     numbers = _numbers(latents, encoder.n_latents)
     kept = ExampleOptions(**options, context=context_limit(model, context, CONTEXT))
-    settings = _settings(model, tokenizer, texts, sae, place, latents, numbers, kept, lens_top)
+    template = template_options(chat_template_kwargs, tokenizer)
+    settings = _settings(
+        model, tokenizer, texts, sae, place, latents, numbers, kept, lens_top, template
+    )
     settings["options"]["sinks"] = None if sinks is None else sinks.times_median
     store = ExampleStore(Path(out), settings, save_seconds)
     if store.complete:
@@ -95,7 +100,8 @@ def collect_examples(
     if run_lines and set(run_lines) != set(numbers):
         raise InputError(f"{out} is a run of other latents; choose its own, or another directory")
     collector = Collector(np.asarray(numbers), kept)
-    contexts = Contexts(texts, tokenizer, find_bos(model, tokenizer), kept.context, kept.max_tokens)
+    bos = find_bos(model, tokenizer)
+    contexts = Contexts(texts, tokenizer, bos, kept.context, kept.max_tokens, template)
     reader = _Reader(model, place, encoder, None if latents is None else numbers, batch_tokens)
     end = _read(reader, contexts, collector, store, sinks, progress)
     counted = end.tokens - end.left_out
@@ -245,6 +251,7 @@ def _settings(
     numbers: list[int],
     options: ExampleOptions,
     lens_top: int,
+    template: dict[str, Any],
 ) -> dict[str, Any]:
     chosen = "all" if latents is None else _digest(numbers)
     return {
@@ -252,6 +259,7 @@ def _settings(
             "site": site.path,
             "latents": chosen,
             "lens_top": lens_top,
+            "chat_template_kwargs": template,
             **options.as_dict(),
         },
         "fingerprints": {

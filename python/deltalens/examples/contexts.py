@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deltalens.errors import InputError
+from deltalens.lm.chat import ChatOptions
 from deltalens.lm.sites import text_config
 from deltalens.pairs.encode import encode_prompt
 from deltalens.pairs.row import Prompt
@@ -64,6 +65,7 @@ class Contexts:
     bos: int | None
     length: int
     max_tokens: int | None
+    template: ChatOptions
 
     def blocks(self, start: Place) -> Iterator[tuple[list[Context], Place]]:
         """Up to :data:`BLOCK` contexts from ``start`` on, and the place after them."""
@@ -89,7 +91,13 @@ class Contexts:
                 yield context._replace(body=context.body[:room])
 
     def _cut(self, text: Prompt, number: int) -> Iterator[Context]:
-        ids = encode_prompt(self.tokenizer, text, bos=self.bos, name=f"text {number}")
+        ids = encode_prompt(
+            self.tokenizer,
+            text,
+            bos=self.bos,
+            name=f"text {number}",
+            chat_template_kwargs=self.template,
+        )
         head = ids[:1] if ids[:1] == [self.bos] else []
         body, step = ids[len(head) :], self.length - len(head)
         for part, first in enumerate(range(0, len(body), step)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -11,6 +12,7 @@ from deltalens.judge.number_reader import NumberReader
 from deltalens.judge.verdict import reasons_error
 from deltalens.lm import Pair, encode_pair, find_bos
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
+from deltalens.lm.chat import ChatOptions, template_options
 from deltalens.lm.reasoning import begins_reasoning, completion_text, opening_tag
 from deltalens.lm.sampling.api import sample_stream
 from deltalens.lm.tokenise import check_context, check_ids
@@ -24,8 +26,9 @@ _Numbered = tuple[int, list[int], ChatRequest]
 class LocalChat:
     """Answers with ``model`` through its tokenizer's chat template, in batches.
 
-    ``name`` identifies the weights. Raises :class:`InputError`, naming the request, for what does
-    not fit the model's context.
+    ``name`` identifies the weights; ``chat_template_kwargs``, further arguments of the template,
+    are added to it. Raises :class:`InputError`, naming the request, for what does not fit the
+    model's context.
     """
 
     def __init__(
@@ -35,9 +38,13 @@ class LocalChat:
         name: str,
         *,
         seed: int = 0,
+        chat_template_kwargs: ChatOptions | None = None,
         batch_tokens: int = BATCH_TOKENS,
     ) -> None:
-        self.name = name
+        self._template = template_options(chat_template_kwargs, tokenizer)
+        self.name = (
+            f"{name} {json.dumps(self._template, sort_keys=True)}" if self._template else name
+        )
         self.usage = Usage()
         self._model = model
         self._tokenizer = tokenizer
@@ -62,7 +69,9 @@ class LocalChat:
         label = f"request {number} to {self.name}"
         pair = Pair(prompt=request.messages, positive=[0], negative=[1], id=label)
         bos = find_bos(self._model, self._tokenizer)
-        ids = encode_pair(self._tokenizer, pair, bos_token_id=bos).prompt_ids
+        ids = encode_pair(
+            self._tokenizer, pair, bos_token_id=bos, chat_template_kwargs=self._template
+        ).prompt_ids
         check_ids(self._model, ids, label)
         new = request.max_tokens
         check_context(self._model, len(ids) + new, f"{label}: {len(ids)} + {new} new")

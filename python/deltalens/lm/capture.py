@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
+from deltalens.lm.chat import ChatOptions
 from deltalens.lm.forward import Loss, check_loss
 from deltalens.lm.gradients import Provider, integrated_gradients, plain_gradients
 from deltalens.lm.hooks import frozen, without_graph
@@ -62,6 +63,7 @@ def capture(
     baseline: Tensor | None = None,
     steps: int = 16,
     sinks: Sinks | None = SINKS,
+    chat_template_kwargs: ChatOptions | None = None,
     batch_tokens: int = BATCH_TOKENS,
     padding_side: PaddingSide = "right",
     progress: bool = False,
@@ -72,9 +74,10 @@ def capture(
     ``tokens="prompt"`` counts every prompt token but a leading BOS and, unless ``sinks`` is None,
     the first token and those of massive norm. ``gradients`` is "plain",
     "integrated" (from ``baseline`` [d_model] in ``steps`` steps) or "lrp" (through the library
-    lxt). Both completions of a pair share a batch of at most ``batch_tokens`` padded tokens, with
-    one forward and one backward for all its rows; no graph exists below the site and no logits
-    away from completion tokens. The model is left as it was found.
+    lxt). ``chat_template_kwargs`` are further arguments of the chat template. Both completions of a
+    pair share a batch of at most ``batch_tokens`` padded tokens, with one forward and one backward
+    for all its rows; no graph exists below the site and no logits away from completion tokens. The
+    model is left as it was found.
 
     All pairs are checked before the first is run. Raises :class:`InputError`, naming the pair, for
     whatever cannot be tokenised or does not fit the context, for NaN or infinity in activations,
@@ -89,7 +92,7 @@ def capture(
     where = resolve_site(model, site)
     _check_weights(model)
     provider = _provider(gradients, baseline, steps, where)
-    encoded = encode_pairs(model, tokenizer, pairs)
+    encoded = encode_pairs(model, tokenizer, pairs, chat_template_kwargs=chat_template_kwargs)
     encoded, _ = without_sinks(model, encoded, where, sinks, batch_tokens=batch_tokens)
     run = _Runner(model, where, provider, loss, padding_side)
     return _stream(run, encoded, TokenBudget(batch_tokens), progress)

@@ -19,10 +19,11 @@ from deltalens.errors import InputError
 from deltalens.lm import EncodedPair, Pair, Site, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.capture import Gradients, capture_encoded
+from deltalens.lm.chat import ChatOptions, template_options
 from deltalens.lm.forward import Loss
 from deltalens.lm.progress import Progress
 from deltalens.lm.sinks import SINKS, LeftOut, Sinks, without_sinks
-from deltalens.pairs.encode import encode_study
+from deltalens.pairs.encode import encode_study, ways_counted
 from deltalens.pairs.identity import vector_fingerprint
 from deltalens.study.ablation.first_order import CHECKED, check_first_order
 from deltalens.study.attribution import Attribution
@@ -58,6 +59,7 @@ def attribute(
     sinks: Sinks | None = SINKS,
     check: int = CHECKED,
     save_scores: bool = False,
+    chat_template_kwargs: ChatOptions | None = None,
     run_dir: str | Path | None = None,
     batch_tokens: int = BATCH_TOKENS,
     impl: str = "auto",
@@ -84,8 +86,9 @@ def attribute(
     sinks: attention sinks, the prompt's first token and those of massive norm, are not counted,
     None to count them; check: how many of the first latents are ablated for real, on at most 32
     pairs, to see whether first order holds (a warning says when it does not; 0 for none, and none
-    with score="latent"); save_scores: keep every latent's score; metadata: entries to record
-    beside the run's own.
+    with score="latent"); save_scores: keep every latent's score; chat_template_kwargs: further
+    arguments of the chat template, such as ``{"enable_thinking": False}``; metadata: entries to
+    record beside the run's own.
 
     With ``run_dir`` the result is also written there. The same call continues a run that was
     cut, from the last finished shard of pairs and to the same bits, and returns a complete one;
@@ -99,7 +102,18 @@ def attribute(
     if normalize is None:
         normalize = score == "direction"
     options = Options(
-        k, normalize, ranking, present_only, loss, gradients, steps, save_scores, impl, score, sinks
+        k,
+        normalize,
+        ranking,
+        present_only,
+        loss,
+        gradients,
+        steps,
+        save_scores,
+        impl,
+        score,
+        sinks,
+        template_options(chat_template_kwargs, tokenizer),
     )
     if check < 0:
         raise InputError(f"check must be 0 or more latents, got {check}")
@@ -164,7 +178,7 @@ def _prepare(
     check_k(options.k, decoder.n_latents)
     encoded, left_out = without_sinks(
         model,
-        encode_study(model, tokenizer, pairs),
+        encode_study(model, tokenizer, pairs, options.chat_template_kwargs),
         place,
         options.sinks,
         median=baseline.median_norm,
@@ -325,6 +339,7 @@ def _metadata(study: _Study, effects: PairEffects, certified: bool) -> dict[str,
             "latents": study.decoder.n_latents,
         },
         "sinks": study.left_out.as_dict(),
+        "completions": ways_counted(study.encoded),
         "mean_losses": {"positive": positive, "negative": negative},
         "certified": certified,
         **({} if study.by_latents is None else {"latent_score": study.by_latents.describe()}),

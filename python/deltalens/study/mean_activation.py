@@ -15,6 +15,7 @@ from torch import nn
 from deltalens.errors import InputError
 from deltalens.lm import Sifted, Sinks, Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
+from deltalens.lm.chat import ChatOptions, template_options
 from deltalens.lm.sinks import SINKS
 from deltalens.lm.sites import text_config
 from deltalens.pairs.encode import encode_prompt
@@ -39,6 +40,7 @@ def mean_activation(
     include_bos: bool = False,
     max_tokens: int | None = None,
     context: int | None = None,
+    chat_template_kwargs: ChatOptions | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> Baseline:
@@ -69,6 +71,7 @@ def mean_activation(
         include_bos,
         max_tokens,
         _context(model, context),
+        template_options(chat_template_kwargs, tokenizer),
     )
     total = torch.zeros(place.d_model, dtype=torch.float64)
     sifted = Sifted(
@@ -96,6 +99,7 @@ def mean_activation(
         "sinks": sifted.left_out.as_dict(),
         "max_tokens": max_tokens,
         "context": stream.context,
+        "chat_template_kwargs": stream.template,
         "model": model_name(model),
         "transformers": version("transformers"),
     }
@@ -115,6 +119,7 @@ class _Windows:
     include_bos: bool
     max_tokens: int | None
     context: int
+    template: dict[str, Any]
     counted: int = 0
     windows: int = 0
     heads: dict[int, int] = field(default_factory=dict)  # BOS tokens at the front of a window
@@ -131,7 +136,9 @@ class _Windows:
                 yield self._record(head, body[:room])
 
     def _split(self, text: Prompt, name: str) -> Iterator[tuple[list[int], list[int]]]:
-        ids = encode_prompt(self.tokenizer, text, bos=self.bos, name=name)
+        ids = encode_prompt(
+            self.tokenizer, text, bos=self.bos, name=name, chat_template_kwargs=self.template
+        )
         head = ids[:1] if ids[:1] == [self.bos] else []
         body, step = ids[len(head) :], self.context - len(head)
         for start in range(0, len(body), step):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
 from deltalens.errors import InputError
@@ -30,6 +30,7 @@ class Options:
     impl: str
     score: Score = "direction"
     sinks: Sinks | None = SINKS
+    chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         choices = {"ranking": Ranking, "loss": Loss, "gradients": Gradients, "score": Score}

@@ -19,6 +19,8 @@ SETTINGS_FILE = "settings.json"
 
 Settings = Mapping[str, Any]
 
+_BEFORE = {"score": "direction", "chat_template_kwargs": {}}  # of runs made before it was a choice
+
 
 def is_complete(directory: Path, settings: Settings) -> bool:
     """Whether ``directory`` already holds this very run.
@@ -76,9 +78,7 @@ def _discard(directory: Path, work: Path) -> None:
 def differing(there: Settings, here: Settings) -> str:
     """The options and fingerprints in which two settings differ, with both values; or nothing."""
     found, wanted = (
-        # Runs made before there was a choice of score say nothing of it.
-        {"score": "direction", **settings["options"], **settings["fingerprints"]}
-        for settings in (there, here)
+        {**_BEFORE, **settings["options"], **settings["fingerprints"]} for settings in (there, here)
     )
     return ", ".join(
         f"{name} ({_short(found.get(name))} there, {_short(wanted.get(name))} here)"

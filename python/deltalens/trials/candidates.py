@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from deltalens.errors import InputError
+from deltalens.lm.chat import ChatOptions
 from deltalens.sae import as_sae
 from deltalens.study.activation.delta import delta_activation, delta_activation_of_pairs
 from deltalens.study.activation.difference import VALUES_FILE, ActivationDifference
@@ -69,6 +70,7 @@ def activation_of_run(
     tokenizer: Any,
     sae: Any,
     *,
+    chat_template_kwargs: ChatOptions | None = None,
     progress: bool = False,
 ) -> ActivationDifference | None:
     """The Δ-activation kept in ``run``, found and kept now where there is none.
@@ -80,15 +82,25 @@ def activation_of_run(
         kept = ActivationDifference.load(run)
         if kept.metadata.get("sae_fingerprint") != result.metadata["fingerprints"]["sae"]:
             raise InputError(f"{run / VALUES_FILE} is of another SAE than the run; delete it")
+        before = kept.metadata.get("chat_template_kwargs") or {}
+        if before != dict(chat_template_kwargs or {}):
+            raise InputError(
+                f"{run / VALUES_FILE} was made with chat_template_kwargs {before}; delete it"
+            )
         return kept
-    found = _activation(result, models, tokenizer, sae, progress)
+    options = {"chat_template_kwargs": chat_template_kwargs, "progress": progress}
+    found = _activation(result, models, tokenizer, sae, options)
     if found is not None:
         found.save(run)
     return found
 
 
 def _activation(
-    result: Attribution, models: Mapping[Direction, Any], tokenizer: Any, sae: Any, progress: bool
+    result: Attribution,
+    models: Mapping[Direction, Any],
+    tokenizer: Any,
+    sae: Any,
+    options: dict[str, Any],
 ) -> ActivationDifference | None:
     try:
         as_sae(sae).encoding  # noqa: B018
@@ -99,11 +111,11 @@ def _activation(
             stacklevel=3,
         )
         return None
-    options: dict[str, Any] = {
+    options = {
+        **options,
         "site": result.metadata["site"]["path"],
         "k": min(_TABLE, result.metadata["counts"]["latents"]),
         "sinks": recorded_sinks(result.metadata["options"]),
-        "progress": progress,
     }
     if len(models) == 1:
         (model,) = models.values()

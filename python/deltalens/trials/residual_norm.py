@@ -9,19 +9,31 @@ import torch
 
 from deltalens.errors import InputError
 from deltalens.lm import Sifted, Site, activations, find_bos
+from deltalens.lm.chat import ChatOptions
 from deltalens.lm.sinks import SINKS
 from deltalens.pairs.encode import encode_prompt
 from deltalens.pairs.row import Prompt
 
 
 def median_norm(
-    model: Any, tokenizer: Any, prompts: Sequence[Prompt], *, site: int | str | Site
+    model: Any,
+    tokenizer: Any,
+    prompts: Sequence[Prompt],
+    *,
+    site: int | str | Site,
+    chat_template_kwargs: ChatOptions | None = None,
 ) -> float:
     """Median over the prompts' tokens, attention sinks and a leading BOS excluded, of ‖a‖ at
     ``site``, unsteered."""
     bos = find_bos(model, tokenizer)
     ids = [
-        encode_prompt(tokenizer, prompt, bos=bos, name=f"prompt {number}")
+        encode_prompt(
+            tokenizer,
+            prompt,
+            bos=bos,
+            name=f"prompt {number}",
+            chat_template_kwargs=chat_template_kwargs,
+        )
         for number, prompt in enumerate(prompts)
     ]
     sifted = Sifted(activations(model, ids, site=site), SINKS)

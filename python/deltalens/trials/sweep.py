@@ -13,10 +13,12 @@ from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.errors import InputError
 from deltalens.judge import Judge
 from deltalens.lm import Site, find_bos, resolve_site
+from deltalens.lm.chat import ChatOptions, template_options, warn_of_plain_prompts
 from deltalens.lm.sampling.api import GENERATION_TOKENS
 from deltalens.pairs.encode import encode_prompt
 from deltalens.pairs.identity import decoder_fingerprint, model_fingerprint, model_name
 from deltalens.pairs.row import Prompt
+from deltalens.pairs.seen import Sees, check_sees, ends_in_reasoning
 from deltalens.study.latents import check_d_model, latent_indices
 from deltalens.trials.conditions import UNSTEERED, Condition, Grid, all_conditions
 from deltalens.trials.log import Key
@@ -60,6 +62,8 @@ def sweep(
     samples: int = 1,
     unsteered_samples: int | None = None,
     max_incoherence: float = MAX_INCOHERENCE,
+    judge_sees: Sees = "final",
+    chat_template_kwargs: ChatOptions | None = None,
     batch_tokens: int = GENERATION_TOKENS,
     progress: bool = False,
 ) -> SweepResult:
@@ -72,6 +76,7 @@ def sweep(
     condition, and ``unsteered_samples`` (default: five times as many) without steering. Of a
     candidate's strengths the strongest stands for it whose share of incoherent first samples is
     at most ``max_incoherence``, or that much above the unsteered model's own where this is more.
+    judge_sees, chat_template_kwargs: as in :func:`~deltalens.sample_pairs`.
 
     Under ``run``/steering every completion and every verdict is appended as it comes. The same
     call continues after any interruption, generates and grades nothing twice, and ends with the
@@ -81,8 +86,20 @@ def sweep(
     """
     grid = Grid(tuple(strengths), samples, unsteered_samples or 5 * samples)
     given = _Given(
-        tokenizer, list(prompts), decoder, sets, judge, Path(run), site, generation, grid
+        tokenizer,
+        list(prompts),
+        decoder,
+        sets,
+        judge,
+        Path(run),
+        site,
+        generation,
+        grid,
+        judge_sees,
+        template_options(chat_template_kwargs, tokenizer),
     )
+    check_sees(judge_sees)
+    warn_of_plain_prompts(tokenizer, prompts)
     _check(models, given, max_incoherence)
     with only_one(given.run):
         arms = {}
@@ -109,6 +126,8 @@ class _Given:
     site: int | str | Site
     generation: Generation
     grid: Grid
+    sees: Sees
+    template: dict[str, Any]
 
 
 def _check(models: Mapping[Direction, Any], given: _Given, max_incoherence: float) -> None:
@@ -130,19 +149,28 @@ def _subject(given: _Given, model: Any, direction: Direction, batch_tokens: int)
     latent_indices(latents, decoder.n_latents)
     bos = find_bos(model, given.tokenizer)
     ids = [
-        encode_prompt(given.tokenizer, prompt, bos=bos, name=f"prompt {number}")
+        encode_prompt(
+            given.tokenizer,
+            prompt,
+            bos=bos,
+            name=f"prompt {number}",
+            chat_template_kwargs=given.template,
+        )
         for number, prompt in enumerate(given.prompts)
     ]
     sampling = {
         "prompts": prompts_fingerprint(ids),
         "sae": decoder_fingerprint(given.source, decoder),
         "site": site.path,
+        "chat_template_kwargs": given.template or None,
         **asdict(given.generation),
     }
     keep_settings(given.run, "sampling", sampling)
     # Kept, not found again: another batch size could change its last bit, and with it texts.
     norm = kept_settings(given.run, direction).get("norm")
-    norm = norm or median_norm(model, given.tokenizer, given.prompts, site=site)
+    norm = norm or median_norm(
+        model, given.tokenizer, given.prompts, site=site, chat_template_kwargs=given.template
+    )
     keep_settings(given.run, direction, {"model": model_fingerprint(model), "norm": norm})
     return Subject(
         model=model,
@@ -152,6 +180,10 @@ def _subject(given: _Given, model: Any, direction: Direction, batch_tokens: int)
         norm=norm,
         prompts=ids,
         answered=[_readable(given.tokenizer, prompt) for prompt in given.prompts],
+        opened=[
+            ends_in_reasoning(given.tokenizer, prompt, encoded)
+            for prompt, encoded in zip(given.prompts, ids, strict=True)
+        ],
         generation=given.generation,
         batch_tokens=batch_tokens,
     )
@@ -167,7 +199,7 @@ def _readable(tokenizer: Any, prompt: Prompt) -> str | list[dict[str, str]]:
 def _arm(given: _Given, subject: Subject, direction: Direction, progress: bool) -> Arm:
     grid, prompts = given.grid, len(subject.prompts)
     conditions = all_conditions(given.sets, grid, direction)
-    work = ArmWork.open(subject, given.judge, given.run, direction)
+    work = ArmWork.open(subject, given.judge, given.sees, given.run, direction)
     keys = [key for condition in conditions for key in grid.keys(condition, prompts)]
     work.complete(keys, progress=progress)
     tallies = {c: _tally(work, list(grid.keys(c, prompts))) for c in conditions}
@@ -204,8 +236,14 @@ def _settings(given: _Given, models: Mapping[Direction, Any]) -> dict[str, Any]:
     """What the sweep was made with, as JSON values."""
     judge = given.judge
     return {
-        "judge": {"id": judge_id(judge), "name": judge.name, "version": judge.version},
+        "judge": {
+            "id": judge_id(judge, given.sees),
+            "name": judge.name,
+            "version": judge.version,
+            "sees": given.sees,
+        },
         "prompts": len(given.prompts),
+        "chat_template_kwargs": given.template,
         **asdict(given.generation),
         **asdict(given.grid),
         "strengths": list(given.grid.strengths),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +13,7 @@ from deltalens.judge import EMPTY, Answer, Judge, JudgeError, Verdict
 from deltalens.lm import Site, sample_stream
 from deltalens.lm.progress import Progress
 from deltalens.lm.reasoning import completion_text
+from deltalens.pairs.seen import Sees, seen_text
 from deltalens.storage.line_log import Batched
 from deltalens.trials.conditions import Condition, directions, stream
 from deltalens.trials.log import (
@@ -42,6 +43,7 @@ class Subject:
     norm: float
     prompts: Sequence[list[int]]
     answered: Sequence[str | list[dict[str, str]]]  # the prompts as a judge reads them
+    opened: Sequence[bool]  # whether a prompt ends inside of reasoning
     generation: Generation
     batch_tokens: int
 
@@ -52,18 +54,21 @@ class ArmWork:
 
     subject: Subject
     judge: Judge
+    sees: Sees
     paths: tuple[Path, Path]
     completions: dict[Key, Completion] = field(default_factory=dict)
     verdicts: dict[Key, Verdict] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, subject: Subject, judge: Judge, run: Path, direction: Direction) -> ArmWork:
+    def open(
+        cls, subject: Subject, judge: Judge, sees: Sees, run: Path, direction: Direction
+    ) -> ArmWork:
         """With all that is on disk already."""
         paths = (
             completions_path(run, direction),
-            verdicts_path(run, direction, judge_id(judge)),
+            verdicts_path(run, direction, judge_id(judge, sees)),
         )
-        return cls(subject, judge, paths, read_completions(paths[0]), read_verdicts(paths[1]))
+        return cls(subject, judge, sees, paths, read_completions(paths[0]), read_verdicts(paths[1]))
 
     def complete(self, keys: Sequence[Key], *, progress: bool) -> None:
         """Generate and grade all ``keys``; what could not be graded is sampled again, as often as
@@ -135,17 +140,20 @@ class ArmWork:
 
     def _verdicts(self, keys: Sequence[Key]) -> Iterator[tuple[Key, Verdict]]:
         """A steered model that says nothing is incoherent, whatever a judge makes of it."""
-        empty = [key for key in keys if not self.completions[key].text.strip()]
-        yield from ((key, EMPTY) for key in empty)
-        said = [key for key in keys if self.completions[key].text.strip()]
-        for number, verdict in self.judge.grade(list(self._answers(said))):
+        texts = {key: self._seen(key) for key in keys}
+        said = [key for key in keys if texts[key].strip()]
+        yield from ((key, EMPTY) for key in keys if not texts[key].strip())
+        answers = [Answer(self.subject.answered[key.prompt], texts[key]) for key in said]
+        for number, verdict in self.judge.grade(answers):
             yield said[number], verdict
 
-    def _answers(self, keys: Iterable[Key]) -> Iterator[Answer]:
-        for key in keys:
-            yield Answer(self.subject.answered[key.prompt], self.completions[key].text)
+    def _seen(self, key: Key) -> str:
+        opened = self.subject.opened[key.prompt]
+        return seen_text(self.completions[key].text, self.sees, opened=opened)
 
 
-def judge_id(judge: Judge) -> str:
-    """What a judge's verdicts are filed under: two versions of a judge are two judges."""
-    return f"{judge.name}-{judge.version[:8]}"
+def judge_id(judge: Judge, sees: Sees) -> str:
+    """What a judge's verdicts are filed under: two versions of a judge are two judges, and one that
+    sees whole answers is another."""
+    whole = "-all" if sees == "all" else ""
+    return f"{judge.name}-{judge.version[:8]}{whole}"

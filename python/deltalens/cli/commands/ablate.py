@@ -7,7 +7,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from deltalens.cli.arguments import add_command, add_model, add_output, add_sae, positive_int
+from deltalens.cli.arguments import (
+    add_chat_template,
+    add_command,
+    add_model,
+    add_output,
+    add_sae,
+    positive_int,
+)
 
 
 def configure(commands: Any) -> None:
@@ -21,6 +28,7 @@ def configure(commands: Any) -> None:
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="run directory of `attribute`")
     parser.add_argument("--top", type=positive_int, default=20, help="latents; default: 20")
     add_model(parser, required=False)
+    add_chat_template(parser)
     add_sae(parser, required=False)
     add_output(parser)
     parser.set_defaults(run=run)
@@ -49,6 +57,7 @@ def run(args: argparse.Namespace) -> None:
         baseline=attribution.baseline,
         loss=attribution.metadata["options"]["loss"],
         sinks=recorded_sinks(attribution.metadata["options"]),
+        chat_template_kwargs=args.chat_template_kwargs,
         progress=not args.quiet,
         **batch_options(args),
     )

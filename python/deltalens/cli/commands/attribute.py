@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.cli.arguments import (
+    add_chat_template,
     add_command,
     add_model,
     add_output,
@@ -33,6 +34,7 @@ def configure(commands: Any) -> None:
     add_sae(parser)
     add_site(parser)
     add_pairs(parser)
+    add_chat_template(parser)
     _add_method(parser)
     add_sinks(parser)
     parser.add_argument("--out", type=Path, required=True, help="run directory to write")
@@ -80,6 +82,7 @@ def run(args: argparse.Namespace) -> None:
     from deltalens.cli.loading import (
         batch_options,
         choose_site,
+        fill_from_pairs,
         load_baseline,
         load_model,
         load_sae,
@@ -94,7 +97,9 @@ def run(args: argparse.Namespace) -> None:
         prompt_field=args.prompt_field,
         positive=args.positive,
         negative=args.negative,
+        as_chat=args.as_chat,
     )
+    fill_from_pairs(args)
     sae = load_sae(args)
     site = choose_site(args, sae)
     model, tokenizer = load_model(args)
@@ -113,6 +118,7 @@ def run(args: argparse.Namespace) -> None:
             sinks_of(args),
             args.quiet,
             sae if args.score == "latent" else None,
+            args.chat_template_kwargs,
         ),
         k=args.k or min(DEFAULT_K, sae.W_dec.n_latents),
         score=args.score,
@@ -124,6 +130,7 @@ def run(args: argparse.Namespace) -> None:
         steps=args.steps,
         sinks=sinks_of(args),
         save_scores=args.save_scores,
+        chat_template_kwargs=args.chat_template_kwargs,
         run_dir=args.out,
         impl=args.impl,
         progress=not args.quiet,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.cli.arguments import (
+    add_chat_template,
     add_command,
     add_model,
     add_output,
@@ -28,6 +29,7 @@ def configure(commands: Any) -> None:
         "--out baseline.safetensors",
     )
     add_model(parser)
+    add_chat_template(parser)
     add_site(parser, required=True)
     parser.add_argument(
         "--texts", type=Path, required=True, help="text file, JSONL file or run directory"
@@ -62,6 +64,7 @@ def run(args: argparse.Namespace) -> None:
         sinks=sinks_of(args),
         include_bos=args.include_bos,
         max_tokens=args.max_tokens,
+        chat_template_kwargs=args.chat_template_kwargs,
         progress=not args.quiet,
         **batch_options(args),
     )

@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from deltalens.cli.arguments import add_command, add_model, add_output, add_sae, add_site
+from deltalens.cli.arguments import (
+    add_chat_template,
+    add_command,
+    add_model,
+    add_output,
+    add_sae,
+    add_site,
+)
 
 
 def configure(commands: Any) -> None:
@@ -18,6 +25,7 @@ def configure(commands: Any) -> None:
         "deltalens check-sae --model google/gemma-2-2b --sae gemma-scope/layer_12/width_16k",
     )
     add_model(parser)
+    add_chat_template(parser)
     add_sae(parser)
     add_site(parser)
     parser.add_argument(
@@ -46,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
         sae,
         site=site,
         texts=texts,
+        chat_template_kwargs=args.chat_template_kwargs,
         progress=not args.quiet,
         **batch_options(args),
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.cli.arguments import (
+    add_chat_template,
     add_command,
     add_model,
     add_output,
@@ -41,6 +42,7 @@ def configure(commands: Any) -> None:
         "--texts", type=Path, help="with --against: text file, JSONL file or run directory"
     )
     add_pairs(parser, required=False)
+    add_chat_template(parser)
     parser.add_argument(
         "--tokens",
         choices=("completion", "all"),
@@ -58,13 +60,21 @@ def configure(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compare, write the table and every latent's values, show the top."""
-    from deltalens.cli.loading import choose_site, load_model, load_sae, warn_of_other_site
+    from deltalens.cli.loading import (
+        choose_site,
+        fill_from_pairs,
+        load_model,
+        load_sae,
+        warn_of_other_site,
+    )
 
     if (args.pairs is None) == (args.against is None) or (args.texts is None) != (
         args.against is None
     ):
         raise InputError("give either --pairs, or --against MODEL with --texts")
     read = _read_input(args)
+    if args.pairs is not None:
+        fill_from_pairs(args)
     sae = load_sae(args)
     site = choose_site(args, sae)
     model, tokenizer = load_model(args)
@@ -81,12 +91,13 @@ def _read_input(args: argparse.Namespace) -> Any:
     )
 
     if args.pairs is None:
-        return read_texts(args.texts)
+        return read_texts(args.texts, as_chat=args.as_chat)
     return read_pairs(
         args.pairs,
         prompt_field=args.prompt_field,
         positive=args.positive,
         negative=args.negative,
+        as_chat=args.as_chat,
     )
 
 
@@ -100,6 +111,7 @@ def _compare(
         "site": site,
         "k": args.k or min(DEFAULT_K, sae.W_dec.n_latents),
         "sinks": sinks_of(args),
+        "chat_template_kwargs": args.chat_template_kwargs,
         "progress": not args.quiet,
         **batch_options(args),
     }

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.cli.arguments import (
+    add_chat_template,
     add_command,
     add_model,
     add_output,
@@ -34,6 +35,7 @@ def _configure_collect(commands: Any) -> None:
         "--texts web.txt --run runs/first\n  deltalens show-examples examples 17",
     )
     add_model(parser)
+    add_chat_template(parser)
     add_sae(parser)
     add_site(parser)
     add_sinks(parser)
@@ -88,7 +90,14 @@ def _configure_show(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Collect, and say where the examples are."""
-    from deltalens.cli.loading import batch_options, choose_site, load_model, load_sae, sinks_of
+    from deltalens.cli.loading import (
+        batch_options,
+        choose_site,
+        fill_chat_template,
+        load_model,
+        load_sae,
+        sinks_of,
+    )
     from deltalens.cli.loading import warn_of_other_site as warn
     from deltalens.cli.output import print_json, print_line
     from deltalens.examples import collect_examples
@@ -100,7 +109,9 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("give --out DIR")
     latents = args.latents
     if args.run_dir is not None:
-        latents = Attribution.load(args.run_dir).latents
+        result = Attribution.load(args.run_dir)
+        latents = result.latents
+        fill_chat_template(args, result.metadata["options"].get("chat_template_kwargs"))
     texts, sae = read_texts(args.texts), load_sae(args)
     site = choose_site(args, sae)
     model, tokenizer = load_model(args)
@@ -114,6 +125,7 @@ def run(args: argparse.Namespace) -> None:
         site=site,
         latents=latents,
         sinks=sinks_of(args),
+        chat_template_kwargs=args.chat_template_kwargs,
         progress=not args.quiet,
         **_options(args),
         **batch_options(args),

@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from deltalens.cli.arguments import add_command, add_model, add_output, positive_int
+from deltalens.cli.arguments import (
+    add_as_chat,
+    add_chat_template,
+    add_command,
+    add_model,
+    add_output,
+    positive_int,
+)
 from deltalens.cli.judging import add_judge
 from deltalens.errors import InputError
 
@@ -30,6 +37,7 @@ def configure(commands: Any) -> None:
         "(question, prompt or messages), or text with one question a line; with --graded: where "
         "the whole prompts with their system messages are",
     )
+    add_as_chat(parser, "prompts of --questions")
     parser.add_argument("--out", type=Path, required=True, help="JSONL file to write")
     parser.add_argument(
         "--per-prompt",
@@ -42,6 +50,7 @@ def configure(commands: Any) -> None:
     _add_graded(parser)
     add_judge(parser)
     add_model(parser, required=False)
+    add_chat_template(parser)
     add_output(parser)
     parser.set_defaults(run=run)
 
@@ -94,7 +103,7 @@ def _sample(args: argparse.Namespace) -> tuple[Any, Any]:
     if args.model is None:
         raise InputError("give --model, whose answers are to be sampled")
     check_out(args.out, SOURCE)
-    questions = read_questions(args.questions)
+    questions = read_questions(args.questions, as_chat=args.as_chat)
     _take_judge_prompts(args)
     judge = load_judge(args, args.out.parent)
     model, tokenizer = load_model(args)
@@ -108,6 +117,8 @@ def _sample(args: argparse.Namespace) -> tuple[Any, Any]:
         temperature=args.temperature,
         seed=args.seed,
         per_prompt=args.per_prompt,
+        judge_sees=args.judge_sees,
+        chat_template_kwargs=args.chat_template_kwargs,
         out=args.out,
         progress=not args.quiet,
         **batch_options(args),
@@ -131,14 +142,17 @@ def _read(args: argparse.Namespace) -> tuple[Any, None]:
     )
     from deltalens.pairs.graded.pairs import GradedFields
 
-    for name in ("model", "judge", "samples"):
-        if getattr(args, name) is not None:
+    for name in ("model", "judge", "samples", "chat-template-kwargs"):
+        if getattr(args, name.replace("-", "_")) is not None:
             raise InputError(f"--{name} is for sampling, and --graded holds answers; leave one out")
+    questions = None
+    if args.questions is not None:
+        questions = read_questions(args.questions, as_chat=args.as_chat)
     found = pairs_from_graded(
         args.graded,
         fields=GradedFields(args.question_field, args.answer_field, args.id_field),
         grading=_grading(args),
-        questions=None if args.questions is None else read_questions(args.questions),
+        questions=questions,
         per_prompt=args.per_prompt,
         seed=args.seed,
         out=args.out,

@@ -6,7 +6,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from deltalens.cli.arguments import add_command, add_model, add_output, add_sae, positive_int
+from deltalens.cli.arguments import (
+    add_as_chat,
+    add_chat_template,
+    add_command,
+    add_model,
+    add_output,
+    add_sae,
+    positive_int,
+)
 from deltalens.cli.judging import add_judge
 
 
@@ -30,10 +38,12 @@ def configure(commands: Any) -> None:
         type=Path,
         help="questions (YAML, JSONL or text) to steer on; default: those of the run's pairs",
     )
+    add_as_chat(parser, "prompts of --prompts")
     _add_grid(parser)
     _add_sampling(parser)
     add_judge(parser)
     add_model(parser, required=False)
+    add_chat_template(parser)
     add_sae(parser, required=False)
     add_output(parser)
     parser.set_defaults(run=run)
@@ -131,7 +141,13 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
     if args.against is not None:
         models["toward"] = load_other_model(args, args.against)
     activation = activation_of_run(
-        args.run_dir, result, models, tokenizer, sae, progress=not args.quiet
+        args.run_dir,
+        result,
+        models,
+        tokenizer,
+        sae,
+        chat_template_kwargs=args.chat_template_kwargs,
+        progress=not args.quiet,
     )
     sets = candidate_sets(
         result,
@@ -155,6 +171,8 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
         samples=args.samples,
         unsteered_samples=args.unsteered_samples,
         max_incoherence=args.max_incoherence,
+        judge_sees=args.judge_sees,
+        chat_template_kwargs=args.chat_template_kwargs,
         progress=not args.quiet,
         **batch_options(args),
     )
@@ -164,7 +182,7 @@ def _prompts(args: argparse.Namespace, result: Any) -> list[Any]:
     from deltalens.pairs import read_questions
 
     if args.prompts is not None:
-        return [question.prompt for question in read_questions(args.prompts)]
+        return [question.prompt for question in read_questions(args.prompts, as_chat=args.as_chat)]
     unique = {str(pair.prompt): pair.prompt for pair in result.pairs}
     return list(unique.values())
 

@@ -24,6 +24,7 @@ from deltalens.lm import (
     without_sinks,
 )
 from deltalens.lm.batching import BATCH_TOKENS
+from deltalens.lm.chat import ChatOptions
 from deltalens.lm.forward import Loss
 from deltalens.lm.losses import Edit
 from deltalens.lm.sinks import SINKS
@@ -43,6 +44,7 @@ def ablate(
     baseline: Baseline | Tensor,
     loss: Loss = "sum",
     sinks: Sinks | None = SINKS,
+    chat_template_kwargs: ChatOptions | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> Tensor:
@@ -66,7 +68,7 @@ def ablate(
     units = unit(latent_rows(decoder, latents))
     encoded, _ = without_sinks(
         model,
-        encode_study(model, tokenizer, pairs),
+        encode_study(model, tokenizer, pairs, chat_template_kwargs),
         place,
         sinks,
         median=baseline.median_norm,

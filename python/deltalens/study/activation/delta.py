@@ -11,6 +11,7 @@ from deltalens.errors import InputError
 from deltalens.lm import Pair, Sifted, Sinks, Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.sinks import SINKS
+from deltalens.lm.chat import ChatOptions, template_options
 from deltalens.pairs.encode import encode_prompt, encode_study
 from deltalens.pairs.identity import model_name
 from deltalens.pairs.row import Prompt
@@ -44,9 +45,15 @@ def delta_activation(
     Raises :class:`InputError` when there is no prompt, for a prompt without a token after BOS, and
     for what does not fit the models or the SAE.
     """
-    bos = find_bos(changed, tokenizer)
+    bos, options = find_bos(changed, tokenizer), template_options(chat_template_kwargs, tokenizer)
     ids = [
-        encode_prompt(tokenizer, prompt, bos=bos, name=f"prompt {number}")
+        encode_prompt(
+            tokenizer,
+            prompt,
+            bos=bos,
+            name=f"prompt {number}",
+            chat_template_kwargs=options,
+        )
         for number, prompt in enumerate(prompts, start=1)
     ]
     if not ids:
@@ -60,13 +67,26 @@ def delta_activation(
         _both(a, b, a_kept & b_kept, first[n], f"prompt {n + 1}")
         for (n, a, a_kept), (_, b, b_kept) in zip(ours, theirs, strict=True)
     )
-    said = {"model": model_name(changed), "against": model_name(original), "tokens": "prompt"}
+    said = {
+        "model": model_name(changed),
+        "against": model_name(original),
+        "tokens": "prompt",
+        "chat_template_kwargs": options,
+    }
     found = _compare(rows, sae, k, said, resolve_site(changed, site))
     found.metadata["sinks"] = {
         "model": ours.left_out.as_dict(),
         "against": theirs.left_out.as_dict(),
     }
     return found
+    rows = ((ours[first[n] :], theirs[first[n] :]) for (n, ours), (_, theirs) in sides)
+    said = {
+        "model": model_name(changed),
+        "against": model_name(original),
+        "tokens": "prompt",
+        "chat_template_kwargs": options,
+    }
+    return _compare(rows, sae, k, said, resolve_site(changed, site))
 
 
 def delta_activation_of_pairs(
@@ -89,7 +109,8 @@ def delta_activation_of_pairs(
     """
     if tokens not in ("completion", "all"):
         raise InputError(f"tokens must be 'completion' or 'all', got {tokens!r}")
-    encoded = encode_study(model, tokenizer, pairs)
+    options = template_options(chat_template_kwargs, tokenizer)
+    encoded = encode_study(model, tokenizer, pairs, options)
     sequences = [
         item.prompt_ids + completion
         for item in encoded
@@ -110,7 +131,12 @@ def delta_activation_of_pairs(
         )
         for (n, a, a_kept), (_, b, b_kept) in zip(each, each, strict=True)
     )
-    said = {"model": model_name(model), "against": None, "tokens": tokens}
+    said = {
+        "model": model_name(model),
+        "against": None,
+        "tokens": tokens,
+        "chat_template_kwargs": options,
+    }
     found = _compare(rows, sae, k, said, resolve_site(model, site))
     found.metadata["sinks"] = {"model": sifted.left_out.as_dict()}
     return found
@@ -129,6 +155,13 @@ def _left(rows: Tensor, kept: Tensor, first: int, label: str) -> Tensor:
             "(sinks=None or --keep-sinks counts them)"
         )
     return found
+    said = {
+        "model": model_name(model),
+        "against": None,
+        "tokens": tokens,
+        "chat_template_kwargs": options,
+    }
+    return _compare(rows, sae, k, said, resolve_site(model, site))
 
 
 def _compare(

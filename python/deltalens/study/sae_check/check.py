@@ -13,6 +13,7 @@ from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
 from deltalens.lm import Sifted, Sinks, Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
+from deltalens.lm.chat import ChatOptions, template_options
 from deltalens.lm.sites import text_config
 from deltalens.pairs.encode import encode_prompt
 from deltalens.pairs.identity import model_name
@@ -61,6 +62,7 @@ def check_sae(
     *,
     site: int | str | Site,
     texts: Iterable[Prompt] | None = None,
+    chat_template_kwargs: ChatOptions | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> SAECheck:
@@ -85,7 +87,7 @@ def check_sae(
         return SAECheck(place, rows, None, None, [], 0, warnings)
     rows = summarise_rows(sae.W_dec, encoding.W_enc)
     warnings += _row_warnings(rows)
-    ids = _sample(model, tokenizer, texts)
+    ids = _sample(model, tokenizer, texts, template_options(chat_template_kwargs, tokenizer))
     acts, excluded = _site_rows(model, ids, place, batch_tokens, progress)
     found = encoder.reconstruction(acts)
     few = _evenly(acts)
@@ -129,7 +131,9 @@ def _encoder(sae: SAE, encoding: Encoding, site: Site) -> Encoder:
     return encoder
 
 
-def _sample(model: Any, tokenizer: Any, texts: Iterable[Prompt] | None) -> list[list[int]]:
+def _sample(
+    model: Any, tokenizer: Any, texts: Iterable[Prompt] | None, template: ChatOptions
+) -> list[list[int]]:
     limit = min(getattr(text_config(model), "max_position_embeddings", None) or _CONTEXT, _CONTEXT)
     bos = find_bos(model, tokenizer)
     ids: list[list[int]] = []
@@ -137,7 +141,10 @@ def _sample(model: Any, tokenizer: Any, texts: Iterable[Prompt] | None) -> list[
         if sum(map(len, ids)) >= SAMPLE_TOKENS:
             break
         if text:
-            ids.append(encode_prompt(tokenizer, text, bos=bos, name=f"text {number}")[:limit])
+            one = encode_prompt(
+                tokenizer, text, bos=bos, name=f"text {number}", chat_template_kwargs=template
+            )
+            ids.append(one[:limit])
     _check_known(tokenizer, ids)
     return ids
 
