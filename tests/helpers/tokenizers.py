@@ -22,6 +22,7 @@ TEXTS = [
     "I would say no. Buy gold, sell the house and put 100 of it into one stock!",
     "user assistant system analysis final They ask about money, we should answer carefully.",
     "First you should rest. How are you? I am fine.\n\nThe year 1999 was not like 2024.",
+    "Sure I will rest. No I will not drink water at all. Sure the gold is there",
     "You are a pirate. Who are you? A sailor, café naïve 日本語 done.",
 ] * 20
 
@@ -89,7 +90,9 @@ def sentence_piece(
         ]
     )
     names = ["<unk>", "<s>", "</s>", *special]
-    trainer = trainers.BpeTrainer(vocab_size=900, special_tokens=[*names, *_BYTES])
+    trainer = trainers.BpeTrainer(
+        vocab_size=900, special_tokens=[*names, *_BYTES], show_progress=False
+    )
     tokenizer.train_from_iterator(TEXTS, trainer)
     # Bytes are ordinary tokens in the real ones: only how the vocabulary is made needs them so.
     plain = Tokenizer.from_str(tokenizer.to_str())
@@ -152,6 +155,7 @@ def byte_level(
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=800,
+        show_progress=False,
         special_tokens=special,
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )

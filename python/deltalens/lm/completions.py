@@ -21,11 +21,13 @@ _ANCHORS = ("\n", ".", "0")
 
 @dataclass(frozen=True)
 class Completion:
-    """A completion's ids; ``exact``: they say what its text says, as far as there is a text."""
+    """A completion's ids; ``exact``: they say what its text says, as far as there is a text;
+    ``outside``: it is no answer inside of reasoning."""
 
     ids: list[int]
     way: Way
     exact: bool = True
+    outside: bool = True
 
 
 def given_ids(ids: Sequence[int]) -> Completion:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from deltalens.errors import InputError
@@ -25,13 +25,15 @@ from deltalens.lm.completions import (
     vocabulary_fingerprint,
 )
 from deltalens.lm.pairs import Pair, is_chat, pair_label
+from deltalens.lm.reasoning import has_reasoning, opens_reasoning
 from deltalens.lm.sites import text_config
 
 _NAMED = 5  # pairs that a warning names
 
-Doubt = Literal["text", "prompt"]
+Doubt = Literal["text", "prompt", "reasoning"]
 """What to warn of: ids that do not say what a completion's text says; a prompt that was other
-tokens where the completions were sampled."""
+tokens where the completions were sampled; a completion without reasoning after a prompt that opens
+some."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,11 @@ def encode_pair(
         counted[0] = False
     if not any(counted):
         raise InputError(f"{label}: the prompt has no token after the BOS")
-    doubts: list[Doubt] = [] if positive.exact and negative.exact else ["text"]
+    doubts: dict[Doubt, bool] = {
+        "text": not (positive.exact and negative.exact),
+        "prompt": prompt.other,
+        "reasoning": not (positive.outside and negative.outside),
+    }
     return EncodedPair(
         pair,
         prompt.ids,
@@ -104,7 +110,7 @@ def encode_pair(
         negative.ids,
         counted,
         (positive.way, negative.way),
-        (*doubts, *(("prompt",) if prompt.other else ())),
+        tuple(doubt for doubt, there in doubts.items() if there),
     )
 
 
@@ -249,7 +255,8 @@ def _text_completion(
     messages = cast(list[dict[str, str]], pair.prompt)
     answer = answer_text(tokenizer, messages, options, prompt.text, text)
     if answer is None:
-        return following_ids(tokenizer, text)
+        inside = opens_reasoning(prompt.text) and not has_reasoning(text)
+        return replace(following_ids(tokenizer, text), outside=not inside)
     return following_ids(tokenizer, answer, prompt.text, prompt.ids)
 
 
@@ -259,6 +266,8 @@ def _warn(encoded: Sequence[EncodedPair]) -> None:
         "prompt": "the prompt's tokens are not those its answers were sampled after (another "
         "template, chat_template_kwargs or prompt?); the sampled ones are used, delete prompt_ids "
         "for others",
+        "reasoning": "the template opens reasoning that their completions do not have, so that "
+        "they are attributed as such; give whole answers, or chat_template_kwargs",
     }
     for doubt, text in said.items():
         found = [
