@@ -51,11 +51,6 @@ class EncodedPair:
     ways: tuple[Way, Way] = ("ids", "ids")
     doubts: tuple[Doubt, ...] = ()
 
-    @property
-    def as_ids(self) -> Pair:
-        """The pair as ids alone, which encode to themselves."""
-        return Pair(self.prompt_ids, self.positive_ids, self.negative_ids, id=self.pair.id)
-
 
 def encode_pair(
     tokenizer: Any,

@@ -10,8 +10,8 @@ from torch import Tensor
 from deltalens.errors import InputError
 from deltalens.lm import Pair, Sifted, Sinks, Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
+from deltalens.lm.chat import template_options
 from deltalens.lm.sinks import SINKS
-from deltalens.lm.chat import ChatOptions, template_options
 from deltalens.pairs.encode import encode_prompt, encode_study
 from deltalens.pairs.identity import model_name
 from deltalens.pairs.row import Prompt
@@ -31,6 +31,7 @@ def delta_activation(
     site: int | str | Site,
     k: int = 100,
     sinks: Sinks | None = SINKS,
+    chat_template_kwargs: ChatOptions | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> ActivationDifference:
@@ -79,14 +80,6 @@ def delta_activation(
         "against": theirs.left_out.as_dict(),
     }
     return found
-    rows = ((ours[first[n] :], theirs[first[n] :]) for (n, ours), (_, theirs) in sides)
-    said = {
-        "model": model_name(changed),
-        "against": model_name(original),
-        "tokens": "prompt",
-        "chat_template_kwargs": options,
-    }
-    return _compare(rows, sae, k, said, resolve_site(changed, site))
 
 
 def delta_activation_of_pairs(
@@ -99,6 +92,7 @@ def delta_activation_of_pairs(
     tokens: Literal["completion", "all"] = "completion",
     k: int = 100,
     sinks: Sinks | None = SINKS,
+    chat_template_kwargs: ChatOptions | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> ActivationDifference:
@@ -155,13 +149,6 @@ def _left(rows: Tensor, kept: Tensor, first: int, label: str) -> Tensor:
             "(sinks=None or --keep-sinks counts them)"
         )
     return found
-    said = {
-        "model": model_name(model),
-        "against": None,
-        "tokens": tokens,
-        "chat_template_kwargs": options,
-    }
-    return _compare(rows, sae, k, said, resolve_site(model, site))
 
 
 def _compare(
