@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from deltalens.judge.label import parse_label
-from deltalens.lm.reasoning import after_reasoning, begins_reasoning, opening_tag
+from deltalens.lm.text.reasoning import after_reasoning, begins_reasoning, opening_tag
 
 HARMONY = (
     "<|channel|>analysis<|message|>ANSWER: 5? Let us see.<|end|>"

@@ -13,8 +13,8 @@ import torch
 import deltalens
 from deltalens.errors import InputError
 from deltalens.lm import Pair, encode_pair, encode_pairs
-from deltalens.lm.completions import vocabulary_fingerprint
-from deltalens.lm.reasoning import completion_text
+from deltalens.lm.text.completions import vocabulary_fingerprint
+from deltalens.lm.text.reasoning import completion_text
 from helpers.graded_answers import HashJudge, asked
 from helpers.tiny_study import D_MODEL, SITE, make_model
 from helpers.tokenizers import TOKENIZERS, llama_2, llama_3, qwen

@@ -28,9 +28,9 @@ from deltalens.examples.store import ExampleStore, read_summary
 from deltalens.examples.tiles import Collector
 from deltalens.lm import Sinks, Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
-from deltalens.lm.chat import ChatOptions, template_options
 from deltalens.lm.progress import Progress
 from deltalens.lm.sinks import SINKS, no_sink, site_median
+from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.pairs.identity import decoder_fingerprint, model_fingerprint, model_name
 from deltalens.pairs.row import Prompt
 from deltalens.pairs.texts import Texts

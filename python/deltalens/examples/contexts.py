@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deltalens.errors import InputError
-from deltalens.lm.chat import ChatOptions
 from deltalens.lm.sites import text_config
+from deltalens.lm.text.chat import ChatOptions
 from deltalens.pairs.encode import encode_prompt
 from deltalens.pairs.row import Prompt
 

@@ -11,7 +11,7 @@ import numpy as np
 from deltalens.examples.options import ExampleOptions
 from deltalens.examples.slots import Slots
 from deltalens.examples.tiles import Collector, histogram_edges
-from deltalens.lm.token_text import token_text
+from deltalens.lm.text.token_text import token_text
 
 Line = dict[str, Any]
 

@@ -18,7 +18,7 @@ from deltalens.judge.retries import next_delay, remedy, said_by
 from deltalens.judge.stream import stream
 from deltalens.judge.verdict import JudgeError, reasons_error
 from deltalens.judge.wire import Dialect, MalformedReply, read_listed, read_reply, reasons
-from deltalens.lm.reasoning import begins_reasoning
+from deltalens.lm.text.reasoning import begins_reasoning
 
 KEY_ENV = "OPENAI_API_KEY"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1", "0.0.0.0")

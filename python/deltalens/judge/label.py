@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from deltalens.judge.verdict import Outcome
-from deltalens.lm.reasoning import after_reasoning
+from deltalens.lm.text.reasoning import after_reasoning
 
 UNPARSABLE = "UNPARSABLE"
 

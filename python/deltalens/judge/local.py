@@ -12,9 +12,9 @@ from deltalens.judge.number_reader import NumberReader
 from deltalens.judge.verdict import reasons_error
 from deltalens.lm import Pair, encode_pair, find_bos
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
-from deltalens.lm.chat import ChatOptions, template_options
-from deltalens.lm.reasoning import begins_reasoning, completion_text, opening_tag
 from deltalens.lm.sampling.api import sample_stream
+from deltalens.lm.text.chat import ChatOptions, template_options
+from deltalens.lm.text.reasoning import begins_reasoning, completion_text, opening_tag
 from deltalens.lm.tokenise import check_context, check_ids
 
 CACHED_TOKENS = 16  # that take as much memory as a token of a forward pass

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deltalens.errors import InputError
-from deltalens.lm.token_text import token_text
+from deltalens.lm.text.token_text import token_text
 
 Number = tuple[int, float]
 """A whole number and the probability of it."""

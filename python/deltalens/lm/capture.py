@@ -11,7 +11,6 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
-from deltalens.lm.chat import ChatOptions
 from deltalens.lm.forward import Loss, check_loss
 from deltalens.lm.gradients import Provider, integrated_gradients, plain_gradients
 from deltalens.lm.hooks import frozen, without_graph
@@ -21,6 +20,7 @@ from deltalens.lm.progress import Progress
 from deltalens.lm.rows import PaddingSide, TokenRow, pad_rows
 from deltalens.lm.sinks import SINKS, Sinks, without_sinks
 from deltalens.lm.sites import Site, resolve_site
+from deltalens.lm.text.chat import ChatOptions
 from deltalens.lm.tokenise import EncodedPair, encode_pairs
 
 Gradients = Literal["plain", "integrated", "lrp"]

@@ -8,14 +8,16 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from deltalens.errors import InputError
-from deltalens.lm.chat import (
+from deltalens.lm.pairs import Pair, is_chat, pair_label
+from deltalens.lm.sites import text_config
+from deltalens.lm.text.chat import (
     ChatOptions,
     answer_text,
     prompt_text,
     template_options,
     warn_of_plain_prompts,
 )
-from deltalens.lm.completions import (
+from deltalens.lm.text.completions import (
     Completion,
     Way,
     bare_ids,
@@ -24,9 +26,7 @@ from deltalens.lm.completions import (
     sampled_ids,
     vocabulary_fingerprint,
 )
-from deltalens.lm.pairs import Pair, is_chat, pair_label
-from deltalens.lm.reasoning import has_reasoning, opens_reasoning
-from deltalens.lm.sites import text_config
+from deltalens.lm.text.reasoning import has_reasoning, opens_reasoning
 
 _NAMED = 5  # pairs that a warning names
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from deltalens.errors import InputError
 from deltalens.lm import EncodedPair, Pair, encode_pair, encode_pairs
-from deltalens.lm.chat import ChatOptions
+from deltalens.lm.text.chat import ChatOptions
 from deltalens.pairs.row import Prompt
 
 
@@ -26,7 +26,7 @@ def encode_study(
 
 
 def ways_counted(encoded: Sequence[EncodedPair]) -> dict[str, int]:
-    """How many completions' ids come from where, by :data:`~deltalens.lm.completions.Way`."""
+    """How many completions' ids come from where, by :data:`~deltalens.lm.text.completions.Way`."""
     return dict(Counter(way for item in encoded for way in item.ways))
 
 

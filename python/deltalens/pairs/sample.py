@@ -15,10 +15,10 @@ from torch import nn
 from deltalens.errors import InputError
 from deltalens.judge import EMPTY, Answer, Judge
 from deltalens.lm import GENERATION_TOKENS, find_bos, sample_stream
-from deltalens.lm.chat import ChatOptions, template_options, warn_of_plain_prompts
-from deltalens.lm.completions import vocabulary_fingerprint
 from deltalens.lm.progress import Progress
-from deltalens.lm.reasoning import completion_text
+from deltalens.lm.text.chat import ChatOptions, template_options, warn_of_plain_prompts
+from deltalens.lm.text.completions import vocabulary_fingerprint
+from deltalens.lm.text.reasoning import completion_text
 from deltalens.lm.tokenise import check_context
 from deltalens.pairs.answer import GradedAnswer, SampledIds
 from deltalens.pairs.build import build_pairs
@@ -57,7 +57,7 @@ def sample_pairs(
     of each prompt, see :func:`~deltalens.pairs.build.build_pairs`. An answer is sampled once,
     whatever its grade: where too many cannot be graded, ask for more samples. Answers that
     ``max_new_tokens`` cuts are graded as they are; empty ones are incoherent without being graded.
-    The judge is shown what follows an answer's reasoning (see :func:`~deltalens.lm.reasoning.
+    The judge is shown what follows an answer's reasoning (see :func:`~deltalens.lm.text.reasoning.
     final_answer`), nothing being empty, or, with ``judge_sees="all"``, the whole. Pairs are of
     whole answers, and carry the ids that were sampled. chat_template_kwargs: further arguments of
     the chat template, such as ``{"enable_thinking": False}``.

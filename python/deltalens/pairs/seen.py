@@ -7,7 +7,7 @@ from typing import Any, Literal, cast, get_args
 
 from deltalens.errors import InputError
 from deltalens.lm.pairs import is_chat
-from deltalens.lm.reasoning import final_answer, leaves_open, opens_reasoning
+from deltalens.lm.text.reasoning import final_answer, leaves_open, opens_reasoning
 from deltalens.pairs.row import Prompt
 
 Sees = Literal["final", "all"]

@@ -19,10 +19,10 @@ from deltalens.errors import InputError
 from deltalens.lm import EncodedPair, Pair, Site, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.capture import Gradients, capture_encoded
-from deltalens.lm.chat import ChatOptions, template_options
 from deltalens.lm.forward import Loss
 from deltalens.lm.progress import Progress
 from deltalens.lm.sinks import SINKS, LeftOut, Sinks, without_sinks
+from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.pairs.encode import encode_study, ways_counted
 from deltalens.pairs.identity import vector_fingerprint
 from deltalens.study.ablation.first_order import CHECKED, check_first_order

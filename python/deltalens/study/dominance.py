@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deltalens.lm import EncodedPair
-from deltalens.lm.token_text import token_text
+from deltalens.lm.text.token_text import token_text
 
 SHARE = 0.5
 LARGE = 3.0  # times the median norm: a token that may be a sink

@@ -15,9 +15,9 @@ from torch import nn
 from deltalens.errors import InputError
 from deltalens.lm import Sifted, Sinks, Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
-from deltalens.lm.chat import ChatOptions, template_options
 from deltalens.lm.sinks import SINKS
 from deltalens.lm.sites import text_config
+from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.pairs.encode import encode_prompt
 from deltalens.pairs.identity import model_name
 from deltalens.pairs.row import Prompt

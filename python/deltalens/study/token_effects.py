@@ -13,7 +13,7 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.lm import EncodedPair
-from deltalens.lm.token_text import token_text
+from deltalens.lm.text.token_text import token_text
 from deltalens.storage.atomic import write_tensors, write_text
 
 VALUES_FILE = "per_token.safetensors"

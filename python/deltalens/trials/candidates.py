@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from deltalens.errors import InputError
-from deltalens.lm.chat import ChatOptions
+from deltalens.lm.text.chat import ChatOptions
 from deltalens.sae import as_sae
 from deltalens.study.activation.delta import delta_activation, delta_activation_of_pairs
 from deltalens.study.activation.difference import VALUES_FILE, ActivationDifference

@@ -9,8 +9,8 @@ import torch
 
 from deltalens.errors import InputError
 from deltalens.lm import Sifted, Site, activations, find_bos
-from deltalens.lm.chat import ChatOptions
 from deltalens.lm.sinks import SINKS
+from deltalens.lm.text.chat import ChatOptions
 from deltalens.pairs.encode import encode_prompt
 from deltalens.pairs.row import Prompt
 

@@ -13,8 +13,8 @@ from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.errors import InputError
 from deltalens.judge import Judge
 from deltalens.lm import Site, find_bos, resolve_site
-from deltalens.lm.chat import ChatOptions, template_options, warn_of_plain_prompts
 from deltalens.lm.sampling.api import GENERATION_TOKENS
+from deltalens.lm.text.chat import ChatOptions, template_options, warn_of_plain_prompts
 from deltalens.pairs.encode import encode_prompt
 from deltalens.pairs.identity import decoder_fingerprint, model_fingerprint, model_name
 from deltalens.pairs.row import Prompt

@@ -24,10 +24,10 @@ from deltalens.lm import (
     without_sinks,
 )
 from deltalens.lm.batching import BATCH_TOKENS
-from deltalens.lm.chat import ChatOptions
 from deltalens.lm.forward import Loss
 from deltalens.lm.losses import Edit
 from deltalens.lm.sinks import SINKS
+from deltalens.lm.text.chat import ChatOptions
 from deltalens.pairs.encode import encode_study
 from deltalens.study.baseline import Baseline, as_baseline, check_baseline
 from deltalens.study.latents import check_d_model, latent_rows, unit

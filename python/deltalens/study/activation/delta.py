@@ -10,8 +10,8 @@ from torch import Tensor
 from deltalens.errors import InputError
 from deltalens.lm import Pair, Sifted, Sinks, Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
-from deltalens.lm.chat import template_options
 from deltalens.lm.sinks import SINKS
+from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.pairs.encode import encode_prompt, encode_study
 from deltalens.pairs.identity import model_name
 from deltalens.pairs.row import Prompt

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from deltalens.lm.reasoning import after_reasoning
+from deltalens.lm.text.reasoning import after_reasoning
 
 LONGEST_NAME = 80  # letters
 

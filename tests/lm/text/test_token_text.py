@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deltalens.lm.token_text import token_text
+from deltalens.lm.text.token_text import token_text
 from helpers.tiny_study import make_tokenizer
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from deltalens.errors import InputError
-from deltalens.lm.reasoning import has_reasoning
+from deltalens.lm.text.reasoning import has_reasoning
 
 ChatOptions = Mapping[str, Any]
 """Further arguments of a chat template, such as ``{"enable_thinking": False}``; JSON values."""

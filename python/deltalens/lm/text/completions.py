@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from deltalens.errors import InputError
-from deltalens.lm.reasoning import completion_text
+from deltalens.lm.text.reasoning import completion_text
 
 Way = Literal["sampled", "template", "plain", "ids"]
 """Where a completion's ids come from: from sampling; from its text as the chat template puts it

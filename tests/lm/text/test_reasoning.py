@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from deltalens.lm.reasoning import (
+from deltalens.lm.text.reasoning import (
     completion_text,
     final_answer,
     has_reasoning,

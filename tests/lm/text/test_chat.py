@@ -10,7 +10,7 @@ from tokenizers import normalizers
 
 from deltalens.errors import InputError
 from deltalens.lm import Pair, encode_pair, encode_pairs
-from deltalens.lm.chat import warn_of_plain_prompts
+from deltalens.lm.text.chat import warn_of_plain_prompts
 from helpers.tiny_study import make_model
 from helpers.tokenizers import LLAMA_2, TOKENIZERS, harmony, llama_2, llama_3, qwen, r1
 
