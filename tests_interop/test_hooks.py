@@ -19,7 +19,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 import deltalens
 from comparison import Compared
-from deltalens.lm import resolve_site
+from deltalens.lm import activations, resolve_site
 
 LAYERS, D_MODEL, VOCABULARY, LATENTS, SITE = 3, 16, 30, 50, 1
 PROMPTS = ([1, 5, 7, 9, 11, 4], [1, 8, 3, 20])
@@ -150,6 +150,72 @@ def test_transformer_lens_cache_and_names(compared: Begin) -> None:
     begin.close(hidden[SITE + 1], cache["resid_pre", SITE + 1])
     rows = deltalens.rows_from(cache["resid_post", SITE], cache["resid_pre", SITE])
     begin.equal(rows.acts, cache["resid_post", SITE][0])
+
+
+FLAGS = (
+    "fold_ln",
+    "center_writing_weights",
+    "center_unembed",
+    "fold_value_biases",
+    "refactor_factored_attn_matrices",
+)
+POINTS = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
+
+
+def processed(model: GPT2LMHeadModel, flag: str) -> HookedTransformer:
+    """The same weights with one of :data:`FLAGS` of ``from_pretrained`` on."""
+    lens = hooked(model)
+    flags = {name: name == flag for name in FLAGS}
+    if flag == "fold_ln":  # which also changes modules
+        flags.pop("fold_value_biases")
+        lens.process_weights_(**flags)
+    else:
+        lens.load_and_process_state_dict(lens.state_dict(), **flags)
+    return lens
+
+
+@pytest.mark.parametrize("flag", FLAGS)
+def test_what_processing_does_to_the_residual_stream(compared: Begin, flag: str) -> None:
+    """Centring takes away each row's mean at every point that is written; the rest does nothing."""
+    model = gpt2()
+    with torch.no_grad():
+        for parameter in model.parameters():  # biases and norms that make a difference
+            parameter.add_(0.3 * torch.randn_like(parameter))
+        _, before = hooked(model).run_with_cache(torch.tensor([PROMPTS[0]]))
+        _, after = processed(model, flag).run_with_cache(torch.tensor([PROMPTS[0]]))
+    begin = compared("transformer-lens", f"the residual stream with {flag}")
+    for name in POINTS:
+        expected = before[f"blocks.{SITE}.{name}"]
+        if flag == "center_writing_weights":
+            expected = expected - expected.mean(-1, keepdim=True)
+        begin.close(after[f"blocks.{SITE}.{name}"], expected)
+
+
+def test_an_sae_of_a_centred_model(compared: Begin, tmp_path: Any) -> None:
+    from sae_lens import StandardSAE, StandardSAEConfig
+    from sae_lens.saes.sae import SAEMetadata
+
+    model = gpt2()
+    name = f"blocks.{SITE}.hook_resid_post"
+    metadata = SAEMetadata(
+        model_name="gpt2-small",
+        hook_name=name,
+        model_from_pretrained_kwargs={"center_writing_weights": True},
+    )
+    original = StandardSAE(StandardSAEConfig(d_in=D_MODEL, d_sae=LATENTS, metadata=metadata))
+    with torch.no_grad():
+        for parameter in original.parameters():
+            parameter.normal_()
+        lens = processed(model, "center_writing_weights")
+        _, cache = lens.run_with_cache(torch.tensor([PROMPTS[0]]))
+        z = original.encode(cache[name][0])
+        rebuilt = original.decode(z)
+    original.save_model(tmp_path / "sae")
+    (own,) = (rows for _, rows in activations(model, [PROMPTS[0]], site=name))
+    for sae in (deltalens.load_sae(tmp_path / "sae"), deltalens.as_sae(original)):
+        begin = compared("sae-lens", "an SAE of a model with center_writing_weights")
+        begin.close(sae.encoder().encode(own), z)
+        begin.close(sae.encoder().reconstruct(own), rebuilt)
 
 
 def test_nnsight_rows(compared: Begin) -> None:

@@ -13,7 +13,7 @@ from deltalens.engine.numerics.norms import row_norms
 from deltalens.errors import InputError
 from deltalens.sae.encoder_checks import check_acts, check_encoding, checked_latents
 from deltalens.sae.encoding import Encoding, Gated, GroupMax, Threshold, TopK
-from deltalens.sae.normalise import Normalised, normalise
+from deltalens.sae.normalise import Normalised, normalise, own_acts
 from deltalens.sae.reconstruction import Reconstruction, ReconstructionSums
 from deltalens.sae.winners import Winners, keep_largest, keep_largest_of_groups, pick, spread
 
@@ -126,11 +126,13 @@ class Encoder:
     def reconstruction(self, acts: Tensor, target: Tensor | None = None) -> Reconstruction:
         """How well the SAE rebuilds ``acts`` or, for a transcoder, its ``target`` [tokens, d_out].
 
+        Of a centred SAE, how well it rebuilds ``acts`` less each token's mean.
+
         Raises :class:`InputError` when the target is missing where the widths differ, or does not
         belong to ``acts``.
         """
         check_acts(acts, self.d_in)
-        target = acts if target is None else target.detach()
+        target = own_acts(self.encoding, acts) if target is None else target.detach()
         if target.shape != (len(acts), self.d_out):
             raise InputError(
                 f"the SAE writes {self.d_out} dimensions but the target is {list(target.shape)}; "
@@ -160,7 +162,7 @@ class Encoder:
 
     def _prepare(self, acts: Tensor) -> Normalised:
         check_acts(acts, self.d_in)
-        normalised = normalise(acts.detach().float(), self.encoding.normalization)
+        normalised = normalise(own_acts(self.encoding, acts), self.encoding.normalization)
         x = normalised.x
         if self.encoding.input_scale != 1.0:
             x = x * self.encoding.input_scale
@@ -231,7 +233,7 @@ class Encoder:
                 "decoding needs acts: this SAE normalises each token or has a skip connection"
             )
         check_acts(acts, self.d_in)
-        return acts.detach().float()
+        return own_acts(self.encoding, acts)
 
     def _finish(self, total: Tensor, acts: Tensor | None) -> Tensor:
         scale = self.encoding.output_scale

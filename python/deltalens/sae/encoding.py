@@ -53,8 +53,9 @@ Normalization = Literal["none", "layer_norm", "constant_norm"]
 class Encoding:
     """z = activation(u) with u = W_enc x̃ + b_enc; the reconstruction undoes what x̃ did.
 
-    x̃ = input_scale · normalise(x) − (b_dec if ``subtract_b_dec``). ``layer_norm`` subtracts each
-    token's mean and divides by its standard deviation (of d − 1, plus 1e-5); ``constant_norm``
+    x̃ = input_scale · normalise(x) − (b_dec if ``subtract_b_dec``). For a ``centred`` SAE x is the
+    activation less its own mean over d_in, and that is what it rebuilds. ``layer_norm`` subtracts
+    each token's mean and divides by its standard deviation (of d − 1, plus 1e-5); ``constant_norm``
     gives each token the norm √d. The reconstruction is (z @ W_dec + b_dec) / output_scale, with the
     normalisation undone, plus x @ W_skip.T where there is one.
     """
@@ -73,5 +74,8 @@ class Encoding:
     """None stands for input_scale; a transcoder's output has a scale of its own."""
     rescale_by_decoder_norm: bool = False
     """Whether u is multiplied by ‖d_i‖ before the activation, and z divided by it in decoding."""
+    centred: bool = False
+    """Whether the SAE was trained in a residual stream without its mean, which a model whose norms
+    all subtract it (LayerNorm) never reads: center_writing_weights of TransformerLens."""
     W_skip: Tensor | None = None
     """fp32 [d_out, d_in] of a transcoder's skip connection."""

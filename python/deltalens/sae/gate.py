@@ -12,7 +12,7 @@ from deltalens.engine.latent.gates import LatentGate
 from deltalens.engine.numerics.norms import row_norms
 from deltalens.sae.encoder_checks import check_acts, check_encoding
 from deltalens.sae.encoding import Encoding, Gated, GroupMax, Threshold, TopK
-from deltalens.sae.normalise import normalise
+from deltalens.sae.normalise import normalise, own_acts
 
 _NORM_ROWS = 4096
 
@@ -31,7 +31,7 @@ def encoder_inputs(encoding: Encoding, acts: Tensor) -> EncoderInputs:
     Raises :class:`~deltalens.errors.InputError` for activations of another width, or NaN.
     """
     check_acts(acts, encoding.W_enc.d_model)
-    normalised = normalise(acts.detach().float(), encoding.normalization)
+    normalised = normalise(own_acts(encoding, acts), encoding.normalization)
     x = normalised.x
     if encoding.input_scale != 1.0:
         x = x * encoding.input_scale

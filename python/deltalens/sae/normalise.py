@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from deltalens.sae.encoding import Normalization
+from deltalens.sae.encoding import Encoding, Normalization
 
 _EPSILON = 1e-5  # what the OpenAI SAEs and SAELens add to a token's standard deviation
 
@@ -23,6 +23,12 @@ class Normalised(NamedTuple):
         if self.scale is not None:
             rebuilt = rebuilt * self.scale
         return rebuilt if self.centre is None else rebuilt + self.centre
+
+
+def own_acts(encoding: Encoding, acts: Tensor) -> Tensor:
+    """``acts`` [tokens, d_in] in fp32 as they are in the stream that the SAE was trained in."""
+    acts = acts.detach().float()
+    return acts - acts.mean(dim=1, keepdim=True) if encoding.centred else acts
 
 
 def normalise(acts: Tensor, kind: Normalization) -> Normalised:

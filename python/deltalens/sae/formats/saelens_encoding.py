@@ -6,6 +6,7 @@ BatchTopK and Matryoshka SAEs are saved by SAELens as ``jumprelu``.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,12 @@ from deltalens.sae.encoding import (
     Threshold,
     TopK,
 )
-from deltalens.sae.formats.layout import count, number, read_config, section
+from deltalens.sae.formats.layout import count, number, place, read_config, section
 from deltalens.sae.matrices import encoder_from, matrix, threshold, vector
 from deltalens.sae.stored import StoredDecoder, TensorFile
 
 SCALER = "activation_scaler.json"
+KWARGS = "model_from_pretrained_kwargs"
 
 # Each architecture's activation; those not listed have encoders of another form.
 ACTIVATIONS = {
@@ -44,6 +46,19 @@ NORMALIZATIONS: dict[str, Normalization] = {
     "constant_norm_rescale": "constant_norm",
     "layer_norm": "layer_norm",
 }
+# Trained on centred models, as SAELens' list of SAEs says where their configurations, of versions
+# that always centred, do not.
+CENTRED_REPOSITORIES = (
+    "GPT2-Small-SAEs-Reformatted",
+    "GPT2-Small-Feature-Splitting-Experiment-Layer-8",
+    "gpt2-small-mlp-out-saes",
+)
+# Points whose values are what is written to the residual stream, or sums of it.
+WRITTEN = re.compile(r"hook_(resid_\w+|mlp_out|attn_out|embed|pos_embed|mlp_in|attn_in)$")
+# Models with RMSNorm, whose weights TransformerLens does not centre though it is asked to.
+WITHOUT_CENTRING = re.compile(
+    r"llama|mi[sx]tral|gemma|qwen|yi-|phi-3|olmo-?2|olmoe|deepseek|granite|smollm|gpt-oss", re.I
+)
 SCALED = ("expected_average_only_in", "constant_scalar_rescale")
 
 
@@ -58,6 +73,9 @@ def read_encoding(weights: TensorFile, W_dec: StoredDecoder, config: dict[str, A
     normalization, input_scale = _normalization(weights.path, config)
     if transcodes and normalization != "none":
         raise _refused(weights, f"a transcoder with normalize_activations = {normalization}")
+    centred = _centred(weights.path, config)
+    if transcodes and centred:
+        raise _refused(weights, "a transcoder of a model with center_writing_weights")
     F, d = W_dec.n_latents, W_dec.d_model
     d_in = config.get("d_in") if transcodes else d
     W_enc = encoder_from(weights, "W_enc", n_latents=F, d_in=d_in, transposed=True)
@@ -72,6 +90,7 @@ def read_encoding(weights: TensorFile, W_dec: StoredDecoder, config: dict[str, A
         rescale_by_decoder_norm=(
             architecture == "topk" and bool(config.get("rescale_acts_by_decoder_norm"))
         ),
+        centred=centred,
         W_skip=_skip(weights, architecture, (d, W_enc.d_model)),
     )
 
@@ -135,6 +154,21 @@ def _normalization(file: Path, config: dict[str, Any]) -> tuple[Normalization, f
             f'recorded nowhere; write {{"scaling_factor": √d_in / mean norm}} into {scaler.name}'
         )
     return "none", number(read_config(scaler), "scaling_factor", scaler)
+
+
+def _centred(file: Path, config: dict[str, Any]) -> bool:
+    """Whether the model had center_writing_weights, of all processing what changes its stream.
+
+    fold_ln, fold_value_biases, center_unembed and refactor_factored_attn_matrices rewrite what is
+    done with the residual stream and leave it as it is. All are off unless asked for.
+    """
+    said = {**config, **{key: value for key, value in section(config, "metadata").items() if value}}
+    centred = section(said, KWARGS).get("center_writing_weights")
+    if centred is None:
+        centred = any(name in place(file) for name in CENTRED_REPOSITORIES)
+    point = str(said.get("hook_name") or said.get("hook_point"))
+    rms = WITHOUT_CENTRING.search(str(said.get("model_name")))
+    return bool(centred) and WRITTEN.search(point) is not None and rms is None
 
 
 def _skip(weights: TensorFile, architecture: str, shape: tuple[int, int]) -> Tensor | None:

@@ -21,7 +21,9 @@ class Alternative:
 
 
 def alternatives(encoding: Encoding, W_dec: Decoder, acts: Tensor) -> Iterator[Alternative]:
-    """Other bias conventions, input scales and, for square matrices, orientations.
+    """Other bias conventions, the input with or without its mean, other scales, orientations.
+
+    Orientations only where matrices are square.
 
     acts: activations [tokens, d_in] that the SAE is to rebuild.
     """
@@ -36,6 +38,13 @@ def _readings(
         without = "not " if encoding.subtract_b_dec else ""
         flipped = replace(encoding, subtract_b_dec=not encoding.subtract_b_dec)
         yield f"b_dec {without}subtracted from the input", flipped, W_dec
+    if encoding.normalization != "layer_norm" and encoding.W_skip is None:
+        without = "" if encoding.centred else "less each token's mean"
+        yield (
+            f"the input {without or 'as it is'}",
+            replace(encoding, centred=not encoding.centred),
+            W_dec,
+        )
     if encoding.normalization == "none":
         for name, scale in _scales(encoding, acts):
             yield name, replace(encoding, input_scale=scale, output_scale=None), W_dec
