@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deltalens.errors import InputError
+from deltalens.lm.caches import given_cache, is_filled
 from deltalens.lm.hooks import replacing
 from deltalens.lm.sites import Site, decoder_blocks, resolve_site
 
@@ -92,22 +93,31 @@ def _steered(hidden: Tensor, added: Tensor, start: int) -> Tensor:
     return torch.cat([hidden[:, :start], hidden[:, start:] + rows], dim=1)
 
 
-def adding(site: Site, added: Tensor, start: int = 0) -> AbstractContextManager[None]:
-    """Within the context ``added`` [rows, d_model] is added at ``site`` from position ``start``."""
-    return replacing(site, lambda hidden: _steered(hidden, added, start))
+def adding(
+    site: Site, added: Tensor, start: int | Callable[[Tensor], int] = 0
+) -> AbstractContextManager[None]:
+    """Within the context ``added`` [rows, d_model] is added at ``site`` from position ``start``.
+
+    Where that differs between forward passes, ``start`` says it of the site's output.
+    """
+
+    def replace(hidden: Tensor) -> Tensor:
+        return _steered(hidden, added, start if isinstance(start, int) else start(hidden))
+
+    return replacing(site, replace)
 
 
 @contextmanager
 def _prompt_tracked(model: Any) -> Iterator[Callable[[], int]]:
     """A function that says, in a forward pass, where in it the generated positions start."""
-    progress = _Generation()
+    progress = _Generation(bool(getattr(model, "_is_stateful", False)))
 
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         tokens = args[0] if args else kwargs.get("input_ids")
         if tokens is None:
             tokens = kwargs["inputs_embeds"]
-        cache = kwargs.get("past_key_values")
-        progress.see(tokens, 0 if cache is None else int(cache.get_seq_length()))
+        cache = given_cache(kwargs)
+        progress.see(tokens, continued=cache is not None and is_filled(cache))
 
     path, _ = decoder_blocks(model)
     decoder = model.get_submodule(path.rpartition(".")[0])
@@ -121,17 +131,23 @@ def _prompt_tracked(model: Any) -> Iterator[Callable[[], int]]:
 class _Generation:
     """Tells a generation's first pass, over the prompt, from those that follow."""
 
-    def __init__(self) -> None:
+    def __init__(self, stateful: bool) -> None:
         self.start = 0
+        self._stateful = stateful
         self._prompt = 0
         self._seen: Tensor | None = None
 
-    def see(self, tokens: Tensor, cached: int) -> None:
-        """Take note of a pass over ``tokens`` [rows, seq, …] after ``cached`` positions."""
-        if cached == 0 and not self._continues(tokens):
+    def see(self, tokens: Tensor, *, continued: bool) -> None:
+        """Take note of a pass over ``tokens`` [rows, seq, …], after those in a cache or not."""
+        if not continued and not self._continues(tokens):
+            if self._stateful and self._seen is not None and tokens.shape[1] == 1:
+                raise InputError(
+                    "the model keeps its state to itself, so that generated tokens cannot be told "
+                    "from the prompt: steer all tokens, or generate with deltalens.lm.sample"
+                )
             self._prompt = tokens.shape[1]
-        self._seen = tokens if cached == 0 else None
-        self.start = max(0, self._prompt - cached)
+        self._seen = None if continued else tokens
+        self.start = 0 if continued else self._prompt
 
     def _continues(self, tokens: Tensor) -> bool:
         """Without a cache the next pass repeats the last one and one token more."""

@@ -91,7 +91,8 @@ def sample_stream(
     ``steer_tokens="all"`` for all that share what is added too. The cache holds ``batch_tokens``
     tokens, free columns counted, fewer when memory runs out. Between two completions the model is
     as it was found. Raises :class:`InputError` for prompts that, with ``max_new_tokens``, do not
-    fit the model, for models with a recurrent state, and for logits with NaN.
+    fit the model, and for logits with NaN. Models that keep more than keys and values (a recurrent
+    state) are served by their own ``generate``, prompts of one length at a time, which is slower.
     """
     numbers = range(len(prompts)) if streams is None else streams
     _check_options(max_new_tokens, temperature, seed)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
-from deltalens.errors import InputError
 from deltalens.lm.batching import TokenBudget, attempt, single_row_error
+from deltalens.lm.caches import cache_name
 from deltalens.lm.sampling.job import Job
+from deltalens.lm.sampling.plain import generate_plainly
 from deltalens.lm.sampling.pool import SlotPool
 from deltalens.lm.sampling.prefix_queue import PrefixQueue
+from deltalens.lm.sites import text_config
 
 PREFIX_SHARE = 1 / 4  # of the budget, for prefixes whose rows have not all started
 SLACK = 16  # columns, at least, between two moves of the cache
@@ -20,7 +23,9 @@ def generate(job: Job, budget: TokenBudget) -> Iterator[tuple[int, list[int]]]:
     When memory runs out, rows that have not ended start again under half the budget, with the
     same random numbers. Raises :class:`InputError` for a row that does not fit by itself.
     """
-    _check_family(job)
+    if not _fits_slots(job.model):
+        yield from generate_plainly(job, budget)
+        return
     for wave in job.waves():
         rest = dict.fromkeys(wave)
         while rest:
@@ -48,9 +53,20 @@ def _while_memory_lasts(
             return
 
 
-def _check_family(job: Job) -> None:
-    if getattr(job.model, "_is_stateful", False):
-        raise InputError(
-            f"{type(job.model).__name__} keeps a recurrent state; sampling works with models "
-            "that keep keys and values only"
-        )
+def _fits_slots(model: Any) -> bool:
+    """Whether all that the model keeps of a token is its keys and values, for itself or a window.
+
+    Chunked attention is left out: its mask goes by columns, which rows in slots do not begin at 0.
+    """
+    from transformers import DynamicCache
+    from transformers.cache_utils import DynamicLayer, DynamicSlidingWindowLayer
+
+    text = text_config(model)
+    named = set(getattr(text, "layer_types", None) or ())
+    layers = {type(layer) for layer in DynamicCache(config=text).layers}
+    return (
+        cache_name(model) is not None
+        and not getattr(model, "_is_stateful", False)
+        and named <= {"full_attention", "sliding_attention"}
+        and layers <= {DynamicLayer, DynamicSlidingWindowLayer}
+    )

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from deltalens.lm.caches import as_argument
 from deltalens.lm.head import head_input
 from deltalens.lm.hooks import frozen, input_device
 from deltalens.lm.sampling.alone import logits_alone
@@ -140,7 +141,7 @@ class SlotPool:
             "input_ids": torch.from_numpy(newest).to(self._device).unsqueeze(1),
             "attention_mask": (from_end <= lengths).to(torch.int64),
             "position_ids": lengths,
-            "past_key_values": self._cache.past_key_values,
+            **as_argument(self._job.model, self._cache.cache),
         }
 
     def _record(self, slots: Ints, logits: Tensor) -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from deltalens.lm.caches import as_argument
 from deltalens.lm.hooks import answering, input_device
 from deltalens.lm.rows import TokenRow, pad_rows
 from deltalens.lm.sampling.slots import States
@@ -81,7 +82,7 @@ def _padded(model: Any, prompts: Sequence[list[int]]) -> dict[str, Tensor]:
 def _forward(model: Any, inputs: dict[str, Tensor]) -> tuple[Any, Tensor]:
     """The cache, whose layers keep every token, and the logits after the last one."""
     cache = DynamicCache()
-    output = model(**inputs, past_key_values=cache, use_cache=True)
+    output = model(**inputs, **as_argument(model, cache), use_cache=True)
     return cache, output.logits[:, -1]
 
 
@@ -97,7 +98,7 @@ def _below(model: Any, inputs: dict[str, Tensor], site: Site) -> tuple[Any, Any]
     handle = site.module.register_forward_hook(reached)
     try:
         with suppress(_SiteReached):
-            model(**inputs, past_key_values=cache, use_cache=True)
+            model(**inputs, **as_argument(model, cache), use_cache=True)
     finally:
         handle.remove()
     return cache, outputs[0]

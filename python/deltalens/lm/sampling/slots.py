@@ -33,8 +33,8 @@ class SlotCache:
     def __init__(self, like: Sequence[States | None], slots: int, capacity: int, end: int) -> None:
         self.end, self._capacity = end, capacity
         self._layers = [_SlotLayer(states, slots, capacity) for states in like]
-        self.past_key_values = DynamicCache()
-        self.past_key_values.layers = [*self._layers]
+        self.cache = DynamicCache()
+        self.cache.layers = [*self._layers]
 
     def admit(self, slots: Tensor, like: Sequence[States | None], prefixes: Tensor) -> None:
         """Copy the prefixes' states to ``slots`` [rows]."""
