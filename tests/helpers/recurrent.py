@@ -106,8 +106,8 @@ _KINDS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 _TEXT_CONFIGS = ("Qwen3_5", "Llama4")
 
-# Transformers 4 gives these wrong results by itself: states kept from the batch before, padding read
-# into a row, one-token prompts lost.
+# Transformers 4 gives these wrong results by itself: states kept from the batch before, padding
+# read into a row, one-token prompts lost.
 _WRONG_BEFORE_5 = ("RecurrentGemma", "Zamba2", "Lfm2")
 KINDS = [
     name

@@ -30,6 +30,9 @@ def given_cache(arguments: Mapping[str, Any]) -> Any:
 
 def is_filled(cache: Any) -> bool:
     """Whether tokens have been read into the cache."""
+    state = getattr(cache, "has_previous_state", None)
+    if isinstance(state, bool):  # of hybrid layers in transformers 4, whose length is 1 when empty
+        return state
     if not hasattr(cache, "get_seq_length"):  # of recurrent layers alone, in transformers 4
         return any(bool(state.any()) for state in cache.ssm_states)
     if int(_length(cache, 0)) > 0:
@@ -37,9 +40,8 @@ def is_filled(cache: Any) -> bool:
     layers = range(1, len(getattr(cache, "layers", ())))
     if any(int(_length(cache, layer)) > 0 for layer in layers):
         return True
-    state = getattr(cache, "has_previous_state", False)  # a flag in transformers 4
     try:
-        return bool(state() if callable(state) else state)
+        return state is not None and bool(state())
     except ValueError:  # no recurrent layers
         return False
 
