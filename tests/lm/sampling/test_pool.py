@@ -298,13 +298,6 @@ def test_a_full_context_is_used() -> None:
         assert found[row] == generated(model, ids, nothing, "all", 6)
 
 
-def test_recurrent_models_are_refused() -> None:
-    model = unstopped("llama")
-    model._is_stateful = True
-    with pytest.raises(InputError, match="LlamaForCausalLM keeps a recurrent state"):
-        sample(model, None, [[1, 2]], max_new_tokens=2)
-
-
 def test_blocks_keep_a_forward_of_their_own() -> None:
     model = unstopped("llama")
     block = model.model.layers[0]
