@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import deltalens
+from deltalens.errors import InputError
 from deltalens.judge import JudgeError
 from deltalens.lm import activations, sample
 from deltalens.trials import work as sweep_work
@@ -332,3 +333,19 @@ def test_one_arm_alone(tmp_path: Path, whole: tuple[Path, SweepResult]) -> None:
     alone = run_sweep(tmp_path, models={"toward": make_model(seed=1)})
     assert alone.arms == {"toward": whole[1].arms["toward"]}
     assert set(alone.sets) == {ATTRIBUTION, ACTIVATION, RANDOM}
+
+
+def test_judges_of_a_sweep_see_final_answers(tmp_path: Path, monkeypatch: Any) -> None:
+    said = "<think>\nhm\n</think>\n\n"
+    monkeypatch.setattr(
+        "deltalens.trials.work.completion_text", lambda _: lambda ids: f"{said}w{len(ids)}"
+    )
+    judges = {sees: CountingJudge() for sees in ("final", "all")}
+    for sees, judge in judges.items():
+        run_sweep(tmp_path, judge, judge_sees=sees)
+        assert judge.asked
+        assert all(answer.text.startswith("<think>") == (sees == "all") for answer in judge.asked)
+    found = read_completions(tmp_path / "steering" / "away.jsonl")
+    assert all(completion.text.startswith(said) for completion in found.values())
+    with pytest.raises(InputError, match="judge_sees must be"):
+        run_sweep(tmp_path, judge_sees="none")
