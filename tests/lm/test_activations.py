@@ -102,7 +102,7 @@ def test_nan_names_the_sequence() -> None:
     model = build("llama")
     with torch.no_grad():
         model.model.embed_tokens.weight[95] = float("nan")
-    with pytest.raises(InputError, match=r"sequence 1: activations at model\.layers\.0 are NaN"):
+    with pytest.raises(InputError, match=r"sequence 1: activations at blocks\.0\.\w+ are NaN"):
         list(activations(model, [[1, 2], [1, 95]], site=0))
 
 

@@ -65,7 +65,7 @@ def test_the_hook_is_not_assumed(tmp_path: Path) -> None:
     state = batch_topk_state((50, 16))
     changes = {"submodule_name": "attention_layer_7"}
     sae = load_sae(write_dictionary_learning(tmp_path / "sae", state, (50, 16), **changes))
-    assert sae.site == "blocks.7.hook_attn_out"
+    assert sae.site == "blocks.7.attn.hook_out"
 
 
 def test_the_bias_of_batch_topk_is_b_dec_and_no_other(tmp_path: Path) -> None:

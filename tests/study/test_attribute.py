@@ -275,12 +275,15 @@ def test_planted_latent_ranks_first_in_both_forms(planted, planted_decoder, form
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"decoder": torch.zeros(9, 5)}, rf"has d_model 5 but model.layers.{SITE} has {D_MODEL}"),
+        (
+            {"decoder": torch.zeros(9, 5)},
+            rf"has d_model 5 but blocks.{SITE}.hook_resid_post has {D_MODEL}",
+        ),
         ({"decoder": torch.zeros(9)}, r"W_dec must be \[n_latents, d_model\]"),
         ({"baseline": Baseline.zero(5)}, "baseline has d_model 5"),
         (
             {"baseline": Baseline(torch.zeros(D_MODEL), 1, "model.layers.0")},
-            f"measured at model.layers.0 but the site is model.layers.{SITE}",
+            f"measured at model.layers.0 but the site is blocks.{SITE}",
         ),
         ({"baseline": None}, "baseline must be a Baseline or a tensor"),
         ({"k": 0}, "k must be at least 1"),

@@ -61,7 +61,7 @@ def test_mean_over_tokens_with_and_without_bos(model, tokenizer, include_bos, to
     baseline = mean_activation(model, tokenizer, TEXTS, site=SITE, include_bos=include_bos)
     expected = mean_naively(model, encode(tokenizer, TEXTS), first=0 if include_bos else 1)
     torch.testing.assert_close(baseline.mean, expected, rtol=1e-6, atol=1e-7)
-    assert (baseline.tokens, baseline.site) == (tokens, f"model.layers.{SITE}")
+    assert (baseline.tokens, baseline.site) == (tokens, f"blocks.{SITE}.hook_resid_post")
     assert baseline.mean.dtype == torch.float64
 
 

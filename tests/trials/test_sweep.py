@@ -322,6 +322,68 @@ def test_what_does_not_fit_is_refused(
         run_sweep(tmp_path, **changes)
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": {"away": make_model(), "toward": make_model(num_hidden_layers=1)}}, "no site"),
+        ({"models": {"away": make_model(), "toward": make_model(hidden_size=32)}}, "d_model 24"),
+        ({"decoder": torch.full((50, D_MODEL), torch.nan)}, "NaN or infinity"),
+        ({"generation": Generation(max_new_tokens=100)}, "prompt 0: 4 . 100 new"),
+        ({"generation": Generation(max_new_tokens=4, temperature=-1.0)}, "temperature must be 0"),
+        ({"judge": object()}, "a sweep needs a judge, got object"),
+    ],
+)
+def test_everything_is_checked_before_the_first_sample(
+    tmp_path: Path, changes: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweep_work.ArmWork, "complete", None)
+    with pytest.raises(deltalens.InputError, match=message):
+        run_sweep(tmp_path, **changes)
+    assert not (tmp_path / "steering" / "settings.json").exists()
+
+
+def test_settings_without_a_completion_bind_nothing(
+    tmp_path: Path, whole: tuple[Path, SweepResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*args: Any, **kwargs: Any) -> Any:
+        raise deltalens.InputError("out of memory")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sweep_work, "sample_stream", failing)
+        with pytest.raises(deltalens.InputError, match="out of memory"):
+            run_sweep(tmp_path, generation=Generation(5, seed=9), site=0)
+    assert run_sweep(tmp_path) == whole[1]
+
+
+def test_a_sweep_of_an_earlier_version_is_continued(copied: Path, whole: Any) -> None:
+    path = copied / "steering" / "settings.json"
+    kept = json.loads(path.read_text())
+    assert kept["sampling"]["site"] == f"blocks.{SITE}.hook_resid_post"
+    kept["sampling"]["site"] = f"model.layers.{SITE}"
+    path.write_text(json.dumps(kept))
+    assert run_sweep(copied) == whole[1]
+
+
+def test_at_a_point_inside_a_block(tmp_path: Path) -> None:
+    site = f"blocks.{SITE}.hook_mlp_out"
+    result = run_sweep(tmp_path, site=site, models={"away": make_model()})
+    tokenizer, model = make_tokenizer(), make_model()
+    rows = [rows[1:] for _, rows in activations(model, list(map(prompt_ids, range(4))), site=site)]
+    assert result.arms["away"].norm == pytest.approx(float(torch.cat(rows).norm(dim=1).median()))
+    assert result.settings["site"] == site
+    found = read_completions(tmp_path / "steering" / "away.jsonl")
+    for key, completion in random.Random(0).sample(sorted(found.items(), key=str), 15):
+        if key.latent is None:
+            continue
+        row = W_DEC[key.latent].double()
+        added = (result.arms["away"].norm * key.strength * row / row.norm()).float()
+        (expected,) = sample(
+            model, tokenizer, [prompt_ids(key.prompt)], max_new_tokens=4, seed=3,
+            streams=[stream(key)], site=site, directions=added, strengths=1.0,
+        )  # fmt: skip
+        assert completion.text == tokenizer.decode(expected, skip_special_tokens=True)
+
+
 def test_one_process_at_a_time(tmp_path: Path) -> None:
     from deltalens.trials.settings import only_one
 

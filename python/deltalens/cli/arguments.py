@@ -96,7 +96,9 @@ def add_site(parser: argparse.ArgumentParser, *, required: bool = False) -> None
         "--site",
         type=site,
         required=required,
-        help="layer number, or a name such as blocks.12.hook_resid_post"
+        help="layer number (the block's output), or a name: blocks.12.hook_resid_post, "
+        "blocks.12.hook_resid_mid, .hook_mlp_out, .hook_attn_out, blocks.0.hook_resid_pre, "
+        "model.layers.12.mlp, 12-gemmascope-res-16k"
         + ("" if required else "; default: where the SAE says it was trained"),
     )
 

@@ -68,18 +68,14 @@ def choose_site(args: argparse.Namespace, sae: Any) -> int | str:
 
 def warn_of_other_site(model: Any, site: int | str, sae: Any) -> None:
     """One warning when the SAE says that it was trained elsewhere than at ``site``."""
-    from deltalens.lm import resolve_site
+    from deltalens.lm import is_site, resolve_site
 
     if sae.site is None:
         return
     used = resolve_site(model, site)
-    try:
-        trained = resolve_site(model, sae.site).layer
-    except InputError:
-        trained = None
-    if trained != used.layer:
+    if not is_site(model, sae.site, used):
         warnings.warn(
-            f"the SAE says it was trained at {sae.site}, but the site is {used.path}", stacklevel=2
+            f"the SAE says it was trained at {sae.site}, but the site is {used.name}", stacklevel=2
         )
 
 

@@ -256,7 +256,7 @@ def _settings(
     chosen = "all" if latents is None else _digest(numbers)
     return {
         "options": {
-            "site": site.path,
+            "site": site.name,
             "latents": chosen,
             "lens_top": lens_top,
             "chat_template_kwargs": template,

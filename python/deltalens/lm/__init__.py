@@ -10,7 +10,7 @@ from deltalens.lm.pairs import Pair, pair_label
 from deltalens.lm.rows import RowBatch, TokenRow
 from deltalens.lm.sampling.api import GENERATION_TOKENS, sample, sample_stream
 from deltalens.lm.sinks import LeftOut, Sifted, Sinks, without_sinks
-from deltalens.lm.sites import Site, resolve_site
+from deltalens.lm.sites import Site, is_site, resolve_site
 from deltalens.lm.steering import steering
 from deltalens.lm.tokenise import EncodedPair, encode_pair, encode_pairs, find_bos
 
@@ -31,6 +31,7 @@ __all__ = [
     "encode_pair",
     "encode_pairs",
     "find_bos",
+    "is_site",
     "pair_label",
     "resolve_site",
     "sample",

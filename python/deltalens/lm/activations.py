@@ -12,7 +12,8 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
-from deltalens.lm.hooks import frozen, input_device, replacing, without_graph
+from deltalens.lm.hooks import frozen, input_device, without_graph
+from deltalens.lm.points.replacing import replacing
 from deltalens.lm.progress import Progress
 from deltalens.lm.rows import RowBatch, TokenRow, pad_rows
 from deltalens.lm.sites import Site, resolve_site
@@ -112,6 +113,6 @@ def _check(model: Any, ids: list[int], label: str) -> None:
 def _check_finite(rows: Tensor, label: str, site: Site) -> None:
     if not torch.isfinite(rows).all():
         raise InputError(
-            f"{label}: activations at {site.path} are NaN or infinite; check the model's weights, "
+            f"{label}: activations at {site.name} are NaN or infinite; check the model's weights, "
             "or load it in bfloat16 or float32"
         )

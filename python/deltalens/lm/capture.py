@@ -133,7 +133,7 @@ def _provider(gradients: str, baseline: Tensor | None, steps: int, site: Site) -
         raise InputError("integrated gradients start at the baseline; pass baseline [d_model]")
     if baseline.shape != (site.d_model,):
         raise InputError(
-            f"baseline must be [{site.d_model}], the width of {site.path}, "
+            f"baseline must be [{site.d_model}], the width of {site.name}, "
             f"got {list(baseline.shape)}"
         )
     return integrated_gradients(baseline, steps)
@@ -218,11 +218,11 @@ def _check_row(row: _Row, label: str, site: Site) -> None:
         bad = int((~torch.isfinite(value)).sum())
         if bad:
             raise InputError(
-                f"{label}: {bad} of {value.numel()} values of the {name} at {site.path} are NaN "
+                f"{label}: {bad} of {value.numel()} values of the {name} at {site.name} are NaN "
                 "or infinite; check the model's weights, or load it in bfloat16 or float32"
             )
     if not row.grads.any():
         raise InputError(
-            f"{label}: the gradient at {site.path} is zero everywhere; load the model on one "
+            f"{label}: the gradient at {site.name} is zero everywhere; load the model on one "
             "device and check that blocks above the site use its output"
         )

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.lm.head import HeadInput, read_to_head, surprisals, surprisals_and_gradient
-from deltalens.lm.hooks import input_device, replacing
+from deltalens.lm.hooks import input_device
+from deltalens.lm.points.replacing import replacing
 from deltalens.lm.rows import RowBatch
 from deltalens.lm.sites import Site
 

@@ -86,7 +86,7 @@ def _gradients_at(
         (grad,) = torch.autograd.grad(slope.hidden, leaves, slope.gradient, allow_unused=True)
     if grad is None:
         raise InputError(
-            f"no gradient reaches {site.path}: blocks above it do not use its output; "
+            f"no gradient reaches {site.name}: blocks above it do not use its output; "
             "load the model on one device"
         )
     return BatchGradients(_counted(leaves[0], batch), _counted(grad, batch), losses.cpu().double())

@@ -1,31 +1,13 @@
-"""Reading and replacing a decoder block's output, and running a model without side effects."""
+"""Running a model, or all but some of its blocks, without side effects."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from deltalens.lm.sites import Site
-
-
-@contextmanager
-def replacing(site: Site, replace: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Within the context the site's output [rows, seq, d_model] is ``replace(output)``."""
-
-    def hook(module: nn.Module, args: Any, output: Any) -> Any:
-        if isinstance(output, tuple):  # transformers 4 blocks return (hidden, …)
-            return (replace(output[0]), *output[1:])
-        return replace(output)
-
-    handle = site.module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
+from torch import nn
 
 
 @contextmanager
@@ -56,9 +38,9 @@ def without_graph() -> Iterator[None]:
 
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
-    """Within the context the model is in eval mode, without gradients of its parameters.
+    """Within the context the model is in eval mode, uncompiled, without parameters' gradients.
 
-    Both are put back as they were, module by module and parameter by parameter.
+    All is put back as it was, module by module and parameter by parameter.
     """
     trained = [module for module in model.modules() if module.training]
     learned = [
@@ -70,12 +52,32 @@ def frozen(model: nn.Module) -> Iterator[None]:
         model.eval()
         for parameter in learned:
             parameter.requires_grad_(False)
-        yield
+        with uncompiled(model):
+            yield
     finally:
         for parameter in learned:
             parameter.requires_grad_(True)
         for module in trained:
             module.training = True
+
+
+def uncompiled(model: nn.Module) -> AbstractContextManager[Any]:
+    """Within the context whatever of the model ``torch.compile`` was applied to runs as written.
+
+    Compiled code does not see hooks that came after it.
+    """
+    if any(map(_is_compiled, model.modules())):
+        return torch.compiler.set_stance("force_eager")
+    return nullcontext()
+
+
+def _is_compiled(module: nn.Module) -> bool:
+    own = module.__dict__
+    return (
+        own.get("_compiled_call_impl") is not None
+        or "_orig_mod" in own.get("_modules", {})
+        or hasattr(own.get("forward"), "_torchdynamo_orig_callable")
+    )
 
 
 def input_device(model: Any) -> torch.device:

@@ -1,77 +1,156 @@
-"""Where in the model: the output of one decoder block, under the names people use for it."""
+"""Where in the model: a point of the residual stream, under the names people use for it."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import nn
 
 from deltalens.errors import InputError
-
-_COMMON_NAMES = tuple(
-    re.compile(pattern)
-    for pattern in (
-        r"(\d+)",
-        r"layer_(\d+)",
-        r"layers\.(\d+)",
-        r"model\.layers\.(\d+)",
-        r"blocks\.(\d+)\.hook_resid_post",
-        r"resid_post_layer_(\d+)",
-    )
-)
-_LAYER_INPUT = re.compile(r"blocks\.(\d+)\.hook_resid_pre|resid_pre_layer_(\d+)")
-_OTHER_POINT = re.compile(r"hook_|attn|attention|mlp|norm|ln_|resid_mid|router|experts")
-
-# model/layer-source/latent of a Neuronpedia page: gemma-2-2b/12-gemmascope-res-16k/4093
-_NEURONPEDIA = re.compile(r"(?:(?P<model>[^/\s]+)/)?(?P<layer>\d+)-(?P<source>[^/\s]+)(?:/\d+)?")
-_RESIDUAL_SOURCE = re.compile(r"(?<![a-z])resi?d?(?![a-z])(?!_mid)")
-# Sources of gpt2-small that read a block's input, where those of other models read its output.
-_INPUT_SOURCE = re.compile(r"res-jb|res_fs\d+-jb|res_s\w+-ajt")
-_INPUT_MODEL = "gpt2-small"
+from deltalens.lm.points.names import Kind, Point, canonical, hook_name, parse
+from deltalens.lm.points.parts import Part, Parts, block_parts
 
 
 @dataclass(frozen=True)
 class Site:
-    """The output of decoder block ``layer``: the residual stream after it, before any final norm.
+    """A point of decoder block ``layer``, ``d_model`` wide; equal to the same point elsewhere.
 
-    ``path`` is the block's module path in the model, ``d_model`` the width of its output and
-    ``n_layers`` the number of decoder blocks.
+    * ``hook_resid_post``: the block's output: the residual stream, before any final norm.
+    * ``hook_resid_pre``: the input of block 0; that of others is the output of the block before.
+    * ``hook_attn_out``, ``hook_mlp_out``: what attention and MLP add to the residual stream, after
+      norms and factors that follow them in the block.
+    * ``hook_resid_mid``: the block's input with attention added.
+
+    ``path`` is the module path of the block, or of the module that adds, in the model at hand,
+    ``module`` the block and ``n_layers`` the number of blocks. ``part`` is the module within the
+    block at whose output the site is, or attention's for ``hook_resid_mid``.
     """
 
+    kind: Kind
     layer: int
-    path: str
-    module: nn.Module
     d_model: int
-    n_layers: int
+    n_layers: int = field(compare=False)
+    path: str = field(compare=False)
+    module: nn.Module = field(compare=False, repr=False)
+    part: Part | None = field(default=None, compare=False)
+
+    @property
+    def name(self) -> str:
+        """``blocks.12.hook_mlp_out``, the same for every model and wrapper of one."""
+        return hook_name(self.layer, self.kind)
+
+    @property
+    def blocks_below(self) -> int:
+        """How many blocks run to their end before the site."""
+        return self.layer + (self.kind == "hook_resid_post")
 
 
 def resolve_site(model: nn.Module, site: int | str | Site) -> Site:
-    """The decoder block that ``site`` names.
+    """The point of the model that ``site`` names.
 
-    An int counts decoder blocks from 0 (negative numbers are refused, so that what is recorded
-    reads the same for every model). A string is the block's module path in this model, or
-    ``layers.12``, ``layer_12``, ``model.layers.12``, ``blocks.12.hook_resid_post``,
-    ``resid_post_layer_12``, or Neuronpedia's ``gemma-2-2b/12-gemmascope-res-16k`` and
-    ``12-gemmascope-res-16k``. The input of block 13 (``blocks.13.hook_resid_pre``) is the output of
-    block 12. Raises :class:`InputError` listing the sites that exist, and for names of other points
-    (the embeddings, attention and MLP outputs).
+    An int is the output of that decoder block, counted from 0 (negative numbers are refused, so
+    that what is recorded reads the same for every model). A string is
+
+    * ``blocks.12.hook_resid_post``, ``.hook_resid_pre``, ``.hook_resid_mid``, ``.hook_attn_out`` or
+      ``.hook_mlp_out``, as in TransformerLens and SAELens;
+    * a block's module path, in this model or another wrapper of it, ``layers.12`` or ``layer_12``:
+      its output; with a module in it (``model.layers.12.mlp``, ``layers.12.self_attn``): that
+      module's output, where this is what is added to the residual stream;
+    * ``resid_post_layer_12``, ``mlp_out_layer_12``, ``attn_out_layer_12``: those modules' outputs;
+    * Neuronpedia's ``gemma-2-2b/12-gemmascope-res-16k``, with or without the model. A transcoder is
+      where it writes, ``hook_mlp_out``.
+
+    A :class:`Site` of another model is looked up in this one. Raises :class:`InputError` listing
+    the sites that exist, and for names of other points and of points that this model does not have.
     """
-    if isinstance(site, Site):
-        return site
     path, blocks = decoder_blocks(model)
-    layer = _layer_number(site, path, len(blocks))
-    if not 0 <= layer < len(blocks):
-        raise InputError(f"no site {site!r}: {_existing(path, len(blocks))}")
+    if isinstance(site, Site):
+        if site.layer < len(blocks) and blocks[site.layer] is site.module:
+            return site
+        site = site.name
+    existing = f"sites are 0 … {len(blocks) - 1} (module path {path}.N)"
+    point = _point(site, path, existing)
+    if point.kind is not None:
+        layer, kind = canonical(point.layer, point.kind)
+        point = point._replace(layer=layer, kind=kind)
+    if not 0 <= point.layer < len(blocks):
+        raise InputError(f"no site {site!r}: {existing}")
+    block = blocks[point.layer]
+    try:
+        kind, part = _located(model, block, point)
+    except InputError as error:
+        raise InputError(f"site {site!r}: {error}") from None
+    adds = part is not None and kind != "hook_resid_mid"
     return Site(
-        layer=layer,
-        path=f"{path}.{layer}",
-        module=blocks[layer],
+        kind=kind,
+        layer=point.layer,
         d_model=int(text_config(model).hidden_size),
         n_layers=len(blocks),
+        path=f"{path}.{point.layer}" + (f".{part.path}" if part is not None and adds else ""),
+        module=block,
+        part=part,
     )
+
+
+def is_site(model: nn.Module, name: str, site: Site) -> bool:
+    """Whether ``name`` means ``site`` in this model; no where it means no site."""
+    try:
+        return resolve_site(model, name) == site
+    except InputError:
+        return False
+
+
+def _point(site: int | str, path: str, existing: str) -> Point:
+    if isinstance(site, int) and not isinstance(site, bool):
+        return Point(site, "hook_resid_post")
+    if not isinstance(site, str):
+        raise InputError(f"site must be an int or a name, got {site!r}")
+    try:
+        return parse(site, path)
+    except InputError as error:
+        raise InputError(f"{error}: {existing}") from None
+
+
+def _located(model: nn.Module, block: nn.Module, point: Point) -> tuple[Kind, Part | None]:
+    """The point's kind, and the part of the block that it takes to get there."""
+    if point.kind in ("hook_resid_pre", "hook_resid_post"):
+        return point.kind, None
+    parts = block_parts(model, block)
+    if point.kind is None:
+        return _added_by(parts, point.module)
+    if point.kind == "hook_resid_mid" and parts.parallel:
+        raise InputError(
+            "there is no hook_resid_mid in this model, whose attention and MLP read the same input"
+        )
+    part = parts.mlp if point.kind == "hook_mlp_out" else parts.attention
+    if point.own and not part.is_whole:
+        raise InputError(
+            f"this model does not add that module's output itself, but {_adding(part)}; for what "
+            f"is added say blocks.{point.layer}.{point.kind}"
+        )
+    return point.kind, part
+
+
+def _added_by(parts: Parts, module: str | None) -> tuple[Kind, Part]:
+    """The point at the output of a module; only of one whose output is added as it is."""
+    kinds: tuple[tuple[Kind, Part], ...] = (
+        ("hook_attn_out", parts.attention),
+        ("hook_mlp_out", parts.mlp),
+    )
+    for kind, part in kinds:
+        if part.path == module and part.scale == 1:
+            return kind, part
+    added = " and ".join(_adding(part) for _, part in kinds)
+    raise InputError(
+        f"the output of {module} is no point of the residual stream; added to it are {added} "
+        "(hook_attn_out, hook_mlp_out)"
+    )
+
+
+def _adding(part: Part) -> str:
+    return part.path if part.scale == 1 else f"{part.scale:g} × {part.path}"
 
 
 def text_config(model: nn.Module) -> Any:
@@ -90,7 +169,13 @@ def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
     They are the outermost list of ``num_hidden_layers`` modules inside the text model, which
     holds for every decoder-only architecture and needs no table of names.
     """
-    n_layers = int(text_config(model).num_hidden_layers)
+    config = text_config(model)
+    if getattr(config, "is_encoder_decoder", False):
+        raise InputError(
+            f"{type(model).__name__} has an encoder beside its decoder; "
+            "only decoder-only language models are supported"
+        )
+    n_layers = int(config.num_hidden_layers)
     candidates = list(_lists_of(_text_model(model), n_layers))
     if not candidates:
         raise InputError(
@@ -111,49 +196,3 @@ def _lists_of(root: nn.Module, length: int) -> Iterator[nn.ModuleList]:
 def _text_model(model: Any) -> nn.Module:
     decoder = model.get_decoder() if hasattr(model, "get_decoder") else None
     return decoder if isinstance(decoder, nn.Module) else model
-
-
-def _layer_number(site: int | str, path: str, n_layers: int) -> int:
-    if isinstance(site, int) and not isinstance(site, bool):
-        return site
-    if not isinstance(site, str):
-        raise InputError(f"site must be an int or a name, got {site!r}")
-    name = site.strip()
-    existing = _existing(path, n_layers)
-    for pattern in (*_COMMON_NAMES, re.compile(re.escape(path) + r"\.(\d+)")):
-        if match := pattern.fullmatch(name):
-            return int(match[1])
-    if match := _LAYER_INPUT.fullmatch(name):
-        return _block_before(int(match[1] or match[2]), name, existing)
-    if match := _NEURONPEDIA.fullmatch(name):
-        return _neuronpedia_layer(match, existing)
-    if _OTHER_POINT.search(name):
-        raise InputError(f"site {name!r} is not the output of a decoder block: {existing}")
-    raise InputError(f"no site {name!r}: {existing}")
-
-
-def _block_before(layer: int, name: str, existing: str) -> int:
-    """The block whose output is the input of block ``layer``."""
-    if layer == 0:
-        raise InputError(
-            f"site {name!r} is the input of block 0: the embeddings are no site; {existing}"
-        )
-    return layer - 1
-
-
-def _neuronpedia_layer(match: re.Match[str], existing: str) -> int:
-    layer, name = int(match["layer"]), match[0]
-    if not _RESIDUAL_SOURCE.search(match["source"]):
-        raise InputError(f"site {name!r} is not the output of a decoder block: {existing}")
-    if not _INPUT_SOURCE.fullmatch(match["source"]):
-        return layer
-    if match["model"] is None:
-        raise InputError(
-            f"site {name!r} is the input of block {layer} in {_INPUT_MODEL} and its output in "
-            f"other models: write the model too (MODEL/{name}); {existing}"
-        )
-    return _block_before(layer, name, existing) if match["model"] == _INPUT_MODEL else layer
-
-
-def _existing(path: str, n_layers: int) -> str:
-    return f"sites are 0 … {n_layers - 1} (module path {path}.N)"

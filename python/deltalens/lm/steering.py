@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from deltalens.errors import InputError
 from deltalens.lm.caches import given_cache, is_filled
-from deltalens.lm.hooks import replacing
+from deltalens.lm.hooks import uncompiled
+from deltalens.lm.points.replacing import replacing
 from deltalens.lm.sites import Site, decoder_blocks, resolve_site
 
 SteerTokens = Literal["all", "generated"]
@@ -40,10 +41,11 @@ def steering(
     where = resolve_site(model, site)
     added = added_rows(where, directions, strengths)
     if tokens == "all":
-        with adding(where, added):
+        with uncompiled(model), adding(where, added):
             yield
         return
     with (
+        uncompiled(model),
         _prompt_tracked(model) as steer_from,
         replacing(where, lambda hidden: _steered(hidden, added, steer_from())),
     ):
@@ -64,7 +66,7 @@ def added_rows(site: Site, directions: Tensor, strengths: Tensor | float) -> Ten
     if directions.ndim not in (1, 2) or directions.shape[-1] != site.d_model:
         raise InputError(
             f"directions must be [rows, {site.d_model}] or [{site.d_model}], the width of "
-            f"{site.path}, got {list(directions.shape)}"
+            f"{site.name}, got {list(directions.shape)}"
         )
     wide = torch.promote_types(directions.dtype, torch.float32)
     scale = torch.as_tensor(strengths, dtype=wide, device=directions.device)

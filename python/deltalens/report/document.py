@@ -60,7 +60,7 @@ def _facts(evidence: Evidence) -> list[list[str]]:
         ["Run", evidence.run],
         ["Model", model.get("name")],
         ["SAE", sae.get("path") or sae.get("format")],
-        ["Site", site.get("path")],
+        ["Site", site.get("name", site.get("path"))],
         ["Pairs", f"{len(evidence.attribution.pairs):,}"],
         ["Made", metadata.get("created")],
     ]

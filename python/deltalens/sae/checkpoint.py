@@ -27,7 +27,8 @@ class SAE:
     path: Path
     """The directory or file it was loaded from."""
     site: str | None
-    """Where it was trained, e.g. ``blocks.12.hook_resid_post``; None if not recorded."""
+    """Where it was trained, e.g. ``blocks.12.hook_resid_post``; None if not recorded.
+    A transcoder's is where it writes."""
     model_name: str | None
     metadata: dict[str, Any]
     """The checkpoint's own configuration, unchanged."""
@@ -36,6 +37,8 @@ class SAE:
     """How the format reads :attr:`encoding`."""
     part: str | None = None
     """Which of several SAEs at ``path`` it is, as asked for."""
+    input_site: str | None = None
+    """Where a transcoder reads; None for an SAE, which reads where it writes."""
 
     def tensor(self, name: str) -> Tensor:
         """The tensor the checkpoint calls ``name``, as stored; do not write to it.

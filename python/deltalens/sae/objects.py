@@ -64,6 +64,7 @@ def as_sae(source: Any) -> SAE:
         metadata=config,
         weights=weights,
         read_encoding=partial(_encoding, weights, state["W_enc"], config),
+        input_site=saelens.input_site(config),
     )
 
 

@@ -172,9 +172,9 @@ def _prepare(
     batch_tokens: int,
 ) -> _Study:
     place = resolve_site(model, site)
-    check_baseline(baseline, place.d_model, place.path)
+    check_baseline(baseline, place)
     decoder = as_decoder(source)
-    check_d_model(decoder, place.d_model, place.path)
+    check_d_model(decoder, place.d_model, place.name)
     check_k(options.k, decoder.n_latents)
     encoded, left_out = without_sinks(
         model,

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.lm import Pair
+from deltalens.lm.points.names import saved_name
 from deltalens.pairs.read import PAIRS_FILE, read_pairs, write_pairs
 from deltalens.storage.atomic import write_tensors, write_text
 from deltalens.study.baseline import Baseline
@@ -69,6 +70,12 @@ class Attribution:
     lens: list[LatentLens]
     all_scores: Tensor | None = None
     token_effects: TokenEffects | None = None
+
+    @property
+    def site(self) -> str:
+        """The canonical name of the site, such as ``blocks.12.hook_resid_post``."""
+        said = self.metadata["site"]
+        return said["name"] if "name" in said else saved_name(said["path"])
 
     def save(self, directory: str | Path) -> None:
         """Write a run directory; ``metadata.json`` comes last and marks it as complete.

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from deltalens.errors import InputError
+from deltalens.lm import Site
+from deltalens.lm.points.names import saved_name
 from deltalens.sae import as_sae
 from deltalens.storage.atomic import write_tensors
 
@@ -19,11 +21,12 @@ from deltalens.storage.atomic import write_tensors
 class Baseline:
     """ā [d_model] in fp64, with where it came from.
 
-    ``tokens`` is the number of tokens averaged over, ``site`` the module path they were read at
-    (None: any site), ``provenance`` what :func:`mean_activation` recorded, ``median_norm`` the
-    site's median ‖a‖, against which attention sinks are told (None: not known). ``latent_mean``
-    is z̄ fp64 [n_latents], the mean over the same tokens of the latents of the SAE whose fingerprint
-    ``sae`` is; both None where none was encoded with.
+    ``tokens`` is the number of tokens averaged over, ``site`` the name of where they were read,
+    such as ``blocks.12.hook_resid_post`` (None: any site), ``provenance`` what
+    :func:`mean_activation` recorded, ``median_norm`` the site's median ‖a‖, against which attention
+    sinks are told (None: not known). ``latent_mean`` is z̄ fp64 [n_latents], the mean over the same
+    tokens of the latents of the SAE whose fingerprint ``sae`` is; both None where none was encoded
+    with.
     """
 
     mean: Tensor
@@ -92,7 +95,7 @@ class Baseline:
         return cls(
             tensors["mean"],
             said["tokens"],
-            said["site"],
+            said["site"] and saved_name(said["site"]),
             said["provenance"],
             tensors.get("latent_mean"),
             said.get("sae"),
@@ -112,16 +115,16 @@ def as_baseline(baseline: Baseline | Tensor) -> Baseline:
     )
 
 
-def check_baseline(baseline: Baseline, d_model: int, site: str) -> None:
+def check_baseline(baseline: Baseline, site: Site) -> None:
     """The baseline was measured where it is to be used."""
-    if baseline.d_model != d_model:
+    if baseline.d_model != site.d_model:
         raise InputError(
-            f"the baseline has d_model {baseline.d_model} but {site} has {d_model}; "
+            f"the baseline has d_model {baseline.d_model} but {site.name} has {site.d_model}; "
             "compute it on this model"
         )
-    if baseline.site is not None and baseline.site != site:
+    if baseline.site is not None and saved_name(baseline.site) != site.name:
         raise InputError(
-            f"the baseline was measured at {baseline.site} but the site is {site}; "
+            f"the baseline was measured at {baseline.site} but the site is {site.name}; "
             "compute it there or change the site"
         )
 

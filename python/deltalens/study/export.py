@@ -54,7 +54,8 @@ def export(
       ``directions`` fp32 [k, d_model], unit decoder rows; the site among its metadata.
     * ``neuronpedia``: the JSON body of POST /api/steer at Neuronpedia, one feature per latent.
     * ``gguf``: a control vector for llama.cpp and repeng, the sum over latents as
-      ``direction.{layer}`` fp32 [d_model], to be added to that block's output.
+      ``direction.{layer}`` fp32 [d_model], to be added to that block's output, where the site is
+      that or hook_mlp_out, which comes to the same.
 
     The two steering forms go toward the behaviour: each latent enters with ``strength`` times the
     sign of its push, in gguf times its unit row, in the units of the residual stream.
@@ -121,14 +122,14 @@ def _units(result: Attribution, places: list[int], decoder: Any) -> Tensor:
         raise InputError("directions need the decoder; give the SAE of the run")
     rows = as_decoder(decoder)
     site = result.metadata["site"]
-    check_d_model(rows, site["d_model"], site["path"])
+    check_d_model(rows, site["d_model"], result.site)
     return unit(latent_rows(rows, result.latents[places]))
 
 
 def _described(result: Attribution) -> dict[str, str]:
     site = result.metadata["site"]
     return {
-        "site": site["path"],
+        "site": result.site,
         "layer": str(site["layer"]),
         "model": result.metadata["model"]["name"],
         "sae": result.metadata["sae"].get("path", ""),
@@ -183,6 +184,10 @@ def _write_gguf(path: Path, result: Attribution, direction: Tensor) -> None:
             "format gguf needs the package gguf: pip install deltalens[gguf]"
         ) from None
 
+    if not result.site.endswith(("hook_resid_post", "hook_mlp_out")):
+        raise InputError(
+            f"a control vector is added to a block's output, which is not the same as {result.site}"
+        )
     layer = result.metadata["site"]["layer"]
     if layer == 0:
         warnings.warn(

@@ -44,7 +44,8 @@ class LatentScore:
         """
         encoding = as_sae(source).encoding
         if (
-            encoding.W_enc.d_model != W_dec.d_model
+            as_sae(source).input_site is not None
+            or encoding.W_enc.d_model != W_dec.d_model
             or encoding.W_skip is not None
             or encoding.output_scale is not None
         ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,6 +11,9 @@ from torch import Tensor
 from deltalens.engine import TopLatents
 from deltalens.engine.decoder import Decoder, gather_rows
 from deltalens.errors import InputError
+from deltalens.lm import Site
+from deltalens.lm.points.names import saved_name
+from deltalens.sae import as_sae
 
 
 def check_d_model(decoder: Decoder, d_model: int, site: str) -> None:
@@ -18,6 +22,19 @@ def check_d_model(decoder: Decoder, d_model: int, site: str) -> None:
         raise InputError(
             f"the SAE has d_model {decoder.d_model} but {site} has {d_model}; "
             "use the SAE of this model and layer"
+        )
+
+
+def check_reads(source: Any, site: Site) -> None:
+    """The SAE's encoder reads activations of this site: a transcoder's reads others than it writes.
+
+    Raises :class:`InputError` for a transcoder elsewhere, and for what is no SAE.
+    """
+    reads = as_sae(source).input_site
+    if reads is not None and saved_name(reads) != site.name:
+        raise InputError(
+            f"the SAE is a transcoder, whose encoder reads {reads} and not {site.name}: it cannot "
+            "be encoded with there; rank its decoder with score='direction'"
         )
 
 

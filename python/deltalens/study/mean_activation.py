@@ -103,7 +103,7 @@ def mean_activation(
         "model": model_name(model),
         "transformers": version("transformers"),
     }
-    mean = Baseline(total / tokens, tokens, place.path, provenance, median_norm=sifted.median)
+    mean = Baseline(total / tokens, tokens, place.name, provenance, median_norm=sifted.median)
     if latents is None:
         return mean
     return replace(mean, latent_mean=latents.result().mean, sae=as_sae(sae).fingerprint)

@@ -34,7 +34,7 @@ def run_settings(
 ) -> dict[str, Any]:
     """What must be equal for a run to be the same run; plain JSON values."""
     return {
-        "options": {"site": site.path, **options.as_dict()},
+        "options": {"site": site.name, **options.as_dict()},
         "fingerprints": {
             "model": model_fingerprint(model),
             "sae": decoder_fingerprint(source, decoder),
@@ -56,7 +56,13 @@ def describe(
             "dtype": str(next(model.parameters()).dtype),
         },
         "sae": _sae(source, decoder),
-        "site": {"path": site.path, "layer": site.layer, "d_model": site.d_model},
+        "site": {
+            "name": site.name,
+            "kind": site.kind,
+            "layer": site.layer,
+            "d_model": site.d_model,
+            "path": site.path,
+        },
         "baseline": {
             "tokens": baseline.tokens,
             "site": baseline.site,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.errors import InputError
+from deltalens.lm.points.names import saved_name
 from deltalens.storage.atomic import write_text
 from deltalens.study.attribution import METADATA_FILE, read_metadata
 
@@ -77,14 +78,19 @@ def _discard(directory: Path, work: Path) -> None:
 
 def differing(there: Settings, here: Settings) -> str:
     """The options and fingerprints in which two settings differ, with both values; or nothing."""
-    found, wanted = (
-        {**_BEFORE, **settings["options"], **settings["fingerprints"]} for settings in (there, here)
-    )
+    found, wanted = (_as_now(settings) for settings in (there, here))
     return ", ".join(
         f"{name} ({_short(found.get(name))} there, {_short(wanted.get(name))} here)"
         for name in sorted({*found, *wanted})
         if found.get(name) != wanted.get(name)
     )
+
+
+def _as_now(settings: Settings) -> Settings:
+    """As this version writes them: earlier ones left out what had no choice, and called a site by
+    its module path."""
+    found = {**_BEFORE, **settings["options"], **settings["fingerprints"]}
+    return {**found, "site": saved_name(found["site"])}
 
 
 def _check_same(directory: Path, there: Settings, here: Settings) -> None:

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor
 
 from deltalens.errors import InputError
+from deltalens.lm import resolve_site
 from deltalens.lm.text.chat import ChatOptions
-from deltalens.sae import as_sae
 from deltalens.study.activation.delta import delta_activation, delta_activation_of_pairs
 from deltalens.study.activation.difference import VALUES_FILE, ActivationDifference
+from deltalens.study.activation.latent_means import encoder_at
 from deltalens.study.attribution import Attribution
 from deltalens.study.options import recorded_sinks
 from deltalens.trials.result import (
@@ -103,7 +104,7 @@ def _activation(
     options: dict[str, Any],
 ) -> ActivationDifference | None:
     try:
-        as_sae(sae).encoding  # noqa: B018
+        encoder_at(sae, resolve_site(next(iter(models.values())), result.site))
     except InputError as error:
         warnings.warn(
             f"without Δ-activation and frequency-matched latents, for which the SAE must be "
@@ -113,7 +114,7 @@ def _activation(
         return None
     options = {
         **options,
-        "site": result.metadata["site"]["path"],
+        "site": result.site,
         "k": min(_TABLE, result.metadata["counts"]["latents"]),
         "sinks": recorded_sinks(result.metadata["options"]),
     }

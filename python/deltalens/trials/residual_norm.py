@@ -24,7 +24,10 @@ def median_norm(
     chat_template_kwargs: ChatOptions | None = None,
 ) -> float:
     """Median over the prompts' tokens, attention sinks and a leading BOS excluded, of ‖a‖ at
-    ``site``, unsteered."""
+    ``site``, unsteered.
+
+    Raises :class:`InputError` where that is 0 or there is no token.
+    """
     bos = find_bos(model, tokenizer)
     ids = [
         encode_prompt(
@@ -44,4 +47,9 @@ def median_norm(
     found = torch.cat(norms)
     if not len(found):
         raise InputError("the prompts hold no token after their first; give longer prompts")
-    return float(found.median())
+    median = float(found.median())
+    if not median > 0:
+        raise InputError(
+            "the prompts' activations are zero at the site: no strength can be measured by them"
+        )
+    return median

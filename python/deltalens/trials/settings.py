@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from deltalens.errors import InputError
+from deltalens.lm.points.names import saved_name
 from deltalens.lm.steering import SteerTokens
 from deltalens.pairs.row import Prompt
 from deltalens.storage.atomic import write_text
-from deltalens.trials.result import STEERING_DIRECTORY
+from deltalens.trials.log import completions_path
+from deltalens.trials.result import SIGNS, STEERING_DIRECTORY
 
 SETTINGS_FILE = "settings.json"
 PROMPTS_FILE = "prompts.jsonl"
@@ -36,31 +38,42 @@ def prompts_fingerprint(prompts: Sequence[list[int]]) -> str:
     return hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()[:32]
 
 
-def keep_settings(run: Path, name: str, wanted: dict[str, Any]) -> None:
-    """Write down the settings of the part ``name`` of a sweep, once.
+def keep_settings(run: Path, wanted: Mapping[str, dict[str, Any]]) -> None:
+    """Write down the settings of a sweep's parts: ``sampling``, and each direction's own.
 
-    Raises :class:`InputError` naming what differs from a sweep that is there already.
+    Raises :class:`InputError` naming what differs from those that completions were made with.
     """
     path = run / STEERING_DIRECTORY / SETTINGS_FILE
-    kept = _read(path)
-    if name not in kept:
-        write_text(path, json.dumps({**kept, name: wanted}, indent=2, ensure_ascii=False) + "\n")
-        return
     differing = [
-        f"{key} ({kept[name].get(key)} there, {value} here)"
-        for key, value in wanted.items()
-        if kept[name].get(key) != value
+        f"{key} ({there.get(key)} there, {value} here)"
+        for name, there in _in_force(run).items()
+        for key, value in wanted.get(name, {}).items()
+        if there.get(key) != value
     ]
     if differing:
         raise InputError(
             f"{path.parent} holds a sweep with other settings: {', '.join(differing)}; "
             "use the same, or delete it"
         )
+    kept = {**_read(path), **wanted}
+    write_text(path, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 
 
 def kept_settings(run: Path, name: str) -> dict[str, Any]:
-    """What was written down for the part ``name``; empty the first time."""
-    return _read(run / STEERING_DIRECTORY / SETTINGS_FILE).get(name, {})
+    """What the part ``name`` was made with; empty before its first completion."""
+    return _in_force(run).get(name, {})
+
+
+def _in_force(run: Path) -> dict[str, dict[str, Any]]:
+    """The settings of parts with completions; others bind nothing. Names of sites as now."""
+    paths = {direction: completions_path(run, direction) for direction in SIGNS}
+    made = {name for name, path in paths.items() if path.exists() and path.stat().st_size}
+    kept = _read(run / STEERING_DIRECTORY / SETTINGS_FILE)
+    parts = {name: kept[name] for name in ("sampling", *made) if made and name in kept}
+    if "sampling" in parts:
+        site = saved_name(parts["sampling"]["site"])
+        parts["sampling"] = {**parts["sampling"], "site": site}
+    return parts
 
 
 def keep_prompts(run: Path, prompts: Sequence[Prompt]) -> None:

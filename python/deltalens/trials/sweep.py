@@ -7,19 +7,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.errors import InputError
 from deltalens.judge import Judge
-from deltalens.lm import Site, find_bos, resolve_site
+from deltalens.lm import Site, find_bos, resolve_site, sample_stream
 from deltalens.lm.sampling.api import GENERATION_TOKENS
 from deltalens.lm.text.chat import ChatOptions, template_options, warn_of_plain_prompts
 from deltalens.pairs.encode import encode_prompt
 from deltalens.pairs.identity import decoder_fingerprint, model_fingerprint, model_name
 from deltalens.pairs.row import Prompt
 from deltalens.pairs.seen import Sees, check_sees, ends_in_reasoning
-from deltalens.study.latents import check_d_model, latent_indices
+from deltalens.study.latents import check_d_model, latent_rows
 from deltalens.trials.conditions import UNSTEERED, Condition, Grid, all_conditions
 from deltalens.trials.log import Key
 from deltalens.trials.residual_norm import median_norm
@@ -102,10 +103,15 @@ def sweep(
     warn_of_plain_prompts(tokenizer, prompts)
     _check(models, given, max_incoherence)
     with only_one(given.run):
-        arms = {}
-        for direction, model in models.items():
-            subject = _subject(given, model, direction, batch_tokens)
-            arms[direction] = _arm(given, subject, direction, progress)
+        subjects = {
+            direction: _subject(given, model, direction, batch_tokens)
+            for direction, model in models.items()
+        }
+        _keep_settings(given, subjects)
+        arms = {
+            direction: _arm(given, subject, direction, progress)
+            for direction, subject in subjects.items()
+        }
         keep_prompts(given.run, prompts)
         listed = {name: list(candidates) for name, candidates in sets.items()}
         result = SweepResult(listed, arms, _settings(given, models)).with_limit(max_incoherence)
@@ -139,14 +145,16 @@ def _check(models: Mapping[Direction, Any], given: _Given, max_incoherence: floa
         raise InputError("a sweep needs random latents to compare with; add some")
     if not 0 <= max_incoherence <= 1:
         raise InputError(f"max_incoherence must be 0 … 1, got {max_incoherence}")
+    if not callable(getattr(given.judge, "grade", None)):
+        raise InputError(f"a sweep needs a judge, got {type(given.judge).__name__}")
 
 
 def _subject(given: _Given, model: Any, direction: Direction, batch_tokens: int) -> Subject:
-    """The model, its prompts and its norm; the same as in the sweep that is there."""
+    """The model, its prompts and its norm, all checked; nothing is written yet."""
     site, decoder = resolve_site(model, given.site), as_decoder(given.source)
-    check_d_model(decoder, site.d_model, site.path)
+    check_d_model(decoder, site.d_model, site.name)
     latents = [item.latent for candidates in given.sets.values() for item in candidates]
-    latent_indices(latents, decoder.n_latents)
+    latent_rows(decoder, sorted(set(latents)))
     bos = find_bos(model, given.tokenizer)
     ids = [
         encode_prompt(
@@ -158,20 +166,12 @@ def _subject(given: _Given, model: Any, direction: Direction, batch_tokens: int)
         )
         for number, prompt in enumerate(given.prompts)
     ]
-    sampling = {
-        "prompts": prompts_fingerprint(ids),
-        "sae": decoder_fingerprint(given.source, decoder),
-        "site": site.path,
-        "chat_template_kwargs": given.template or None,
-        **asdict(given.generation),
-    }
-    keep_settings(given.run, "sampling", sampling)
+    _check_sampling(given, model, ids, site)
     # Kept, not found again: another batch size could change its last bit, and with it texts.
     norm = kept_settings(given.run, direction).get("norm")
     norm = norm or median_norm(
         model, given.tokenizer, given.prompts, site=site, chat_template_kwargs=given.template
     )
-    keep_settings(given.run, direction, {"model": model_fingerprint(model), "norm": norm})
     return Subject(
         model=model,
         tokenizer=given.tokenizer,
@@ -187,6 +187,39 @@ def _subject(given: _Given, model: Any, direction: Direction, batch_tokens: int)
         generation=given.generation,
         batch_tokens=batch_tokens,
     )
+
+
+def _check_sampling(given: _Given, model: Any, ids: list[list[int]], site: Site) -> None:
+    """Whatever the sampler refuses before its first token."""
+    options = given.generation
+    sample_stream(
+        model,
+        given.tokenizer,
+        ids,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+        site=site,
+        directions=torch.zeros(site.d_model),
+        strengths=0.0,
+        steer_tokens=options.steer_tokens,
+    )
+
+
+def _keep_settings(given: _Given, subjects: Mapping[Direction, Subject]) -> None:
+    """Write down what the sweep is, or hold it against the one that is there."""
+    first = next(iter(subjects.values()))
+    sampling = {
+        "prompts": prompts_fingerprint(first.prompts),
+        "sae": decoder_fingerprint(given.source, first.decoder),
+        "site": first.site.name,
+        "chat_template_kwargs": given.template or None,
+        **asdict(given.generation),
+    }
+    wanted: dict[str, dict[str, Any]] = {"sampling": sampling}
+    for direction, subject in subjects.items():
+        wanted[direction] = {"model": model_fingerprint(subject.model), "norm": subject.norm}
+    keep_settings(given.run, wanted)
 
 
 def _readable(tokenizer: Any, prompt: Prompt) -> str | list[dict[str, str]]:
@@ -247,7 +280,7 @@ def _settings(given: _Given, models: Mapping[Direction, Any]) -> dict[str, Any]:
         **asdict(given.generation),
         **asdict(given.grid),
         "strengths": list(given.grid.strengths),
-        "site": resolve_site(next(iter(models.values())), given.site).path,
+        "site": resolve_site(next(iter(models.values())), given.site).name,
         "sae": str(getattr(given.source, "path", "")),
         "models": {direction: model_name(model) for direction, model in models.items()},
     }

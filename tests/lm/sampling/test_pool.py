@@ -19,6 +19,7 @@ from deltalens.lm import (
 )
 from deltalens.lm.sampling import draws
 from deltalens.lm.sampling.slots import SlotCache
+from helpers.block_families import build_any, changed_by_hand, points_of
 from helpers.families import (
     CONTEXT,
     FAMILIES,
@@ -50,8 +51,10 @@ def crossed() -> tuple[list[list[int]], Tensor]:
 
 
 @torch.no_grad()
-def generated(model: Any, prompt: list[int], direction: Tensor, tokens: Any, steps: int) -> Any:
-    with steering(model, SITE, direction, 1.0, tokens=tokens):
+def generated(
+    model: Any, prompt: list[int], direction: Tensor, tokens: Any, steps: int, site: Any = SITE
+) -> Any:
+    with steering(model, site, direction, 1.0, tokens=tokens):
         output = model.generate(
             torch.tensor([prompt]),
             attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
@@ -81,6 +84,56 @@ def test_steered_rows_equal_generate_alone(family: str, tokens: Any) -> None:
     )
     for row in range(0, len(prompts), 5):
         assert found[row] == generated(model, prompts[row], directions[row], tokens, 5)
+
+
+@torch.no_grad()
+def greedy_by_hand(
+    model: Any, family: str, kind: str, prompt: list[int], direction: Tensor, start: int
+) -> list[int]:
+    """Five tokens by forward passes without a cache, steered by a hook placed by hand."""
+    ids = list(prompt)
+
+    def change(value: Tensor) -> Tensor:
+        value = value.clone()
+        value.reshape(len(ids), -1)[start:] += direction.to(value)
+        return value
+
+    for _ in range(5):
+        with changed_by_hand(model, family, kind, SITE, change):
+            ids.append(int(model(torch.tensor([ids]), use_cache=False).logits[0, -1].argmax()))
+    return ids[len(prompt) :]
+
+
+@pytest.mark.parametrize("tokens", ["all", "generated"])
+@pytest.mark.parametrize("family", ["llama", "gemma2", "gpt-neox", "granite", "falcon", "opt"])
+def test_every_point_is_steered_by_sampling_and_by_generate(family: str, tokens: Any) -> None:
+    model = build_any(family)
+    model.generation_config.eos_token_id = None
+    prompts, directions = crossed()
+    for kind in points_of(family):
+        site = f"blocks.{SITE}.{kind}"
+        found = sample(
+            model, None, prompts, max_new_tokens=5, temperature=0, site=site,
+            directions=directions, strengths=1.0, steer_tokens=tokens, batch_tokens=330,
+        )  # fmt: skip
+        for row in range(0, len(prompts), 12):
+            start = 0 if tokens == "all" else len(prompts[row])
+            given = prompts[row], directions[row]
+            assert found[row] == greedy_by_hand(model, family, kind, *given, start)
+            assert found[row] == generated(model, *given, tokens, 5, site)
+
+
+def test_the_embeddings_as_they_enter_the_first_block_are_steered() -> None:
+    model = unstopped("llama")
+    prompts, directions = crossed()
+    for kind in points_of("llama"):
+        site = f"blocks.0.{kind}"
+        found = sample(
+            model, None, prompts, max_new_tokens=5, temperature=0, site=site,
+            directions=directions, strengths=1.0,
+        )  # fmt: skip
+        for row in range(0, len(prompts), 9):
+            assert found[row] == generated(model, prompts[row], directions[row], "all", 5, site)
 
 
 def options(model: Any, **changes: Any) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def test_site_and_model(tmp_path: Path) -> None:
     assert sae.metadata["buffer"] == {"ctx_len": 2048}
     changes = {"submodule_name": "mlp_layer_15"}
     sae = load_sae(write_dictionary_learning(tmp_path / "b", state, (50, 16), **changes))
-    assert sae.site == "blocks.15.hook_mlp_out"
+    assert sae.site == "blocks.15.mlp.hook_out"
     changes = {"submodule_name": None}
     sae = load_sae(write_dictionary_learning(tmp_path / "c", state, (50, 16), **changes))
     assert sae.site is None

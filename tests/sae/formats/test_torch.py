@@ -68,8 +68,15 @@ def test_openai_as_published(tmp_path: Path) -> None:
     )
     sae = load_sae(path)
     assert (sae.site, sae.model_name) == ("blocks.8.hook_resid_post", "gpt2")
-    path = write_torch(root / "resid_delta_mlp" / "autoencoders" / "8.pt", openai_state((50, 16)))
-    assert (load_sae(path).site, load_sae(path).model_name) == (None, "gpt2")
+    others = {
+        "resid_post_attn": "blocks.8.hook_resid_mid",
+        "resid_delta_mlp": "blocks.8.hook_mlp_out",
+        "resid_delta_attn": "blocks.8.hook_attn_out",
+        "mlp_post_act": None,
+    }
+    for point, site in others.items():
+        path = write_torch(root / point / "autoencoders" / "8.pt", openai_state((50, 16)))
+        assert (load_sae(path).site, load_sae(path).model_name) == (site, "gpt2")
 
 
 @pytest.mark.parametrize(

@@ -155,7 +155,7 @@ def test_bad_input_is_named(sae, changes, message):
 
 def test_an_sae_of_another_width_is_refused(tmp_path):
     wide = make_sae(tmp_path / "wide", width=D_MODEL + 1)
-    with pytest.raises(InputError, match=r"reads d_model 25 but model\.layers\.1 has 24"):
+    with pytest.raises(InputError, match=r"reads d_model 25 but blocks\.1\.hook_resid_post has 24"):
         deltalens.delta_activation_of_pairs(make_model(), None, make_pairs(2), wide, site=SITE, k=1)
 
 

@@ -199,7 +199,7 @@ def test_what_cannot_be_compared(studies, both):
     by_latent = {**a.metadata, "options": {**a.metadata["options"], "score": "latent"}}
     for b, message in (
         (studies(1, decoder=other), "A and B used different SAEs"),
-        (studies(1, site=0), "at different sites, model.layers.1 and model.layers.0"),
+        (studies(1, site=0), r"at different sites, blocks\.1\.hook_resid_post and blocks\.0\."),
         (studies(1, ranking="bottom"), r"differ in ranking \(top and bottom\)"),
         (studies(1, normalize=False), r"differ in normalize \(True and False\)"),
         (replace(a, metadata=by_latent), r"differ in score \(direction and latent\)"),

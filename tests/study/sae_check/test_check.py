@@ -120,7 +120,7 @@ def test_a_neighbouring_layer_is_named(organism, said, tmp_path, site):
     found = checked(organism, said, rewritten(organism, tmp_path / "sae"), site)
     assert found.warnings[0] == (
         f"the SAE says it was trained at blocks.1.hook_resid_post, but the site is "
-        f"model.layers.{site}"
+        f"blocks.{site}.hook_resid_post"
     )
     assert found.warnings[1].startswith(f"the SAE fits layer 1 better: {EXPLAINED:.2f}")
 

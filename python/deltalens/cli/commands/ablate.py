@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
         attribution.pairs,
         sae,
         latents,
-        site=attribution.metadata["site"]["path"],
+        site=attribution.site,
         baseline=attribution.baseline,
         loss=attribution.metadata["options"]["loss"],
         sinks=recorded_sinks(attribution.metadata["options"]),

@@ -165,7 +165,7 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
         sets,
         judge,
         run=args.run_dir,
-        site=result.metadata["site"]["path"],
+        site=result.site,
         generation=Generation(args.max_new_tokens, args.temperature, args.seed, args.steer_tokens),
         strengths=args.strengths,
         samples=args.samples,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from deltalens.lm.caches import as_argument
@@ -33,7 +33,7 @@ class Prefixes:
 
 
 class _SiteReached(Exception):
-    """Ends a forward pass at the site: what lies above depends on what is added there."""
+    """Ends a forward pass below the site: what lies above depends on what is added there."""
 
 
 def read_prompts(model: Any, prompts: Sequence[list[int]]) -> Prefixes:
@@ -46,22 +46,23 @@ def read_prompts(model: Any, prompts: Sequence[list[int]]) -> Prefixes:
 def read_steered(model: Any, prompts: Sequence[list[int]], site: Site, added: Tensor) -> Prefixes:
     """Every prompt as a prefix, with ``added`` [prompts, d_model] at each of its tokens.
 
-    Blocks up to the site do not see what is added, so they run once for equal prompts.
+    Blocks below the site do not see what is added, so they run once for equal prompts.
     """
-    if _shares_states(model):
+    if _shares_states(model) or not site.blocks_below:
         with adding(site, added):
             return read_prompts(model, prompts)
     distinct = {tuple(prompt): None for prompt in prompts}
     places = {prompt: place for place, prompt in enumerate(distinct)}
     item = torch.tensor([places[tuple(prompt)] for prompt in prompts])
-    below, output = _below(model, _padded(model, list(map(list, distinct))), site)
     _, blocks = decoder_blocks(model)
-    with answering(blocks[: site.layer + 1], _repeated(output, item)), adding(site, added):
+    unsteered = blocks[: site.blocks_below]
+    below, output = _below(model, _padded(model, list(map(list, distinct))), unsteered[-1])
+    with answering(unsteered, _repeated(output, item)), adding(site, added):
         above, logits = _forward(model, _padded(model, prompts))
     own = torch.arange(len(prompts))
     states = [
         *(_states(layer, item) for layer in below.layers),
-        *(_states(layer, own) for layer in above.layers[site.layer + 1 :]),
+        *(_states(layer, own) for layer in above.layers[site.blocks_below :]),
     ]
     return _prefixes(prompts, states, logits)
 
@@ -86,8 +87,8 @@ def _forward(model: Any, inputs: dict[str, Tensor]) -> tuple[Any, Tensor]:
     return cache, output.logits[:, -1]
 
 
-def _below(model: Any, inputs: dict[str, Tensor], site: Site) -> tuple[Any, Any]:
-    """The cache of the blocks up to the site, and what the site's block returns."""
+def _below(model: Any, inputs: dict[str, Tensor], last: nn.Module) -> tuple[Any, Any]:
+    """The cache of the blocks up to ``last``, and what that returns."""
     outputs: list[Any] = []
 
     def reached(module: Any, args: Any, output: Any) -> None:
@@ -95,7 +96,7 @@ def _below(model: Any, inputs: dict[str, Tensor], site: Site) -> tuple[Any, Any]
         raise _SiteReached
 
     cache = DynamicCache()
-    handle = site.module.register_forward_hook(reached)
+    handle = last.register_forward_hook(reached)
     try:
         with suppress(_SiteReached):
             model(**inputs, **as_argument(model, cache), use_cache=True)

@@ -98,11 +98,17 @@ def _load_single(path: Path, file: Path, layer: str, config: dict[str, Any]) -> 
         metadata=config,
         weights=weights,
         read_encoding=partial(_single_encoding, weights, W_dec),
+        input_site=_input_site(config, layer),
     )
 
 
 def _site(config: dict[str, Any], layer: str) -> str:
     return f"blocks.{layer}.{config.get('feature_output_hook', 'hook_mlp_out')}"
+
+
+def _input_site(config: dict[str, Any], layer: str) -> str:
+    hook = config.get("feature_input_hook")
+    return f"blocks.{layer}.{hook}" if hook else f"a hook that no {CONFIG} names"
 
 
 def _single_encoding(weights: TensorFile, W_dec: StoredDecoder) -> Encoding:
@@ -149,6 +155,7 @@ def _load_cross(
         metadata={**config, "source_layer": int(source), "target_layer": int(target)},
         weights=TensorFile(decoder.path, {**encoder.tensors, **decoder.tensors}),
         read_encoding=partial(_cross_encoding, encoder, W_dec, source),
+        input_site=_input_site(config, source),
     )
 
 

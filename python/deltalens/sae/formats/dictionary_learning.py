@@ -38,7 +38,8 @@ CONFIG = "config.json"
 LAYOUT = f"a directory with {WEIGHTS} and {CONFIG}"
 PART = None
 
-OTHER_SITES = {"mlp": "hook_mlp_out", "attention": "hook_attn_out"}
+# What the module itself gives, whatever follows it in its block.
+OTHER_SITES = {"mlp": "mlp.hook_out", "attention": "attn.hook_out"}
 
 
 def detect(path: Path) -> bool:
@@ -81,7 +82,7 @@ def _site(trainer: dict[str, Any]) -> str | None:
     name = str(trainer.get("submodule_name"))
     if named := re.fullmatch(r"resid_post_layer_(\d+)", name):
         return resid_post(named[1])
-    if named := re.fullmatch(r"(mlp|attention)_layer_(\d+)", name):
+    if named := re.fullmatch(r"(mlp|attention)(?:_out)?_layer_(\d+)", name):
         return f"blocks.{named[2]}.{OTHER_SITES[named[1]]}"
     return None
 

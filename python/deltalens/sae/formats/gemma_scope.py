@@ -56,6 +56,7 @@ def load(path: Path, part: str | None = None) -> SAE:
         metadata=metadata,
         weights=weights,
         read_encoding=partial(_encoding, weights, W_dec, metadata),
+        input_site=_input_site(metadata),
     )
 
 
@@ -99,6 +100,12 @@ def _site(metadata: dict[str, Any]) -> str | None:
     if "layer" not in metadata or "part" not in metadata:
         return None
     return f"blocks.{metadata['layer']}.{HOOKS[metadata['part']]}"
+
+
+def _input_site(metadata: dict[str, Any]) -> str | None:
+    if metadata.get("part") != "transcoders":
+        return None
+    return f"blocks.{metadata.get('layer', 'N')}.ln2.hook_normalized"
 
 
 def _model_name(metadata: dict[str, Any]) -> str | None:

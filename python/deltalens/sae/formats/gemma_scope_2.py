@@ -75,6 +75,7 @@ def load(path: Path, part: str | None = None) -> SAE:
         metadata=config,
         weights=weights,
         read_encoding=partial(_encoding, weights, W_dec, config, target),
+        input_site=_input_site(config, target),
     )
 
 
@@ -133,6 +134,13 @@ def _site(config: dict[str, Any], target: int | None) -> str | None:
             layer = match[1] if target is None else target
             return resid_post(layer) if hook == "hook_resid_post" else f"blocks.{layer}.{hook}"
     return None
+
+
+def _input_site(config: dict[str, Any], target: int | None) -> str | None:
+    reads = config.get("hf_hook_point_in")
+    if target is None and config.get("hf_hook_point_out") in (None, reads):
+        return None
+    return str(reads)
 
 
 def _model_name(config: dict[str, Any]) -> str | None:

@@ -72,7 +72,13 @@ def load(path: Path, part: str | None = None) -> SAE:
         metadata=config,
         weights=weights,
         read_encoding=partial(_encoding, weights, W_dec, config, config_file),
+        input_site=_input_site(config),
     )
+
+
+def _input_site(config: dict[str, Any]) -> str | None:
+    reads = config.get("hook_point_in")
+    return None if reads == config.get("hook_point_out", reads) else reads
 
 
 def _files(path: Path) -> tuple[Path, Path]:

@@ -34,7 +34,12 @@ BIASES = ("pre_bias", "latent_bias")
 PUBLISHED = re.compile(
     r"/gpt2-small/(?P<point>[a-z_]+?)(_v\d+\w*)?/autoencoders/(?P<layer>\d+)\.pt$"
 )
-HOOKS = {"resid_post_mlp": "hook_resid_post", "resid_post_attn": "hook_resid_mid"}
+HOOKS = {
+    "resid_post_mlp": "hook_resid_post",
+    "resid_post_attn": "hook_resid_mid",
+    "resid_delta_mlp": "hook_mlp_out",
+    "resid_delta_attn": "hook_attn_out",
+}
 
 
 def detect(path: Path) -> bool:

@@ -46,6 +46,7 @@ def load(path: Path, part: str | None = None) -> SAE:
         metadata=config,
         weights=weights,
         read_encoding=partial(read_encoding, weights, W_dec, config),
+        input_site=input_site(config),
     )
 
 
@@ -54,6 +55,14 @@ def recorded(config: dict[str, Any], *keys: str) -> str | None:
     places = (section(config, "metadata"), config)
     values = (place[key] for key in keys for place in places if place.get(key))
     return next(values, None)
+
+
+def input_site(config: dict[str, Any]) -> str | None:
+    """The hook that a transcoder reads."""
+    if recorded(config, "hook_name_out") is None:
+        return None
+    reads = recorded(config, "hook_name", "hook_point")
+    return None if reads == site(config) else reads or "another place"
 
 
 def site(config: dict[str, Any]) -> str | None:

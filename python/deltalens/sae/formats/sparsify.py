@@ -50,6 +50,9 @@ def load(path: Path, part: str | None = None) -> SAE:
         metadata=config,
         weights=weights,
         read_encoding=partial(_encoding, weights, W_dec, config),
+        input_site=f"the input of {file.absolute().parent.name}"
+        if config.get("transcode")
+        else None,
     )
 
 

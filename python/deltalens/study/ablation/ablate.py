@@ -62,9 +62,9 @@ def ablate(
     """
     place = resolve_site(model, site)
     baseline = as_baseline(baseline)
-    check_baseline(baseline, place.d_model, place.path)
+    check_baseline(baseline, place)
     decoder = as_decoder(decoder)
-    check_d_model(decoder, place.d_model, place.path)
+    check_d_model(decoder, place.d_model, place.name)
     units = unit(latent_rows(decoder, latents))
     encoded, _ = without_sinks(
         model,

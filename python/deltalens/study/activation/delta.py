@@ -162,7 +162,7 @@ def _compare(
         sums.add(batch)
     said = {
         **said,
-        "site": site.path,
+        "site": site.name,
         "sae": str(sae.path),
         "sae_fingerprint": sae.fingerprint,
     }

@@ -13,6 +13,7 @@ from deltalens.errors import InputError
 from deltalens.lm import Site
 from deltalens.sae import as_sae
 from deltalens.sae.encoder import BATCH_TOKENS, Encoder
+from deltalens.study.latents import check_reads
 
 
 @dataclass(frozen=True)
@@ -30,12 +31,13 @@ class LatentMeans:
 def encoder_at(source: Any, site: Site) -> Encoder:
     """The encoder of an SAE, ours or SAELens's, that reads activations of ``site``.
 
-    Raises :class:`InputError` when it cannot be encoded with, or reads another width.
+    Raises :class:`InputError` when it cannot be encoded with, or reads another width or place.
     """
+    check_reads(source, site)
     encoder = as_sae(source).encoder()
     if encoder.d_in != site.d_model:
         raise InputError(
-            f"the SAE reads d_model {encoder.d_in} but {site.path} has {site.d_model}; "
+            f"the SAE reads d_model {encoder.d_in} but {site.name} has {site.d_model}; "
             "use the SAE of this model and layer"
         )
     return encoder

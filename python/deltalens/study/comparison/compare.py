@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from deltalens.errors import InputError
+from deltalens.lm.points.names import saved_name
 from deltalens.study.attribution import Attribution
 from deltalens.study.comparison.rank_statistics import overlap_probability, spearman
 from deltalens.study.comparison.result import Comparison, SharedLatent
@@ -81,7 +82,7 @@ def _baseline(metadata: Mapping[str, Any]) -> Any:
 
 
 def _site(metadata: Mapping[str, Any]) -> Any:
-    return metadata["options"]["site"]
+    return saved_name(metadata["options"]["site"])
 
 
 def _options(metadata: Mapping[str, Any]) -> dict[str, Any]:

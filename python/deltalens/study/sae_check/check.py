@@ -11,8 +11,9 @@ from torch import Tensor
 
 from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
-from deltalens.lm import Sifted, Sinks, Site, activations, find_bos, resolve_site
+from deltalens.lm import Sifted, Sinks, Site, activations, find_bos, is_site, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
+from deltalens.lm.points.names import hook_name
 from deltalens.lm.sites import text_config
 from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.pairs.encode import encode_prompt
@@ -110,22 +111,20 @@ def recorded_otherwise(model: Any, site: Site, sae: SAE) -> Iterator[str]:
                 f"the SAE says it was trained on {sae.model_name}, but the model is "
                 f"{model_name(model)}"
             )
-    if sae.site is not None and not _same_site(model, site, sae.site):
-        yield f"the SAE says it was trained at {sae.site}, but the site is {site.path}"
-
-
-def _same_site(model: Any, site: Site, name: str) -> bool:
-    try:
-        return resolve_site(model, name).layer == site.layer
-    except InputError:
-        return False
+    if sae.site is not None and not is_site(model, sae.site, site):
+        yield f"the SAE says it was trained at {sae.site}, but the site is {site.name}"
 
 
 def _encoder(sae: SAE, encoding: Encoding, site: Site) -> Encoder:
+    if sae.input_site is not None:
+        raise InputError(
+            f"it is a transcoder, which reads {sae.input_site} and writes elsewhere: there is "
+            "nothing for it to rebuild"
+        )
     encoder = Encoder(encoding, sae.W_dec)
     if (encoder.d_in, encoder.d_out) != (site.d_model, site.d_model):
         raise InputError(
-            f"it maps {encoder.d_in} dimensions to {encoder.d_out}, but {site.path} has "
+            f"it maps {encoder.d_in} dimensions to {encoder.d_out}, but {site.name} has "
             f"{site.d_model}"
         )
     return encoder
@@ -180,7 +179,8 @@ def _layers(
 ) -> Iterator[Alternative]:
     for layer in (site.layer - 1, site.layer + 1):
         if 0 <= layer < site.n_layers:
-            acts, _ = _site_rows(model, ids, resolve_site(model, layer), batch_tokens)
+            place = resolve_site(model, hook_name(layer, site.kind))
+            acts, _ = _site_rows(model, ids, place, batch_tokens)
             explained = encoder.reconstruction(_evenly(acts)).explained
             yield Alternative(f"layer {layer}", explained)
 
