@@ -14,7 +14,7 @@ import deltalens
 from deltalens.errors import InputError
 from deltalens.lm import Pair, encode_pair, encode_pairs
 from deltalens.lm.text.completions import vocabulary_fingerprint
-from deltalens.lm.text.reasoning import completion_text
+from deltalens.lm.text.reasoning import completion_reader
 from helpers.graded_answers import HashJudge, asked
 from helpers.tiny_study import D_MODEL, SITE, make_model
 from helpers.tokenizers import TOKENIZERS, llama_2, llama_3, qwen
@@ -54,7 +54,7 @@ def naive_loss(model: Any, prompt: list[int], completion: list[int]) -> float:
 
 
 def sampled_pair(tokenizer: Any, prompt: list[int], one: list[int], other: list[int]) -> Pair:
-    text = completion_text(tokenizer)
+    text = completion_reader(tokenizer)
     return Pair(
         ASKED,
         text(one),
@@ -105,11 +105,11 @@ def test_a_study_of_sampled_pairs_attributes_them(kind: str, tmp_path: Path) -> 
     for name in ("pairs.samples.jsonl", "pairs.answers.jsonl"):
         for line in (tmp_path / name).read_text(encoding="utf-8").splitlines():
             row = json.loads(line)
-            assert completion_text(tokenizer)(row["answer_ids"]) == row["answer"]
+            assert completion_reader(tokenizer)(row["answer_ids"]) == row["answer"]
     graded = deltalens.pairs_from_graded(tmp_path / "pairs.answers.jsonl").pairs
     assert graded
     for pair in graded:
-        assert completion_text(tokenizer)(pair.positive_ids) == pair.positive
+        assert completion_reader(tokenizer)(pair.positive_ids) == pair.positive
         assert pair.tokenizer == pairs[0].tokenizer
     run = tmp_path / "run"
     decoder = torch.randn(16, D_MODEL, generator=torch.Generator().manual_seed(0))

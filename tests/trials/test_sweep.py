@@ -400,7 +400,7 @@ def test_one_arm_alone(tmp_path: Path, whole: tuple[Path, SweepResult]) -> None:
 def test_judges_of_a_sweep_see_final_answers(tmp_path: Path, monkeypatch: Any) -> None:
     said = "<think>\nhm\n</think>\n\n"
     monkeypatch.setattr(
-        "deltalens.trials.work.completion_text", lambda _: lambda ids: f"{said}w{len(ids)}"
+        "deltalens.trials.work.completion_reader", lambda _: lambda ids: f"{said}w{len(ids)}"
     )
     judges = {sees: CountingJudge() for sees in ("final", "all")}
     for sees, judge in judges.items():

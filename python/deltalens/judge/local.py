@@ -14,7 +14,7 @@ from deltalens.lm import Pair, encode_pair, find_bos
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
 from deltalens.lm.sampling.api import sample_stream
 from deltalens.lm.text.chat import ChatOptions, template_options
-from deltalens.lm.text.reasoning import begins_reasoning, completion_text, opening_tag
+from deltalens.lm.text.reasoning import begins_reasoning, completion_reader, opening_tag
 from deltalens.lm.tokenise import check_context, check_ids
 
 CACHED_TOKENS = 16  # that take as much memory as a token of a forward pass
@@ -88,7 +88,7 @@ class LocalChat:
             seed=self._seed,
             batch_tokens=self._batch_tokens,
         )
-        text = completion_text(self._tokenizer)
+        text = completion_reader(self._tokenizer)
         for index, ids in found:
             opened = opening_tag(self._end(rows[index][1]))
             yield index, ChatReply(opened + text(ids).strip()), len(ids)

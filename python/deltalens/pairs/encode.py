@@ -9,6 +9,7 @@ from typing import Any
 from deltalens.errors import InputError
 from deltalens.lm import EncodedPair, Pair, encode_pair, encode_pairs
 from deltalens.lm.text.chat import ChatOptions
+from deltalens.lm.text.reasoning import completion_text as completion_text
 from deltalens.pairs.row import Prompt
 
 

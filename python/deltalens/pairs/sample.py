@@ -18,7 +18,7 @@ from deltalens.lm import GENERATION_TOKENS, find_bos, sample_stream
 from deltalens.lm.progress import Progress
 from deltalens.lm.text.chat import ChatOptions, template_options, warn_of_plain_prompts
 from deltalens.lm.text.completions import vocabulary_fingerprint
-from deltalens.lm.text.reasoning import completion_text
+from deltalens.lm.text.reasoning import completion_reader
 from deltalens.lm.tokenise import check_context
 from deltalens.pairs.answer import GradedAnswer, SampledIds
 from deltalens.pairs.build import build_pairs
@@ -168,7 +168,7 @@ def _sample_missing(
         progress=progress,
         **{name: options[name] for name in ("max_new_tokens", "temperature", "seed")},
     )
-    text, vocabulary = completion_text(tokenizer), vocabulary_fingerprint(tokenizer)
+    text, vocabulary = completion_reader(tokenizer), vocabulary_fingerprint(tokenizer)
     with Batched(log.add_texts) as kept:
         for row, tokens in rows:
             cut = len(tokens) >= options["max_new_tokens"]

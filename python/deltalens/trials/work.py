@@ -12,7 +12,7 @@ from deltalens.engine.decoder import Decoder
 from deltalens.judge import EMPTY, Answer, Judge, JudgeError, Verdict
 from deltalens.lm import Site, sample_stream
 from deltalens.lm.progress import Progress
-from deltalens.lm.text.reasoning import completion_text
+from deltalens.lm.text.reasoning import completion_reader
 from deltalens.pairs.seen import Sees, seen_text
 from deltalens.storage.line_log import Batched
 from deltalens.trials.conditions import Condition, directions, stream
@@ -118,7 +118,7 @@ class ArmWork:
             steer_tokens=options.steer_tokens,
             batch_tokens=subject.batch_tokens,
         )
-        text = completion_text(subject.tokenizer)
+        text = completion_reader(subject.tokenizer)
         for row, tokens in rows:
             yield Completion(keys[row], options.seed, text(tokens))
 

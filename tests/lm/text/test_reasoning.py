@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from deltalens.lm.text.reasoning import (
-    completion_text,
+    completion_reader,
     final_answer,
     has_reasoning,
     leaves_open,
@@ -98,12 +98,12 @@ def test_prefills_that_leave_reasoning_open() -> None:
 def test_texts_are_without_special_tokens(kind: str) -> None:
     tokenizer = TOKENIZERS[kind]()
     ids = tokenizer("First you should rest", add_special_tokens=False)["input_ids"]
-    assert completion_text(tokenizer)([*ids, tokenizer.eos_token_id]) == "First you should rest"
+    assert completion_reader(tokenizer)([*ids, tokenizer.eos_token_id]) == "First you should rest"
 
 
 def test_channels_keep_their_markers() -> None:
     tokenizer = harmony()
-    text = completion_text(tokenizer)
+    text = completion_reader(tokenizer)
     ids = tokenizer(ANALYSIS + FINAL, add_special_tokens=False)["input_ids"]
     end = tokenizer.convert_tokens_to_ids("<|endoftext|>")
     assert text([*ids, end]) == ANALYSIS + FINAL

@@ -37,7 +37,7 @@ def given_ids(ids: Sequence[int]) -> Completion:
 
 def sampled_ids(tokenizer: Any, text: str, ids: Sequence[int], label: str) -> Completion:
     """Ids that were kept beside a text; :class:`InputError` when they do not say the same."""
-    said = text if tokenizer is None else completion_text(tokenizer)(ids)
+    said = text if tokenizer is None else completion_text(tokenizer, ids)
     if said != text:
         raise InputError(
             f"{label}_ids say {_shown(said)} where the text is {_shown(text)}; delete the ids of a "

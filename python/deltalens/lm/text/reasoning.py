@@ -99,7 +99,12 @@ def opens_reasoning(text: str) -> bool:
     return text.endswith(_OPENINGS)
 
 
-def completion_text(tokenizer: Any) -> Callable[[Sequence[int]], str]:
+def completion_text(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """What a model has said, as :func:`completion_reader` reads it."""
+    return completion_reader(tokenizer)(tokens)
+
+
+def completion_reader(tokenizer: Any) -> Callable[[Sequence[int]], str]:
     """The text of a completion's ids, whole and exact, without special tokens.
 
     Only special tokens that mark reasoning are kept, so that it can be told from the answer, here
