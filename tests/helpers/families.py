@@ -9,6 +9,8 @@ from typing import Any
 import torch
 import transformers
 
+from deltalens.lm.model.independence import check_readable
+
 VOCABULARY = 97
 LAYERS = 3
 WIDTH = 32
@@ -115,6 +117,13 @@ def randomised(make: Callable[[], Any], name: str, dtype: torch.dtype) -> Any:
             noise = 0.2 * torch.randn_like(parameter)
             parameter.copy_(noise if parameter.ndim > 1 else parameter + noise)
     return model.to(dtype).eval()
+
+
+def checked(model: Any) -> Any:
+    """The model after the check that each has once, so that only later passes are counted."""
+    check_readable(model, "right")
+    check_readable(model, "left")
+    return model
 
 
 def exact(model: Any) -> Any:

@@ -16,6 +16,7 @@ from helpers.families import (
     FAMILIES,
     assert_rows_close,
     build,
+    checked,
     exact,
     token_ids,
 )
@@ -43,7 +44,7 @@ def hidden_alone(model: Any, ids: list[int]) -> torch.Tensor:
 
 
 def test_blocks_above_the_site_do_not_run() -> None:
-    model = build("llama")
+    model = checked(build("llama"))
     ran: list[int] = []
     for layer, block in enumerate(model.model.layers):
         block.register_forward_hook(lambda *_, layer=layer: ran.append(layer))

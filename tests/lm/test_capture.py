@@ -23,6 +23,7 @@ from helpers.families import (
     WIDTH,
     assert_rows_close,
     build,
+    checked,
     exact,
     example,
     token_ids,
@@ -159,7 +160,7 @@ def graph_nodes(tensor: torch.Tensor) -> int:
 
 
 def test_no_graph_below_the_site() -> None:
-    model = build("llama")
+    model = checked(build("llama"))
     model.enable_input_require_grads()  # as adapters do: without care a graph starts there
     with (
         recorded(model.model.layers[0]) as below,
@@ -189,7 +190,7 @@ def test_the_graph_ends_at_the_site() -> None:
 
 
 def test_one_forward_and_one_backward_per_batch() -> None:
-    model = build("llama")
+    model = checked(build("llama"))
     backward: list[int] = []
     model.model.norm.register_forward_hook(
         lambda module, args, output: output.register_hook(lambda _: backward.append(1)) and None
@@ -287,7 +288,7 @@ def run_out_of_memory(model: Any, rows_that_fit: int, error: RuntimeError) -> li
 def test_out_of_memory_halves_the_batches(rows_that_fit: int, error: RuntimeError) -> None:
     pairs = [Pair(token_ids(8, n), [5, 6], [7, 8 + n]) for n in range(6)]
     expected = list(capture(build("llama"), None, pairs, site=1))
-    model = build("llama")
+    model = checked(build("llama"))
     tried = run_out_of_memory(model, rows_that_fit, error)
     for rows, alone in zip(capture(model, None, pairs, site=1), expected, strict=True):
         assert_close(rows.grad_positive, alone.grad_positive, rtol=1e-6, atol=1e-9)

@@ -25,10 +25,20 @@ def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None
     """--model and how it is loaded."""
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--model", required=required, help="directory or hub id of a causal language model"
+        "--model",
+        required=required,
+        help="directory or hub id of a language model or of a PEFT adapter, or a GGUF file",
     )
     group.add_argument("--revision", help="branch, tag or commit of a hub model")
+    group.add_argument("--base", help="base of an adapter; default: the one that it names")
+    group.add_argument("--tokenizer", help="directory or hub id; default: the model's own")
+    group.add_argument("--gguf-file", help="name of a GGUF file in the model's directory")
     group.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 …; default: auto")
+    group.add_argument(
+        "--device-map",
+        help="place the weights through accelerate: auto, balanced, or JSON such as "
+        '\'{"model": 0, "lm_head": "cpu"}\'',
+    )
     group.add_argument(
         "--dtype", choices=DTYPES, default="auto", help="default: as the checkpoint was saved"
     )

@@ -59,5 +59,5 @@ def _row(result: Any, rank: int) -> list[str]:
         f"{float(result.stderr[rank]):.0e}",
         number(float(result.push[rank])),
         number(float(result.presence[rank])),
-        tokens(result.lens[rank].promotes),
+        tokens(result.lens_of(rank).promotes),
     ]

@@ -157,7 +157,7 @@ def _asking_judge(args: argparse.Namespace, cache_directory: Path) -> Any:
 def _local_chat(args: argparse.Namespace) -> Any:
     from deltalens.cli.loading import load_model
     from deltalens.judge.local import LocalChat
-    from deltalens.pairs.identity import model_fingerprint, model_name
+    from deltalens.lm.model.identity import model_fingerprint, model_name
 
     wanted = {"model": args.judge_model, "revision": None, "dtype": "auto"}
     device = getattr(args, "device", "auto")

@@ -11,43 +11,23 @@ from deltalens.errors import InputError
 
 
 def load_model(args: argparse.Namespace) -> tuple[Any, Any]:
-    """The causal language model and its tokenizer, in eval mode on the chosen device.
+    """The language model of --model and its tokenizer, in eval mode where they are to compute.
 
     Raises :class:`InputError` when either cannot be loaded.
     """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
+    from deltalens.cli.models.load import load_one
+    from deltalens.cli.models.source import ModelSource
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    options = {} if args.revision is None else {"revision": args.revision}
-    dtype = args.dtype if args.dtype == "auto" else getattr(torch, args.dtype)
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(args.model, **options)
-        model = AutoModelForCausalLM.from_pretrained(args.model, dtype=dtype, **options)
-    except Exception as error:  # transformers raises whatever the loading met
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"cannot load the model {args.model!r}: {reason}; "
-            "give a directory or hub id of a transformers causal language model"
-        ) from error
-    return model.to(choose_device(args.device)).eval(), tokenizer
+    return load_one(ModelSource.of(args))
 
 
-def choose_device(name: str) -> Any:
-    """A torch device; "auto" is CUDA where there is one."""
-    import torch
+def load_two_models(args: argparse.Namespace, against: str) -> tuple[Any, Any, Any]:
+    """The model of --model, another of the same tokenizer, and the tokenizer."""
+    from deltalens.cli.models.load import load_two
+    from deltalens.cli.models.source import ModelSource
 
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"--device {name!r} is no device; use cpu, cuda or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"--device {name}: torch sees {torch.cuda.device_count()} CUDA devices")
-    return device
+    source = ModelSource.of(args)
+    return load_two(source, source.other(against))
 
 
 def load_sae(args: argparse.Namespace) -> Any:
@@ -131,9 +111,12 @@ def batch_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def fill_from_run(args: argparse.Namespace, metadata: dict[str, Any]) -> None:
     """The run's own model and SAE, unless others were named."""
-    recorded = metadata["model"]
     if args.model is None:
-        args.model, args.revision = recorded["name"], args.revision or recorded["revision"]
+        recorded = metadata["model"]
+        named = {"model": recorded["name"], "revision": recorded["revision"]}
+        for name, value in (named | metadata.get("loading", {})).items():
+            if getattr(args, name) in (None, "auto"):
+                setattr(args, name, value)
     fill_chat_template(args, metadata["options"].get("chat_template_kwargs"))
     fill_sae(args, metadata)
 
@@ -156,6 +139,24 @@ def fill_from_pairs(args: argparse.Namespace) -> None:
     fill_chat_template(args, made.get("chat_template_kwargs"))
 
 
+def loading_record(args: argparse.Namespace) -> dict[str, Any]:
+    """What :func:`fill_from_run` needs to load a run's model again, as an entry of its metadata."""
+    from deltalens.cli.models.source import ModelSource
+
+    return {"loading": ModelSource.of(args).recorded()}
+
+
+def warn_of_other_model(model: Any, args: argparse.Namespace, metadata: dict[str, Any]) -> None:
+    """One warning when a run is continued with a model that computes otherwise than its own."""
+    from deltalens.lm.model.identity import model_fingerprint
+
+    if model_fingerprint(model) != metadata["fingerprints"]["model"]:
+        warnings.warn(
+            f"{args.model} is not the model, or not the dtype, that {args.run_dir} was made with",
+            stacklevel=2,
+        )
+
+
 def fill_sae(args: argparse.Namespace, metadata: dict[str, Any]) -> None:
     """The SAE that a run was made with, unless another was named."""
     if args.sae is None:
@@ -164,12 +165,6 @@ def fill_sae(args: argparse.Namespace, metadata: dict[str, Any]) -> None:
         args.sae = metadata["sae"]["path"]
         args.sae_format = args.sae_format or metadata["sae"].get("format")
         args.sae_part = args.sae_part or metadata["sae"].get("part")
-
-
-def load_other_model(args: argparse.Namespace, name: str) -> Any:
-    """A second model of the same tokenizer, loaded like the first."""
-    other = argparse.Namespace(**{**vars(args), "model": name, "revision": None})
-    return load_model(other)[0]
 
 
 def load_sae_of_run(args: argparse.Namespace, metadata: dict[str, Any]) -> Any:

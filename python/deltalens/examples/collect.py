@@ -28,10 +28,11 @@ from deltalens.examples.store import ExampleStore, read_summary
 from deltalens.examples.tiles import Collector
 from deltalens.lm import Sinks, Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
+from deltalens.lm.model.identity import model_fingerprint, model_name
 from deltalens.lm.progress import Progress
 from deltalens.lm.sinks import SINKS, no_sink, site_median
 from deltalens.lm.text.chat import ChatOptions, template_options
-from deltalens.pairs.identity import decoder_fingerprint, model_fingerprint, model_name
+from deltalens.pairs.identity import decoder_fingerprint
 from deltalens.pairs.row import Prompt
 from deltalens.pairs.texts import Texts
 from deltalens.sae import as_sae
@@ -39,7 +40,7 @@ from deltalens.sae.encoder import BATCH_TOKENS as ENCODED_TOKENS
 from deltalens.sae.encoder import Encoder
 from deltalens.study.activation.latent_means import encoder_at
 from deltalens.study.latents import latent_indices
-from deltalens.study.lens import lens
+from deltalens.study.lens import lens_if_possible
 
 CONTEXT = 128
 SAVE_SECONDS = 30.0
@@ -237,8 +238,9 @@ def _seen(
     elif not lens_top:
         yield from ({} for _ in numbers)
     else:
-        for found in lens(model, tokenizer, sae, numbers, top=lens_top):
-            yield {"promotes": found.promotes, "suppresses": found.suppresses}
+        seen = lens_if_possible(model, tokenizer, sae, numbers, top=lens_top)
+        yield from ({"promotes": found.promotes, "suppresses": found.suppresses} for found in seen)
+        yield from ({} for _ in numbers[len(seen) :])
 
 
 def _settings(

@@ -12,6 +12,7 @@ from deltalens.judge.number_reader import NumberReader
 from deltalens.judge.verdict import reasons_error
 from deltalens.lm import Pair, encode_pair, find_bos
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
+from deltalens.lm.model.independence import check_readable
 from deltalens.lm.sampling.api import sample_stream
 from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.lm.text.reasoning import begins_reasoning, completion_reader, opening_tag
@@ -103,6 +104,7 @@ class LocalChat:
         lengths = [len(ids) for _, ids, _ in rows]
         budget = TokenBudget(self._batch_tokens)
         groups = [[index] for index in range(len(rows))]
+        check_readable(self._model, "left")
 
         def run(indices: list[int]) -> list[ChatReply]:
             prompts = [rows[index][1] for index in indices]

@@ -13,6 +13,7 @@ from torch import Tensor
 from deltalens.errors import InputError
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
 from deltalens.lm.hooks import frozen, input_device, without_graph
+from deltalens.lm.model.independence import check_readable
 from deltalens.lm.points.replacing import replacing
 from deltalens.lm.progress import Progress
 from deltalens.lm.rows import RowBatch, TokenRow, pad_rows
@@ -45,6 +46,7 @@ def activations(
     model, or gives NaN or infinite activations.
     """
     where = resolve_site(model, site)
+    check_readable(model)
     return _stream(model, where, iter(sequences), TokenBudget(batch_tokens), label, progress)
 
 

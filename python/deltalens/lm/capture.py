@@ -15,6 +15,7 @@ from deltalens.lm.forward import Loss, check_loss
 from deltalens.lm.gradients import Provider, integrated_gradients, plain_gradients
 from deltalens.lm.hooks import frozen, without_graph
 from deltalens.lm.lrp import lrp_gradients
+from deltalens.lm.model.independence import check_readable
 from deltalens.lm.pairs import Pair, pair_label
 from deltalens.lm.progress import Progress
 from deltalens.lm.rows import PaddingSide, TokenRow, pad_rows
@@ -91,6 +92,7 @@ def capture(
     check_loss(loss)
     where = resolve_site(model, site)
     _check_weights(model)
+    check_readable(model, padding_side)
     provider = _provider(gradients, baseline, steps, where)
     encoded = encode_pairs(model, tokenizer, pairs, chat_template_kwargs=chat_template_kwargs)
     encoded, _ = without_sinks(model, encoded, where, sinks, batch_tokens=batch_tokens)

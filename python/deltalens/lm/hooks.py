@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from deltalens.lm.model.parts import execution_device
+
 
 @contextmanager
 def answering(blocks: Iterable[nn.Module], answer: Any) -> Iterator[None]:
@@ -44,19 +46,20 @@ def frozen(model: nn.Module) -> Iterator[None]:
     """
     trained = [module for module in model.modules() if module.training]
     learned = [
-        parameter
-        for parameter in model.parameters()
+        (module, name)
+        for module in model.modules()
+        for name, parameter in module.named_parameters(recurse=False)
         if parameter.requires_grad and not parameter.is_inference()  # theirs cannot be set again
     ]
     try:
         model.eval()
-        for parameter in learned:
-            parameter.requires_grad_(False)
+        for module, name in learned:
+            getattr(module, name).requires_grad_(False)
         with uncompiled(model):
             yield
     finally:
-        for parameter in learned:
-            parameter.requires_grad_(True)
+        for module, name in learned:  # by name: accelerate puts other objects in their place
+            getattr(module, name).requires_grad_(True)
         for module in trained:
             module.training = True
 
@@ -81,5 +84,5 @@ def _is_compiled(module: nn.Module) -> bool:
 
 
 def input_device(model: Any) -> torch.device:
-    """Where token ids have to be: the device of the embeddings."""
-    return next(model.get_input_embeddings().parameters()).device
+    """Where token ids have to be: where the embeddings compute."""
+    return execution_device(model.get_input_embeddings())

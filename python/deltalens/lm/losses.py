@@ -12,6 +12,7 @@ from deltalens.errors import InputError
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
 from deltalens.lm.forward import Loss, batch_losses, check_loss
 from deltalens.lm.hooks import frozen, without_graph
+from deltalens.lm.model.independence import check_readable
 from deltalens.lm.progress import Progress
 from deltalens.lm.rows import RowBatch, TokenRow, pad_rows
 from deltalens.lm.sites import Site, resolve_site
@@ -41,6 +42,7 @@ def completion_losses(
     """
     check_loss(loss)
     where = resolve_site(model, site)
+    check_readable(model)
     _check_rows(model, rows)
 
     def run(numbers: list[int]) -> list[float]:

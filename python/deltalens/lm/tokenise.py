@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, cast
 
 from deltalens.errors import InputError
+from deltalens.lm.model.parts import vocabulary_size
 from deltalens.lm.pairs import Pair, is_chat, pair_label
 from deltalens.lm.sites import text_config
 from deltalens.lm.text.chat import (
@@ -158,7 +159,7 @@ def find_bos(model: Any, tokenizer: Any) -> int | None:
 
 def check_ids(model: Any, ids: Sequence[int], label: str) -> None:
     """Raise :class:`InputError` for ids the model has no embedding for."""
-    vocabulary = model.get_input_embeddings().num_embeddings
+    vocabulary = vocabulary_size(model)
     if ids and max(ids) >= vocabulary:
         raise InputError(
             f"{label}: token id {max(ids)} is outside the model's vocabulary of {vocabulary}; "

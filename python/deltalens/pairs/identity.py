@@ -13,27 +13,7 @@ from torch import Tensor
 from deltalens.engine.decoder import Decoder
 from deltalens.lm import EncodedPair
 
-SAMPLE = 4096  # elements of a parameter, rows of a decoder, that enter a fingerprint
-_PLACE_AND_VERSION = ("_name_or_path", "transformers_version", "_commit_hash")
-
-
-def model_name(model: Any) -> str:
-    """The name or path the model was loaded from, else its class."""
-    return getattr(model, "name_or_path", "") or type(model).__name__
-
-
-def model_fingerprint(model: Any) -> str:
-    """Hash of the configuration and of evenly spaced elements of every parameter.
-
-    Where the model was loaded from does not enter: the same weights elsewhere are the same model.
-    """
-    config = model.config.to_dict()
-    kept = {key: value for key, value in config.items() if key not in _PLACE_AND_VERSION}
-    parts = [json.dumps(kept, sort_keys=True, default=str).encode()]
-    for name, parameter in model.named_parameters():
-        parts.append(f"{name} {list(parameter.shape)} {parameter.dtype}".encode())
-        parts.append(_bytes(_sample(parameter.detach().reshape(-1))))
-    return _digest(parts)
+SAMPLE = 4096  # rows of a decoder that enter a fingerprint
 
 
 def decoder_fingerprint(source: Any, decoder: Decoder) -> str:
@@ -60,10 +40,6 @@ def pairs_fingerprint(encoded: Sequence[EncodedPair]) -> str:
 def vector_fingerprint(vector: Tensor) -> str:
     """Hash of every element."""
     return _digest([_bytes(vector)])
-
-
-def _sample(flat: Tensor) -> Tensor:
-    return flat[:: max(1, flat.numel() // SAMPLE)]
 
 
 def _bytes(values: Tensor) -> bytes:

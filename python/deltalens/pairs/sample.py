@@ -15,6 +15,7 @@ from torch import nn
 from deltalens.errors import InputError
 from deltalens.judge import EMPTY, Answer, Judge
 from deltalens.lm import GENERATION_TOKENS, find_bos, sample_stream
+from deltalens.lm.model.identity import model_fingerprint, model_name
 from deltalens.lm.progress import Progress
 from deltalens.lm.text.chat import ChatOptions, template_options, warn_of_plain_prompts
 from deltalens.lm.text.completions import vocabulary_fingerprint
@@ -23,7 +24,6 @@ from deltalens.lm.tokenise import check_context
 from deltalens.pairs.answer import GradedAnswer, SampledIds
 from deltalens.pairs.build import build_pairs
 from deltalens.pairs.encode import encode_prompt
-from deltalens.pairs.identity import model_fingerprint, model_name
 from deltalens.pairs.log import SOURCE, AnswerLog, Sample, Text
 from deltalens.pairs.pair_set import PairSet, check_any
 from deltalens.pairs.questions import Question

@@ -67,7 +67,7 @@ def _quality(metadata: Mapping[str, Any]) -> Iterator[str]:
 def _top(evidence: Evidence) -> str:
     result = evidence.attribution
     score, stderr = float(result.scores[0]), float(result.stderr[0])
-    tokens = " ".join(f"“{token.text.strip()}”" for token in result.lens[0].promotes[:_FEW])
+    tokens = " ".join(f"“{token.text.strip()}”" for token in result.lens_of(0).promotes[:_FEW])
     error = "" if isnan(stderr) else f" ± {stderr:.2g}"
     pairs = len(result.pairs)
     latents = result.metadata.get("counts", {}).get("latents")

@@ -63,7 +63,7 @@ def _ranked(result: Attribution, at: int) -> Json:
         name: exact(float(getattr(result, name)[at]))
         for name in ("stderr", "push", "presence", "positive", "negative")
     }
-    lens = result.lens[at]
+    lens = result.lens_of(at)
     return {
         "latent": int(result.latents[at]),
         "rank": at + 1,

@@ -20,6 +20,7 @@ from deltalens.lm import EncodedPair, Pair, Site, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.capture import Gradients, capture_encoded
 from deltalens.lm.forward import Loss
+from deltalens.lm.model.independence import check_readable
 from deltalens.lm.progress import Progress
 from deltalens.lm.sinks import SINKS, LeftOut, Sinks, without_sinks
 from deltalens.lm.text.chat import ChatOptions, template_options
@@ -32,7 +33,7 @@ from deltalens.study.dominance import dominant_tokens, warn_of_sinks
 from deltalens.study.effects import PairEffects, pair_effects, study_moment
 from deltalens.study.latent_score import LatentScore, rank_by_latents
 from deltalens.study.latents import check_d_model, check_found, latent_rows, unit
-from deltalens.study.lens import lens
+from deltalens.study.lens import lens_if_possible
 from deltalens.study.options import Options, Ranking, Score
 from deltalens.study.record import describe, run_settings
 from deltalens.study.row_store import RowStore
@@ -172,6 +173,7 @@ def _prepare(
     batch_tokens: int,
 ) -> _Study:
     place = resolve_site(model, site)
+    check_readable(model)
     check_baseline(baseline, place)
     decoder = as_decoder(source)
     check_d_model(decoder, place.d_model, place.name)
@@ -296,7 +298,7 @@ def _result(study: _Study, ranked: _Ranked) -> Attribution:
         pairs=study.pairs,
         baseline=study.baseline,
         metadata={**_metadata(study, effects, top.certified), "dominant_tokens": dominant},
-        lens=lens(study.model, study.tokenizer, study.decoder, top.latents),
+        lens=lens_if_possible(study.model, study.tokenizer, study.decoder, top.latents),
         all_scores=ranked.all_scores,
         token_effects=token_effects(study.tokenizer, study.encoded, effects.per_token),
     )

@@ -6,7 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,8 @@ class Attribution:
     is there above the baseline), means over tokens and pairs; positive, negative [k]: means over
     pairs of δ(C) and of δ(C′); stderr [k]: sample standard deviation of the per-pair values over
     √pairs, NaN for a single pair; error_bound [k]: |score − exact| never exceeds it; per_pair
-    [pairs, k]: each pair's δ(C) − δ(C′). All float64. lens: nearest unembedding tokens;
+    [pairs, k]: each pair's δ(C) − δ(C′). All float64. lens: nearest unembedding tokens, or empty
+    where the model gives none;
     all_scores: float32 [n_latents] when asked for; token_effects: which prompt tokens the scores of
     the first pairs come from.
     """
@@ -89,7 +90,7 @@ class Attribution:
         write_pairs(directory / PAIRS_FILE, self.pairs)
         write_tensors(directory / PER_PAIR_FILE, {"per_pair": self.per_pair})
         self.baseline.save(directory / BASELINE_FILE)
-        write_text(directory / LATENTS_FILE, "".join(map(_lens_line, self.lens)))
+        write_text(directory / LATENTS_FILE, self._lens_lines())
         if self.all_scores is not None:
             write_tensors(directory / SCORES_FILE, {"scores": self.all_scores})
         if self.token_effects is not None:
@@ -114,9 +115,11 @@ class Attribution:
                 token_effects=read_token_effects(directory),
             )
             loaded._check_sizes()
+            return (
+                loaded if any(entry.promotes for entry in loaded.lens) else replace(loaded, lens=[])
+            )
         except (OSError, KeyError, ValueError) as error:
             raise InputError(f"the run in {directory} is damaged: {error}; run it again") from error
-        return loaded
 
     def _check_sizes(self) -> None:
         shape = [len(self.pairs), len(self.latents)]
@@ -125,6 +128,13 @@ class Attribution:
                 f"{PER_PAIR_FILE} is {list(self.per_pair.shape)} and {LATENTS_FILE} has "
                 f"{len(self.lens)} rows, for {shape[0]} pairs and {shape[1]} latents"
             )
+
+    def lens_of(self, place: int) -> LatentLens:
+        """The lens of the latent at ``place`` in the ranking, without tokens if there is none."""
+        return self.lens[place] if self.lens else LatentLens(int(self.latents[place]), [], [])
+
+    def _lens_lines(self) -> str:
+        return "".join(_lens_line(self.lens_of(place)) for place in range(len(self.latents)))
 
     def _table(self) -> str:
         text = io.StringIO()

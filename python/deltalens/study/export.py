@@ -102,7 +102,7 @@ def _table(result: Attribution, places: list[int]) -> str:
     writer.writerow(["rank", "latent", *names, "promotes"])
     for place in places:
         values = [repr(getattr(result, name)[place].item()) for name in COLUMNS]
-        promotes = " ".join(token.text.strip() for token in result.lens[place].promotes)
+        promotes = " ".join(token.text.strip() for token in result.lens_of(place).promotes)
         writer.writerow([place + 1, result.latents[place].item(), *values, promotes])
     return text.getvalue()
 

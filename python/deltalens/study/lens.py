@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deltalens.engine.decoder import Decoder, as_decoder
-from deltalens.errors import InputError
+from deltalens.lm.model.head import Unembedding
 from deltalens.study.latents import check_d_model, latent_rows, unit
 
 VOCABULARY_TILE = 8192
@@ -43,19 +44,22 @@ def lens(
 ) -> list[LatentLens]:
     """The ``top`` tokens at either end of every latent's direction, by cosine.
 
-    The cosine is taken with the rows of the unembedding as they are, in fp32, as the published
-    method does; neither the final norm nor its weight is applied. Rows past the tokenizer's
-    vocabulary (padding) are left out. ``tokenizer=None`` shows token ids as text. Raises
-    :class:`InputError` for a decoder of another width or a latent it does not have.
+    The cosine is taken with the rows of the unembedding as it computes, with the adapters that
+    are active, in fp32, as the published method does; neither the final norm nor its weight is
+    applied. Rows past the tokenizer's vocabulary (padding) are left out. ``tokenizer=None`` shows
+    token ids as text. Raises :class:`InputError` for a decoder of another width, a latent it does
+    not have, and a head that is not linear.
     """
-    unembedding = _unembedding(model)
+    unembedding = Unembedding(model)
     decoder = as_decoder(decoder)
-    check_d_model(decoder, unembedding.shape[1], "the unembedding")
-    if tokenizer is not None:
-        unembedding = unembedding[: len(tokenizer)]
-    units = unit(latent_rows(decoder, latents)).to(unembedding.device, torch.float32)
-    ends = _extremes(units, unembedding, top), _extremes(-units, unembedding, top)
-    promotes, suppresses = (_named(tokenizer, *end) for end in ends)
+    check_d_model(decoder, unembedding.d_model, "the unembedding")
+    vocabulary = None if tokenizer is None else len(tokenizer)
+    units = unit(latent_rows(decoder, latents)).to(torch.float32)
+    nearest, farthest = _Nearest(top), _Nearest(top)
+    for start, cosines in unembedding.cosines(units, vocabulary, VOCABULARY_TILE):
+        nearest.add(start, cosines)
+        farthest.add(start, -cosines)
+    promotes, suppresses = (_named(tokenizer, *end.found) for end in (nearest, farthest))
     negated = ([t._replace(cosine=-t.cosine) for t in tokens] for tokens in suppresses)
     return [
         LatentLens(int(latent), most, least)
@@ -63,26 +67,38 @@ def lens(
     ]
 
 
-def _unembedding(model: Any) -> Tensor:
-    head = model.get_output_embeddings()
-    if head is None:
-        raise InputError(f"{type(model).__name__} has no unembedding; load it as a causal LM")
-    return head.weight.detach()
+def lens_if_possible(*args: Any, **options: Any) -> list[LatentLens]:
+    """:func:`lens`, or nothing and a warning that says why there is none.
+
+    For results that are complete without it.
+    """
+    try:
+        return lens(*args, **options)
+    except Exception as error:  # heads and tokenizers raise whatever their authors chose
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        warnings.warn(f"no logit lens: {reason}", stacklevel=2)
+        return []
 
 
-def _extremes(units: Tensor, unembedding: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    """Cosines [k, top] and token ids [k, top] of the nearest rows, a tile of them at a time."""
-    best = units.new_empty(units.shape[0], 0)
-    tokens = torch.empty(units.shape[0], 0, dtype=torch.int64, device=units.device)
-    for start in range(0, unembedding.shape[0], VOCABULARY_TILE):
-        rows = unembedding[start : start + VOCABULARY_TILE].float()
-        cosines = units @ nn.functional.normalize(rows, dim=1).T
-        numbers = torch.arange(start, start + rows.shape[0], device=units.device)
-        best = torch.cat([best, cosines], dim=1)
-        tokens = torch.cat([tokens, numbers.expand_as(cosines)], dim=1)
-        order = best.argsort(dim=1, descending=True, stable=True)[:, :top]
-        best, tokens = best.gather(1, order), tokens.gather(1, order)
-    return best, tokens
+class _Nearest:
+    """The ``top`` largest cosines of every row seen so far, the first of equal ones first."""
+
+    def __init__(self, top: int) -> None:
+        self._top = top
+        self._parts: list[tuple[Tensor, Tensor]] = []
+
+    def add(self, start: int, cosines: Tensor) -> None:
+        """Take in the cosines [k, tile] with the tokens from ``start`` on."""
+        tokens = torch.arange(start, start + cosines.shape[1], device=cosines.device)
+        self._parts.append((cosines, tokens.expand_as(cosines)))
+        best, found = (torch.cat(column, dim=1) for column in zip(*self._parts, strict=True))
+        order = best.argsort(dim=1, descending=True, stable=True)[:, : self._top]
+        self._parts = [(best.gather(1, order), found.gather(1, order))]
+
+    @property
+    def found(self) -> tuple[Tensor, Tensor]:
+        """Cosines and token ids, [k, top] each."""
+        return self._parts[0]
 
 
 def _named(tokenizer: Any, cosines: Tensor, tokens: Tensor) -> Iterator[list[LensToken]]:

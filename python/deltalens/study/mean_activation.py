@@ -15,11 +15,11 @@ from torch import nn
 from deltalens.errors import InputError
 from deltalens.lm import Sifted, Sinks, Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
+from deltalens.lm.model.identity import model_name
 from deltalens.lm.sinks import SINKS
 from deltalens.lm.sites import text_config
 from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.pairs.encode import encode_prompt
-from deltalens.pairs.identity import model_name
 from deltalens.pairs.row import Prompt
 from deltalens.pairs.texts import Texts
 from deltalens.sae import as_sae

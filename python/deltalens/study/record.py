@@ -11,10 +11,9 @@ from typing import Any
 
 from deltalens.engine import Decoder
 from deltalens.lm import EncodedPair, Site
+from deltalens.lm.model.identity import model_fingerprint, model_name
 from deltalens.pairs.identity import (
     decoder_fingerprint,
-    model_fingerprint,
-    model_name,
     pairs_fingerprint,
     vector_fingerprint,
 )

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.lm import resolve_site
+from deltalens.lm.model.identity import model_fingerprint, model_name
 from deltalens.lm.text.chat import ChatOptions
 from deltalens.study.activation.delta import delta_activation, delta_activation_of_pairs
 from deltalens.study.activation.difference import VALUES_FILE, ActivationDifference
@@ -28,6 +29,7 @@ from deltalens.trials.result import (
     Direction,
 )
 
+_SIDES: dict[str, Direction] = {"model": "away", "against": "toward"}
 _TABLE = 100  # latents in the table of a Δ-activation found here
 _NEAREST = 10  # a matched latent is drawn among this many of most similar frequency
 
@@ -48,6 +50,8 @@ def candidate_sets(
     the dictionary has no more. Without ``activation``, for an SAE that cannot be encoded with,
     the random latents are drawn from all, and the two sets that need it are left out.
     """
+    if activation is not None:
+        _check_differs(activation)
     suspects = attribution_candidates(result, top)
     active, frequency = [], torch.ones(result.metadata["counts"]["latents"])
     if activation is not None:
@@ -83,6 +87,7 @@ def activation_of_run(
         kept = ActivationDifference.load(run)
         if kept.metadata.get("sae_fingerprint") != result.metadata["fingerprints"]["sae"]:
             raise InputError(f"{run / VALUES_FILE} is of another SAE than the run; delete it")
+        _check_models(run / VALUES_FILE, kept, models)
         before = kept.metadata.get("chat_template_kwargs") or {}
         if before != dict(chat_template_kwargs or {}):
             raise InputError(
@@ -92,8 +97,28 @@ def activation_of_run(
     options = {"chat_template_kwargs": chat_template_kwargs, "progress": progress}
     found = _activation(result, models, tokenizer, sae, options)
     if found is not None:
+        _check_differs(found)
         found.save(run)
     return found
+
+
+def _check_models(path: Path, kept: ActivationDifference, models: Mapping[Direction, Any]) -> None:
+    """Whether what is kept is of these models, where it says of which it is."""
+    said = kept.metadata.get("fingerprints", {})
+    for side, direction in _SIDES.items():
+        if side not in said or direction not in models:
+            continue
+        if said[side] != model_fingerprint(models[direction]):
+            name = model_name(models[direction])
+            raise InputError(f"{path} is of another model than {name}; delete it")
+
+
+def _check_differs(activation: ActivationDifference) -> None:
+    if not activation.difference.any():
+        raise InputError(
+            "Δ-activation is zero for every latent, so it has no suspects: the two models compute "
+            "the same, or the SAE's latents are never active; give another model to compare with"
+        )
 
 
 def _activation(

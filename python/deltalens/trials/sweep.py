@@ -14,10 +14,11 @@ from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.errors import InputError
 from deltalens.judge import Judge
 from deltalens.lm import Site, find_bos, resolve_site, sample_stream
+from deltalens.lm.model.identity import compared_fingerprints, model_fingerprint, model_name
 from deltalens.lm.sampling.api import GENERATION_TOKENS
 from deltalens.lm.text.chat import ChatOptions, template_options, warn_of_plain_prompts
 from deltalens.pairs.encode import encode_prompt
-from deltalens.pairs.identity import decoder_fingerprint, model_fingerprint, model_name
+from deltalens.pairs.identity import decoder_fingerprint
 from deltalens.pairs.row import Prompt
 from deltalens.pairs.seen import Sees, check_sees, ends_in_reasoning
 from deltalens.study.latents import check_d_model, latent_rows
@@ -102,6 +103,8 @@ def sweep(
     check_sees(judge_sees)
     warn_of_plain_prompts(tokenizer, prompts)
     _check(models, given, max_incoherence)
+    if len(models) == 2:
+        compared_fingerprints(*models.values())
     with only_one(given.run):
         subjects = {
             direction: _subject(given, model, direction, batch_tokens)

@@ -25,6 +25,7 @@ from helpers.families import (
     FAMILIES,
     WIDTH,
     build,
+    checked,
     token_ids,
 )
 
@@ -246,7 +247,7 @@ def read_tokens(block: Any) -> list[int]:
 
 @pytest.mark.parametrize(("tokens", "prefixes"), [("all", 6 * CONDITIONS), ("generated", 6)])
 def test_each_prefix_is_read_once(tokens: str, prefixes: int) -> None:
-    model = unstopped("llama")
+    model = checked(unstopped("llama"))
     below, above = (read_tokens(model.model.layers[layer].mlp) for layer in (0, 2))
     sample(**options(model, steer_tokens=tokens))
     assert sum(above) == prefixes * 12, "prompts are padded to 12 tokens"

@@ -150,7 +150,7 @@ def test_what_is_saved_is_what_was_found(sae, tmp_path):
 def test_bad_input_is_named(sae, changes, message):
     given = {"prompts": PROMPTS, "sae": sae, "site": SITE, "k": 3, **changes}
     with pytest.raises(InputError, match=message):
-        deltalens.delta_activation(make_model(), make_model(), make_tokenizer(), **given)
+        deltalens.delta_activation(make_model(), make_model(seed=1), make_tokenizer(), **given)
 
 
 def test_an_sae_of_another_width_is_refused(tmp_path):

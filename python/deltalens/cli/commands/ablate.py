@@ -36,7 +36,13 @@ def configure(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Ablate, compare, write ``ablation.csv`` into the run, print."""
-    from deltalens.cli.loading import batch_options, fill_from_run, load_model, load_sae
+    from deltalens.cli.loading import (
+        batch_options,
+        fill_from_run,
+        load_model,
+        load_sae,
+        warn_of_other_model,
+    )
     from deltalens.study import Attribution, ablate, compare_ablation
     from deltalens.study.ablation.table import first_order, write_ablation
     from deltalens.study.options import recorded_sinks
@@ -45,6 +51,7 @@ def run(args: argparse.Namespace) -> None:
     fill_from_run(args, attribution.metadata)
     sae = load_sae(args)
     model, tokenizer = load_model(args)
+    warn_of_other_model(model, args, attribution.metadata)
     latents = attribution.latents[: args.top]
     estimates = first_order(attribution, sae, len(latents))
     exact = ablate(

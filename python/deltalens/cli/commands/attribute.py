@@ -86,6 +86,7 @@ def run(args: argparse.Namespace) -> None:
         load_baseline,
         load_model,
         load_sae,
+        loading_record,
         sinks_of,
         warn_of_other_site,
     )
@@ -135,6 +136,7 @@ def run(args: argparse.Namespace) -> None:
         impl=args.impl,
         progress=not args.quiet,
         **({} if args.check is None else {"check": args.check}),
+        metadata=loading_record(args),
         **batch_options(args),
     )
     _show(args, result)
@@ -169,8 +171,8 @@ def summary(result: Any) -> dict[str, Any]:
                 "rank": rank + 1,
                 "latent": latent,
                 **{name: column[rank] for name, column in values.items()},
-                "promotes": [token.text for token in result.lens[rank].promotes],
-                "suppresses": [token.text for token in result.lens[rank].suppresses],
+                "promotes": [token.text for token in result.lens_of(rank).promotes],
+                "suppresses": [token.text for token in result.lens_of(rank).suppresses],
             }
             for rank, latent in enumerate(result.latents.tolist())
         ],

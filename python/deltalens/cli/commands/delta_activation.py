@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> None:
         fill_from_pairs,
         load_model,
         load_sae,
+        load_two_models,
         warn_of_other_site,
     )
 
@@ -77,9 +78,13 @@ def run(args: argparse.Namespace) -> None:
         fill_from_pairs(args)
     sae = load_sae(args)
     site = choose_site(args, sae)
-    model, tokenizer = load_model(args)
+    original = None
+    if args.against is None:
+        model, tokenizer = load_model(args)
+    else:
+        model, original, tokenizer = load_two_models(args, args.against)
     warn_of_other_site(model, site, sae)
-    found = _compare(args, model, tokenizer, read, sae, site)
+    found = _compare(args, model, original, tokenizer, read, sae, site)
     found.save(args.out)
     _show(args, found)
 
@@ -102,9 +107,15 @@ def _read_input(args: argparse.Namespace) -> Any:
 
 
 def _compare(
-    args: argparse.Namespace, model: Any, tokenizer: Any, read: Any, sae: Any, site: Any
+    args: argparse.Namespace,
+    model: Any,
+    original: Any,
+    tokenizer: Any,
+    read: Any,
+    sae: Any,
+    site: Any,
 ) -> Any:
-    from deltalens.cli.loading import batch_options, load_other_model, sinks_of
+    from deltalens.cli.loading import batch_options, sinks_of
     from deltalens.study import delta_activation, delta_activation_of_pairs
 
     options = {
@@ -117,7 +128,6 @@ def _compare(
     }
     if args.pairs is not None:
         return delta_activation_of_pairs(model, tokenizer, read, sae, tokens=args.tokens, **options)
-    original = load_other_model(args, args.against)
     return delta_activation(model, original, tokenizer, read, sae, **options)
 
 

@@ -36,7 +36,7 @@ def configure(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Plan and print."""
-    from deltalens.cli.loading import choose_device
+    from deltalens.cli.models.pretrained import choose_device
     from deltalens.engine import plan
     from deltalens.engine.cost.roofs import assumed_roofs, measured_roofs
 

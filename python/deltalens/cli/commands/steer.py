@@ -123,8 +123,9 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
         batch_options,
         fill_from_run,
         load_model,
-        load_other_model,
         load_sae_of_run,
+        load_two_models,
+        warn_of_other_model,
     )
     from deltalens.study import Attribution
     from deltalens.trials import sweep
@@ -136,10 +137,12 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
     fill_from_run(args, result.metadata)
     prompts = _prompts(args, result)
     sae = load_sae_of_run(args, result.metadata)
-    model, tokenizer = load_model(args)
-    models: dict[Direction, Any] = {"away": model}
-    if args.against is not None:
-        models["toward"] = load_other_model(args, args.against)
+    models: dict[Direction, Any] = {}
+    if args.against is None:
+        models["away"], tokenizer = load_model(args)
+    else:
+        models["away"], models["toward"], tokenizer = load_two_models(args, args.against)
+    warn_of_other_model(models["away"], args, result.metadata)
     activation = activation_of_run(
         args.run_dir,
         result,

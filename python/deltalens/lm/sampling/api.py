@@ -11,7 +11,9 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.lm.batching import TokenBudget
+from deltalens.lm.model.independence import check_readable
 from deltalens.lm.progress import Progress
+from deltalens.lm.sampling.generate import fits_slots, generate
 from deltalens.lm.sampling.job import Job, Steered, numbered
 from deltalens.lm.sites import Site, resolve_site
 from deltalens.lm.steering import SteerTokens, added_rows, check_steer_tokens
@@ -97,6 +99,7 @@ def sample_stream(
     numbers = range(len(prompts)) if streams is None else streams
     _check_options(max_new_tokens, temperature, seed)
     _check_streams(numbers, len(prompts))
+    check_readable(model, "left" if fits_slots(model) else "right")
     _check_prompts(model, prompts, max_new_tokens)
     job = Job(
         model=model,
@@ -112,8 +115,6 @@ def sample_stream(
 
 
 def _counted(job: Job, budget: TokenBudget, progress: bool) -> Iterator[tuple[int, list[int]]]:
-    from deltalens.lm.sampling.generate import generate
-
     with Progress(progress, "completions", len(job.prompts)) as bar:
         for row, tokens in generate(job, budget):
             bar.advance()

@@ -23,7 +23,7 @@ def generate(job: Job, budget: TokenBudget) -> Iterator[tuple[int, list[int]]]:
     When memory runs out, rows that have not ended start again under half the budget, with the
     same random numbers. Raises :class:`InputError` for a row that does not fit by itself.
     """
-    if not _fits_slots(job.model):
+    if not fits_slots(job.model):
         yield from generate_plainly(job, budget)
         return
     for wave in job.waves():
@@ -53,7 +53,7 @@ def _while_memory_lasts(
             return
 
 
-def _fits_slots(model: Any) -> bool:
+def fits_slots(model: Any) -> bool:
     """Whether all that the model keeps of a token is its keys and values, for itself or a window.
 
     Chunked attention is left out: its mask goes by columns, which rows in slots do not begin at 0.

@@ -10,10 +10,10 @@ from torch import Tensor
 from deltalens.errors import InputError
 from deltalens.lm import Pair, Sifted, Sinks, Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
+from deltalens.lm.model.identity import compared_fingerprints, model_fingerprint, model_name
 from deltalens.lm.sinks import SINKS
 from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.pairs.encode import encode_prompt, encode_study
-from deltalens.pairs.identity import model_name
 from deltalens.pairs.row import Prompt
 from deltalens.sae import SAE, as_sae
 from deltalens.study.activation.difference import ActivationDifference
@@ -59,6 +59,7 @@ def delta_activation(
     ]
     if not ids:
         raise InputError("no prompts given; give at least one")
+    fingerprints = compared_fingerprints(changed, original)
     first = [int(one[:1] == [bos]) for one in ids]
     ours, theirs = (
         Sifted(activations(model, ids, site=site, batch_tokens=batch_tokens, progress=shown), sinks)
@@ -71,6 +72,7 @@ def delta_activation(
     said = {
         "model": model_name(changed),
         "against": model_name(original),
+        "fingerprints": dict(zip(("model", "against"), fingerprints, strict=True)),
         "tokens": "prompt",
         "chat_template_kwargs": options,
     }
@@ -128,6 +130,7 @@ def delta_activation_of_pairs(
     said = {
         "model": model_name(model),
         "against": None,
+        "fingerprints": {"model": model_fingerprint(model)},
         "tokens": tokens,
         "chat_template_kwargs": options,
     }

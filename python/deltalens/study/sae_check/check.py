@@ -13,11 +13,11 @@ from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
 from deltalens.lm import Sifted, Sinks, Site, activations, find_bos, is_site, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
+from deltalens.lm.model.identity import model_name
 from deltalens.lm.points.names import hook_name
 from deltalens.lm.sites import text_config
 from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.pairs.encode import encode_prompt
-from deltalens.pairs.identity import model_name
 from deltalens.pairs.row import Prompt
 from deltalens.sae import SAE, Encoder, as_sae
 from deltalens.sae.encoding import Encoding, TopK

@@ -1,0 +1,1 @@
+"""From --model and what goes with it to models in memory."""

@@ -1,0 +1,133 @@
+"""Whether what a row gives depends on nothing but the row, checked once for each model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from deltalens.errors import InputError
+from deltalens.lm.batching import attempt
+from deltalens.lm.hooks import frozen, input_device
+from deltalens.lm.model.adapters import virtual_tokens
+from deltalens.lm.model.parts import vocabulary_size
+from deltalens.lm.rows import PaddingSide, TokenRow, pad_rows
+from deltalens.lm.sites import decoder_blocks, text_config
+
+_SHORT, _LONG = 4, 9  # tokens of the two rows
+_ROUNDING = 256  # units in the last place of a norm that a batch may change
+_COARSE = 0.03  # of a norm, for models in 16 bits
+_sound: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
+
+
+def check_readable(model: Any, side: PaddingSide = "right") -> None:
+    """Raise :class:`InputError` unless rows can be read in batches padded on ``side``.
+
+    A short row's activations must be the same whatever stands in its padding, and as when it is
+    read alone; a mask that is not causal makes a pair's loss depend on its batch. The first time
+    for each model and side this takes two forward passes of a few tokens, without the head.
+    Adapters that put virtual tokens before the prompt are refused each time.
+    """
+    kind = virtual_tokens(model)
+    if kind is not None:
+        raise InputError(
+            f"the active adapter is {kind}: its virtual tokens before every prompt have no place "
+            "in pairs, activations or steering; use an adapter of weights such as LoRA"
+        )
+    checked = _sound.setdefault(model, set())
+    if side not in checked and attempt(lambda: _check(model, side)):
+        checked.add(side)
+
+
+def _check(model: Any, side: PaddingSide) -> bool:
+    short, long, other = _token_ids(model)
+    together = _hidden(model, [short, short, long], side, other)
+    alone = _hidden(model, [short], side, other)
+    if together.ndim != 3:  # blocks of another kind, which no site reads
+        return True
+    changes = {
+        "with what stands in its padding": together[0] - together[1],
+        "with its batch": together[0] - alone[0],
+    }
+    allowed = min(_COARSE, _ROUNDING * _unit(alone))
+    for how, change in changes.items():
+        share = float((change.norm(dim=-1) / alone[0].norm(dim=-1)).max())
+        if share > allowed:
+            raise InputError(
+                f"{type(model).__name__}: a row's activations change {how}, by {share:.2g} of "
+                "their norm, so its attention is not causal or its rows are not independent; "
+                "give a causal language model"
+            )
+    return True
+
+
+def _unit(values: Tensor) -> float:
+    """One unit in the last place of 1; families compute norms in float32 whatever the dtype."""
+    coarse = torch.get_float32_matmul_precision() != "highest"
+    if values.is_cuda and coarse and values.dtype == torch.float32:
+        return 2.0**-10
+    return max(torch.finfo(values.dtype).eps, 2.0**-23)
+
+
+def _token_ids(model: Any) -> tuple[list[int], list[int], list[int]]:
+    """A short row, a long one, and something to put into the padding of the short one."""
+    special = _special_ids(model)
+    size = vocabulary_size(model)
+    count = _SHORT + _LONG + _LONG - _SHORT
+    usual = [token for token in range(size) if token not in special] or list(range(size))
+    ids = [usual[(n + 1) * len(usual) // (count + 2)] for n in range(count)]
+    return ids[:_SHORT], ids[_SHORT : _SHORT + _LONG], ids[_SHORT + _LONG :]
+
+
+def _special_ids(model: Any) -> set[int]:
+    """Ids that the configuration names, such as those that stand for an image."""
+    found: set[int] = set()
+    for config in (model.config, text_config(model)):
+        for key, value in config.to_dict().items():
+            if key.endswith(("_token_id", "_token_index", "_token_ids")):
+                values = value if isinstance(value, (list, tuple)) else [value]
+                found |= {one for one in values if isinstance(one, int)}
+    return found
+
+
+def _hidden(model: Any, rows: list[list[int]], side: PaddingSide, other: list[int]) -> Tensor:
+    """The last block's output at the tokens of the first rows, [rows, tokens, d_model].
+
+    The first two rows are equal; ``other`` stands in the padding of the second.
+    """
+    inputs = [TokenRow(ids, [], [True] * len(ids)) for ids in rows]
+    batch = pad_rows(inputs, range(len(rows)), side=side)
+    width, short = batch.input_ids.shape[1], len(rows[0])
+    left = side == "left"
+    tokens = slice(width - short, width) if left else slice(0, short)
+    if len(rows) > 1:
+        padding = slice(0, width - short) if left else slice(short, width)
+        batch.input_ids[1, padding] = torch.tensor(other)
+    outputs: list[Tensor] = []
+    on_device = batch.to(input_device(model)).model_inputs()
+    with frozen(model), torch.no_grad(), _ended_by_last_block(model, outputs):
+        model(**on_device, use_cache=False)
+    return outputs[0] if outputs[0].ndim != 3 else outputs[0][:2, tokens]
+
+
+class _LastBlock(Exception):
+    """Ends a forward pass: what lies above works on each token by itself."""
+
+
+@contextmanager
+def _ended_by_last_block(model: Any, outputs: list[Tensor]) -> Iterator[None]:
+    def reached(module: nn.Module, args: Any, output: Any) -> None:
+        outputs.append(output[0] if isinstance(output, tuple) else output)
+        raise _LastBlock
+
+    _, blocks = decoder_blocks(model)
+    handle = blocks[-1].register_forward_hook(reached)
+    try:
+        with suppress(_LastBlock):
+            yield
+    finally:
+        handle.remove()
