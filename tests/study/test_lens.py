@@ -2,15 +2,19 @@ from __future__ import annotations
 
 import importlib
 
+import peft
 import pytest
 import torch
 
 from deltalens.errors import InputError
-from deltalens.study import lens
+from deltalens.report import write_report
+from deltalens.study import Attribution, attribute, lens
+from helpers.adapters import KINDS, LORA, adapted
 from helpers.tiny_study import (
     D_MODEL,
     VOCABULARY,
     make_model,
+    make_pairs,
     make_tokenizer,
 )
 
@@ -87,3 +91,80 @@ def test_bad_input(decoder, change, message):
 def test_a_model_without_a_head(decoder):
     with pytest.raises(InputError, match="no unembedding; load it as a causal LM"):
         lens(make_model().model, None, decoder, [0])
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("kind", ["embeddings and head", "saved modules", "trained tokens", "dora"])
+def test_adapters_on_the_head(decoder, kind, tied):
+    model = adapted(make_model(tie_word_embeddings=tied), _on_head(kind))
+    found = lens(model, None, decoder, [0, 7], top=8)
+    with torch.no_grad():
+        head = model.get_output_embeddings()
+        rows = (head(torch.eye(D_MODEL)) - head(torch.zeros(1, D_MODEL))).T.double()
+    cosines = decoder.double() @ rows.T / (decoder.double().norm(dim=1)[:, None] * rows.norm(dim=1))
+    for latent, entry in zip([0, 7], found, strict=True):
+        expected = cosines[latent].topk(8)
+        assert [token.token_id for token in entry.promotes] == expected.indices.tolist()
+        assert [t.cosine for t in entry.promotes] == pytest.approx(
+            expected.values.tolist(), abs=1e-6
+        )
+    if not tied and kind != "dora":
+        merged = lens(model.merge_and_unload(), None, decoder, [0, 7], top=8)
+        assert [[t.token_id for t in entry.promotes] for entry in merged] == [
+            [t.token_id for t in entry.promotes] for entry in found
+        ]
+
+
+def _on_head(kind):
+    if kind == "dora":
+        return peft.LoraConfig(target_modules=["lm_head"], use_dora=True, **LORA)
+    if kind == "embeddings and head":
+        return peft.LoraConfig(target_modules=["lm_head"], **LORA)
+    return KINDS[kind]()
+
+
+def test_a_large_vocabulary_in_tiles(decoder):
+    plain = make_model(vocab_size=33_000)
+    model = adapted(plain, peft.LoraConfig(target_modules=["lm_head"], **LORA))
+    (found,) = lens(model, None, decoder, [3])
+    merged = model.merge_and_unload()
+    (expected,) = lens(merged, None, decoder, [3])
+    best = cosines_naively(merged, decoder)[3].topk(10)
+    assert [t.token_id for t in found.promotes] == best.indices.tolist()
+    for one, other in zip(found.promotes, expected.promotes, strict=True):
+        assert one.token_id == other.token_id
+        assert one.cosine == pytest.approx(other.cosine, abs=1e-6)
+
+
+def test_a_bias_does_not_turn_directions(decoder):
+    class Doubling(torch.nn.Linear):  # not a plain layer, so it is applied
+        def forward(self, hidden):
+            return 2 * super().forward(hidden)
+
+    model = make_model()
+    model.lm_head = Doubling(D_MODEL, VOCABULARY).requires_grad_(False)
+    (found,) = lens(model, None, decoder, [5])
+    best = cosines_naively(model, decoder)[5].topk(10)
+    assert [t.token_id for t in found.promotes] == best.indices.tolist()
+
+
+def test_a_head_that_is_not_linear_has_no_lens(decoder):
+    model = make_model()
+    head = model.lm_head
+    model.lm_head = torch.nn.Sequential(head, torch.nn.GELU())
+    with pytest.raises(InputError, match="the head, a Sequential, is not linear"):
+        lens(model, None, decoder, [0])
+
+
+def test_without_a_lens_an_attribution_is_whole(decoder, tmp_path):
+    model = make_model()
+    model.lm_head = torch.nn.Sequential(model.lm_head, torch.nn.Tanh())
+    options = {"site": 1, "baseline": torch.zeros(D_MODEL), "k": 4, "run_dir": tmp_path / "run"}
+    with pytest.warns(UserWarning, match="no logit lens: the head"):
+        result = attribute(model, None, make_pairs(3), decoder, **options)
+    assert result.lens == []
+    assert result.lens_of(2).promotes == []
+    loaded = Attribution.load(tmp_path / "run")
+    assert loaded.lens == []
+    assert torch.equal(loaded.scores, result.scores)
+    write_report(tmp_path / "run")

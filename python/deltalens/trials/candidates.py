@@ -114,10 +114,11 @@ def _check_models(path: Path, kept: ActivationDifference, models: Mapping[Direct
 
 
 def _check_differs(activation: ActivationDifference) -> None:
-    if not activation.difference.any():
+    said = activation.metadata.get("fingerprints", {})
+    if said.get("model") == said.get("against", "") or not activation.difference.any():
         raise InputError(
-            "Δ-activation is zero for every latent, so it has no suspects: the two models compute "
-            "the same, or the SAE's latents are never active; give another model to compare with"
+            "Δ-activation finds no difference, so it has no suspects: the two models compute the "
+            "same, or the SAE's latents are never active; give another model to compare with"
         )
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,13 +53,12 @@ def load_adapter(adapter: Adapter) -> Any:
     Where the adapter was trained with more embeddings than the base has, the base gets as many,
     as PEFT asks for; those that the adapter does not bring are zero.
     """
-    peft = _peft()
     base = load_pretrained(adapter.base)
     with explained(adapter.source.model):
         rows = needed_rows(adapter, base)
         if rows is not None:
             _resize(base, rows)
-        model = peft.PeftModel.from_pretrained(base, adapter.source.model, **_revision(adapter))
+    model = _with_adapter(None, base, adapter, "default")
     model.name_or_path = adapter.source.model
     return model.eval()
 
@@ -83,11 +84,27 @@ def _fits(model: Any, config: Any) -> bool:
 
 def _with_adapter(model: Any, base: Any, adapter: Adapter, name: str) -> Any:
     place = adapter.source.model
-    with explained(place):
+    if any(parameter.is_meta for parameter in base.parameters()):
+        raise InputError(
+            f"the base of {place} does not fit where it is to compute, and PEFT leaves the weights "
+            "of an adapter on such a base empty; merge the adapter, or give --device-map more room"
+        )
+    with explained(place), _complete(place):
         if model is None:
             return _peft().PeftModel.from_pretrained(base, place, name, **_revision(adapter))
         model.load_adapter(place, name, **_revision(adapter))
         return model
+
+
+@contextmanager
+def _complete(place: str) -> Iterator[None]:
+    """Raise :class:`InputError` where PEFT would only warn that an adapter lacks weights."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for warning in caught:
+        if "missing adapter keys" in str(warning.message):
+            raise InputError(f"{place} lacks weights that its configuration names; is it whole?")
 
 
 def _peft() -> Any:

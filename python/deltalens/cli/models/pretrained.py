@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -29,21 +29,19 @@ def load_pretrained(source: ModelSource) -> Any:
     if source.gguf_file is not None:
         need("gguf", "a GGUF file", "pip install 'deltalens[gguf]'")
     device = choose_device(source.device)
-    with explained(source.model):
+    with explained(source.model), ExitStack() as kept:
         config = AutoConfig.from_pretrained(source.model, **source.options())
-        folder = None if source.device_map is None else TemporaryDirectory(prefix="deltalens-")
-        placement = _placement(source, config, device, folder)
+        placement = _placement(source, config, device)
+        if source.device_map is not None:
+            placement["offload_folder"] = kept.enter_context(TemporaryDirectory())
         model = _class_for(config).from_pretrained(
             source.model,
             dtype=source.dtype if source.dtype == "auto" else getattr(torch, source.dtype),
             **source.options(),
             **placement,
         )
-    if not placement:
-        model = model.to(device)
-    elif folder is not None:
-        weakref.finalize(model, folder.cleanup)  # what the model keeps on disk goes when it does
-    return model.eval()
+        weakref.finalize(model, kept.pop_all().close)  # what lies on disk goes when the model does
+    return (model if placement else model.to(device)).eval()
 
 
 def load_tokenizer(name: str, options: dict[str, Any]) -> Any:
@@ -98,13 +96,13 @@ def _class_for(config: Any) -> Any:
     return next((one for one in found if type(config) in one._model_mapping), found[0])
 
 
-def _placement(source: ModelSource, config: Any, device: Any, folder: Any) -> dict[str, Any]:
+def _placement(source: ModelSource, config: Any, device: Any) -> dict[str, Any]:
     """How the weights are placed as they are loaded; empty where they are moved afterwards."""
     if source.device_map is not None:
         need("accelerate", "--device-map", "pip install accelerate")
         if source.device != "auto":
             raise InputError("--device-map says where a model goes; leave --device out")
-        return {"device_map": device_map(source.device_map), "offload_folder": folder.name}
+        return {"device_map": device_map(source.device_map)}
     if getattr(config, "quantization_config", None) is None:
         return {}
     need("accelerate", "a quantised model", "pip install accelerate")

@@ -49,3 +49,15 @@ def original(module: Any) -> Any:
 def active_adapters(module: Any) -> list[str]:
     """Names of the adapters that take part in what a PEFT layer computes, in order."""
     return [] if module.disable_adapters else list(module.active_adapters)
+
+
+def active_in(model: Any) -> list[str]:
+    """Names of the adapters that take part in what a model computes, in order."""
+    if virtual_tokens(model) is not None:
+        return [str(model.active_adapter)]
+    layers = (
+        module
+        for module in without_wrapper(model).modules()
+        if is_peft(module, "BaseTunerLayer") or is_peft(module, "AuxiliaryTrainingWrapper")
+    )
+    return list(dict.fromkeys(name for layer in layers for name in active_adapters(layer)))

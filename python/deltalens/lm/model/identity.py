@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deltalens.lm.model.adapters import is_peft
-from deltalens.lm.model.shared import switched_on
+from deltalens.lm.model.adapters import active_in, is_peft
+from deltalens.lm.model.shared import AdapterView, switched_on
 from deltalens.lm.model.state import computing_state, plain
 
 SAMPLE = 4096  # elements of a tensor that enter a fingerprint as they are
@@ -22,14 +22,13 @@ _PLACE_AND_VERSION = ("_name_or_path", "transformers_version", "_commit_hash")
 def model_name(model: Any) -> str:
     """The name or path the model was loaded from, else its class; with its active adapters.
 
-    A PEFT model whose own place is known by ``name_or_path`` on the wrapper has that.
+    A PEFT model with a ``name_or_path`` of its own, which its adapter was loaded from, has that.
     """
     name = getattr(model, "name_or_path", "") or type(model).__name__
-    if not is_peft(model, "PeftModel") or "name_or_path" in vars(model):
+    if isinstance(model, AdapterView) or (is_peft(model, "PeftModel") and _has_own_name(model)):
         return name
-    if getattr(model, "_adapters_disabled", False):
-        return name
-    return f"{name} with adapter {', '.join(model.active_adapters)}"
+    adapters = active_in(model)
+    return f"{name} with adapter {', '.join(adapters)}" if adapters else name
 
 
 def model_fingerprint(model: Any) -> str:
@@ -47,6 +46,10 @@ def model_fingerprint(model: Any) -> str:
     for part in _parts(kept, model):
         digest.update(len(part).to_bytes(8, "little") + part)
     return digest.hexdigest()[:32]
+
+
+def _has_own_name(model: Any) -> bool:
+    return "name_or_path" in vars(model)
 
 
 def compared_fingerprints(first: Any, second: Any) -> tuple[str, str]:

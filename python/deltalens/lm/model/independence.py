@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -39,11 +40,12 @@ def check_readable(model: Any, side: PaddingSide = "right") -> None:
             "in pairs, activations or steering; use an adapter of weights such as LoRA"
         )
     checked = _sound.setdefault(model, set())
-    if side not in checked and attempt(lambda: _check(model, side)):
-        checked.add(side)
+    for one in ("right", side):  # what stands to the right of a token is also what follows it
+        if one not in checked and attempt(partial(_check, model, one)):
+            checked.add(one)
 
 
-def _check(model: Any, side: PaddingSide) -> bool:
+def _check(model: Any, side: str) -> bool:
     short, long, other = _token_ids(model)
     together = _hidden(model, [short, short, long], side, other)
     alone = _hidden(model, [short], side, other)
@@ -94,15 +96,15 @@ def _special_ids(model: Any) -> set[int]:
     return found
 
 
-def _hidden(model: Any, rows: list[list[int]], side: PaddingSide, other: list[int]) -> Tensor:
+def _hidden(model: Any, rows: list[list[int]], side: str, other: list[int]) -> Tensor:
     """The last block's output at the tokens of the first rows, [rows, tokens, d_model].
 
     The first two rows are equal; ``other`` stands in the padding of the second.
     """
     inputs = [TokenRow(ids, [], [True] * len(ids)) for ids in rows]
-    batch = pad_rows(inputs, range(len(rows)), side=side)
-    width, short = batch.input_ids.shape[1], len(rows[0])
     left = side == "left"
+    batch = pad_rows(inputs, range(len(rows)), side="left" if left else "right")
+    width, short = batch.input_ids.shape[1], len(rows[0])
     tokens = slice(width - short, width) if left else slice(0, short)
     if len(rows) > 1:
         padding = slice(0, width - short) if left else slice(short, width)

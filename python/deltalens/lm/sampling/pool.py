@@ -14,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from deltalens.lm.caches import as_argument
 from deltalens.lm.head import head_input
 from deltalens.lm.hooks import frozen, input_device
+from deltalens.lm.model.parts import inference
 from deltalens.lm.sampling.alone import logits_alone
 from deltalens.lm.sampling.draws import choose
 from deltalens.lm.sampling.job import Job
@@ -55,7 +56,7 @@ class SlotPool:
         """Fill idle slots, then take steps until enough slots are idle again. Always true."""
         model = self._job.model
         last = head_input(model, lambda hidden: hidden[:, -1:])
-        with frozen(model), torch.inference_mode(), last:
+        with frozen(model), inference(model), last:
             self._refill()
             while 0 < self._live().size > self._used * (1 - REFILL):
                 self._take_step()
