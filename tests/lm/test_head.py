@@ -23,6 +23,7 @@ from helpers.families import (
     WIDTH,
     assert_rows_close,
     build,
+    checked,
     exact,
     example,
     randomised,
@@ -160,7 +161,7 @@ def test_chunks_give_the_losses_of_whole_rows(family: str, monkeypatch: pytest.M
 def test_blocks_run_once_and_the_head_sees_a_chunk_at_a_time(
     family: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model = model_of(family)
+    model = checked(model_of(family))
     chunks_of(5, monkeypatch, model)
     tokens: list[int] = []
     blocks: list[torch.Size] = []

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from deltalens.errors import InputError
 from deltalens.lm.hooks import answering
+from deltalens.lm.model.parts import vocabulary_size
 from deltalens.lm.sites import decoder_blocks
 
 CHUNK_BYTES = 128 << 20
@@ -113,7 +114,7 @@ def surprisals_and_gradient(
 
 
 def _chunks(states: HeadInput) -> Iterator[slice]:
-    vocabulary = states.model.get_input_embeddings().num_embeddings
+    vocabulary = vocabulary_size(states.model)
     size = max(4, states.hidden.element_size())
     step = max(1, CHUNK_BYTES // (vocabulary * size))
     for start in range(0, len(states.hidden), step):

@@ -38,6 +38,15 @@ def without_graph() -> Iterator[None]:
         yield
 
 
+def inference(model: nn.Module) -> AbstractContextManager[Any]:
+    """Inference mode; only without a graph where accelerate brings weights in for each pass.
+
+    What it puts back in their place would otherwise stay inference tensors afterwards.
+    """
+    kept_elsewhere = any(parameter.is_meta for parameter in model.parameters())
+    return without_graph() if kept_elsewhere else torch.inference_mode()
+
+
 @contextmanager
 def frozen(model: nn.Module) -> Iterator[None]:
     """Within the context the model is in eval mode, uncompiled, without parameters' gradients.

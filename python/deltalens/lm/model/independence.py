@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deltalens.errors import InputError
 from deltalens.lm.batching import attempt
-from deltalens.lm.hooks import frozen, input_device
+from deltalens.lm.hooks import frozen, input_device, without_graph
 from deltalens.lm.model.adapters import virtual_tokens
 from deltalens.lm.model.parts import vocabulary_size
 from deltalens.lm.rows import PaddingSide, TokenRow, pad_rows
@@ -89,7 +89,7 @@ def _special_ids(model: Any) -> set[int]:
     """Ids that the configuration names, such as those that stand for an image."""
     found: set[int] = set()
     for config in (model.config, text_config(model)):
-        for key, value in config.to_dict().items():
+        for key, value in vars(config).items():
             if key.endswith(("_token_id", "_token_index", "_token_ids")):
                 values = value if isinstance(value, (list, tuple)) else [value]
                 found |= {one for one in values if isinstance(one, int)}
@@ -111,7 +111,7 @@ def _hidden(model: Any, rows: list[list[int]], side: str, other: list[int]) -> T
         batch.input_ids[1, padding] = torch.tensor(other)
     outputs: list[Tensor] = []
     on_device = batch.to(input_device(model)).model_inputs()
-    with frozen(model), torch.no_grad(), _ended_by_last_block(model, outputs):
+    with frozen(model), without_graph(), _ended_by_last_block(model, outputs):
         model(**on_device, use_cache=False)
     return outputs[0] if outputs[0].ndim != 3 else outputs[0][:2, tokens]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -25,13 +24,3 @@ def execution_device(module: Any) -> torch.device:
         if device is not None:
             return torch.device(device)
     return next(module.parameters()).device
-
-
-def inference(model: Any) -> AbstractContextManager[Any]:
-    """Inference mode; only without gradients where accelerate brings weights in for each pass.
-
-    What it puts back in their place would otherwise stay inference tensors afterwards.
-    """
-    if any(parameter.is_meta for parameter in model.parameters()):
-        return torch.no_grad()
-    return torch.inference_mode()

@@ -13,8 +13,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deltalens.lm.caches import as_argument
 from deltalens.lm.head import head_input
-from deltalens.lm.hooks import frozen, input_device
-from deltalens.lm.model.parts import inference
+from deltalens.lm.hooks import frozen, inference, input_device
 from deltalens.lm.sampling.alone import logits_alone
 from deltalens.lm.sampling.draws import choose
 from deltalens.lm.sampling.job import Job
