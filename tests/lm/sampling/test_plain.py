@@ -10,7 +10,7 @@ import torch
 from deltalens.errors import InputError
 from deltalens.lm import resolve_site, sample, steering
 from deltalens.lm.sampling.draws import choose, draws
-from deltalens.lm.sampling.generate import _fits_slots
+from deltalens.lm.sampling.generate import fits_slots
 from helpers.families import FAMILIES, WIDTH, build, token_ids
 from helpers.recurrent import KINDS, build_recurrent
 
@@ -120,7 +120,7 @@ def test_out_of_memory_backs_off() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_keys_and_values_alone_go_to_the_slots(family: str) -> None:
-    assert _fits_slots(build(family))
+    assert fits_slots(build(family))
 
 
 @pytest.mark.parametrize("kind", KINDS)
