@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from deltalens.engine.decoder import Decoder, as_decoder
-from deltalens.lm.model.head import Unembedding
+from deltalens.lm.model.unembedding import Unembedding
 from deltalens.study.latents import check_d_model, latent_rows, unit
 
 VOCABULARY_TILE = 8192

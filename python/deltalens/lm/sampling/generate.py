@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from deltalens.lm.batching import TokenBudget, attempt, single_row_error
-from deltalens.lm.caches import cache_name
+from deltalens.lm.model.caches import cache_name
 from deltalens.lm.sampling.job import Job
 from deltalens.lm.sampling.plain import generate_plainly
 from deltalens.lm.sampling.pool import SlotPool

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from deltalens.lm.batching import TokenBudget, run_batches
-from deltalens.lm.caches import NAMES
 from deltalens.lm.head import head_input
 from deltalens.lm.hooks import frozen, input_device
+from deltalens.lm.model.caches import NAMES
 from deltalens.lm.sampling.alone import logits_alone
 from deltalens.lm.sampling.draws import choose
 from deltalens.lm.sampling.job import Job

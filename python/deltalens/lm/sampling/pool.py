@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from deltalens.lm.caches import as_argument
 from deltalens.lm.head import head_input
 from deltalens.lm.hooks import frozen, inference, input_device
+from deltalens.lm.model.caches import as_argument
 from deltalens.lm.sampling.alone import logits_alone
 from deltalens.lm.sampling.draws import choose
 from deltalens.lm.sampling.job import Job

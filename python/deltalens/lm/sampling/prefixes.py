@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from deltalens.lm.caches import as_argument
 from deltalens.lm.hooks import answering, input_device
+from deltalens.lm.model.caches import as_argument
 from deltalens.lm.rows import TokenRow, pad_rows
 from deltalens.lm.sampling.slots import States
 from deltalens.lm.sites import Site, decoder_blocks, text_config
