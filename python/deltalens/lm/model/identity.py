@@ -60,7 +60,7 @@ def compared_fingerprints(first: Any, second: Any) -> tuple[str, str]:
             f"a model is compared with itself: {model_name(first)} and {model_name(second)} "
             "compute the same, so nothing differs; load the other one separately "
             "(get_peft_model changes the model it is given)",
-            stacklevel=3,
+            stacklevel=2,
         )
     return found
 
