@@ -3,10 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 VENV4 := .venv-transformers4
 VENV_INTEROP := .venv-interop
+VENV_MODELS := .venv-models
 NATIVE := $(wildcard csrc/*.cpp csrc/*.h)
 BUILD := pyproject.toml setup.py constraints.txt $(NATIVE)
 
-.PHONY: help demo test lint format bench readme-demo test-transformers4 test-interop clean
+.PHONY: help demo test lint format bench readme-demo test-transformers4 test-interop models \
+	clean
 
 help:
 	@echo "make demo                run the whole method on the model in the package"
@@ -17,6 +19,7 @@ help:
 	@echo "make readme-demo         run the demo and rewrite README's part on it, with figures"
 	@echo "make test-transformers4  run the tests on transformers 4.57"
 	@echo "make test-interop        hold SAEs against the libraries that train them; write docs/interop.md"
+	@echo "make models              try every kind of model beside naive autograd; write docs/models.md"
 	@echo "make clean               remove environments and build products"
 
 demo: $(VENV)/installed
@@ -52,6 +55,10 @@ test-interop: $(VENV_INTEROP)/installed
 	$(VENV_INTEROP)/bin/python -m pytest -c tests_interop/pytest.ini tests_interop \
 		--record docs/interop.md
 
+models: $(VENV_MODELS)/installed
+	OMP_NUM_THREADS=1 $(VENV_MODELS)/bin/python bench/models/run.py
+	$(VENV_MODELS)/bin/python bench/models/table.py
+
 # The extension is removed first: a build that fails must not leave an older one in place.
 $(VENV)/installed: $(BUILD)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
@@ -66,6 +73,13 @@ $(VENV4)/installed: $(BUILD)
 	$(VENV4)/bin/python -m pip install -q -c $(VENV4)/constraints.txt -e ".[dev]" "transformers>=4.57,<4.58"
 	touch $@
 
+$(VENV_MODELS)/installed: $(BUILD)
+	test -x $(VENV_MODELS)/bin/python || $(PYTHON) -m venv $(VENV_MODELS)
+	rm -f python/deltalens/_cpu*.so
+	$(VENV_MODELS)/bin/python -m pip install -q -c constraints.txt -e ".[dev]" peft gguf \
+		torchao optimum-quanto bitsandbytes
+	touch $@
+
 # deltalens itself is taken from python/, as it is.
 $(VENV_INTEROP)/installed: constraints-interop.txt
 	test -x $(VENV_INTEROP)/bin/python || $(PYTHON) -m venv $(VENV_INTEROP)
@@ -76,4 +90,4 @@ $(VENV_INTEROP)/installed: constraints-interop.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV4) $(VENV_INTEROP) build dist python/*.egg-info python/deltalens/_cpu*.so
+	rm -rf $(VENV) $(VENV4) $(VENV_INTEROP) $(VENV_MODELS) build dist python/*.egg-info python/deltalens/_cpu*.so
