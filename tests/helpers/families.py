@@ -10,6 +10,7 @@ import torch
 import transformers
 
 from deltalens.lm.model.independence import check_readable
+from deltalens.lm.sampling.generate import uses_slots
 
 VOCABULARY = 97
 LAYERS = 3
@@ -122,7 +123,7 @@ def randomised(make: Callable[[], Any], name: str, dtype: torch.dtype) -> Any:
 def checked(model: Any) -> Any:
     """The model after the check that each has once, so that only later passes are counted."""
     check_readable(model, "right")
-    check_readable(model, "left")
+    uses_slots(model)
     return model
 
 

@@ -91,7 +91,7 @@ def capture(
         raise InputError(f"padding_side must be 'right' or 'left', got {padding_side!r}")
     check_loss(loss)
     where = resolve_site(model, site)
-    _check_weights(model)
+    check_weights(model)
     check_readable(model, padding_side)
     provider = _provider(gradients, baseline, steps, where)
     encoded = encode_pairs(model, tokenizer, pairs, chat_template_kwargs=chat_template_kwargs)
@@ -116,7 +116,8 @@ def capture_encoded(
     return _stream(run, encoded, TokenBudget(batch_tokens), False)
 
 
-def _check_weights(model: Any) -> None:
+def check_weights(model: Any) -> None:
+    """Raise :class:`InputError` for weights that no gradient can pass."""
     if any(parameter.is_inference() for parameter in model.parameters()):
         raise InputError(
             "the model's weights were made in torch.inference_mode(), where no gradient can pass "

@@ -44,7 +44,8 @@ def inference(model: nn.Module) -> AbstractContextManager[Any]:
     What it puts back in their place would otherwise stay inference tensors afterwards.
     """
     kept_elsewhere = any(parameter.is_meta for parameter in model.parameters())
-    return without_graph() if kept_elsewhere else torch.inference_mode()
+    quantised = getattr(model, "is_quantized", False)  # some such weights refuse to be viewed in it
+    return without_graph() if kept_elsewhere or quantised else torch.inference_mode()
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -32,15 +32,16 @@ class RowBatch:
     """Rows padded to one length.
 
     ``rows`` [b] are the original row numbers; ``input_ids``, ``attention_mask``, ``position_ids``
-    and ``counted`` are [b, seq], the last true on counted prompt tokens. The p-th completion
-    token, counted over the whole batch, is ``targets[p]``, the ``offsets[p]``-th of its row, and is
-    predicted at batch row ``target_rows[p]``, position ``target_positions[p]``.
+    (None: as the model counts them) and ``counted`` are [b, seq], the last true on counted prompt
+    tokens. The p-th completion token, counted over the whole batch, is ``targets[p]``, the
+    ``offsets[p]``-th of its row, and is predicted at batch row ``target_rows[p]``, position
+    ``target_positions[p]``.
     """
 
     rows: Tensor
     input_ids: Tensor
     attention_mask: Tensor
-    position_ids: Tensor
+    position_ids: Tensor | None
     counted: Tensor
     targets: Tensor
     target_rows: Tensor
@@ -51,24 +52,28 @@ class RowBatch:
         """The batch on ``device``; itself when it is there already."""
         if self.input_ids.device == device:
             return self
-        moved = {
-            field.name: getattr(self, field.name).to(device) for field in dataclasses.fields(self)
-        }
+        moved: dict[str, Any] = {}
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            moved[field.name] = value if value is None else value.to(device)
         return RowBatch(**moved)
 
     def model_inputs(self) -> dict[str, Tensor]:
         """Keyword arguments of the model's forward."""
-        return {
-            "input_ids": self.input_ids,
-            "attention_mask": self.attention_mask,
-            "position_ids": self.position_ids,
-        }
+        inputs = {"input_ids": self.input_ids, "attention_mask": self.attention_mask}
+        if self.position_ids is not None:
+            inputs["position_ids"] = self.position_ids
+        return inputs
 
 
 def pad_rows(
     rows: Sequence[TokenRow], numbers: Sequence[int], *, side: PaddingSide = "right"
 ) -> RowBatch:
-    """``rows``, whose original row numbers are ``numbers``, as one batch padded on ``side``."""
+    """``rows``, whose original row numbers are ``numbers``, as one batch padded on ``side``.
+
+    Padded on the right, rows begin where they would alone, and positions are left to the model:
+    some families count from another number than 0, or take none.
+    """
     inputs = [(row.prompt_ids + row.completion_ids)[: row.length] for row in rows]
     seq = max(map(len, inputs))
     starts = [seq - len(ids) if side == "left" else 0 for ids in inputs]
@@ -81,7 +86,7 @@ def pad_rows(
         rows=_ids(numbers),
         input_ids=_placed(inputs, starts, seq),
         attention_mask=attention_mask,
-        position_ids=(attention_mask.cumsum(1) - 1).clamp_(min=0),
+        position_ids=(attention_mask.cumsum(1) - 1).clamp_(min=0) if side == "left" else None,
         counted=_placed([list(map(int, row.counted)) for row in rows], starts, seq).bool(),
         targets=_ids(token for row in rows for token in row.completion_ids),
         target_rows=target_rows,

@@ -176,7 +176,8 @@ def decoder_blocks(model: nn.Module) -> tuple[str, nn.ModuleList]:
             "only decoder-only language models are supported"
         )
     n_layers = int(config.num_hidden_layers)
-    candidates = list(_lists_of(_text_model(model), n_layers))
+    # Some families call their head the decoder, which holds no blocks.
+    candidates = [*_lists_of(_text_model(model), n_layers), *_lists_of(model, n_layers)]
     if not candidates:
         raise InputError(
             f"{type(model).__name__} has no list of {n_layers} decoder blocks; "

@@ -18,7 +18,7 @@ from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
 from deltalens.lm import EncodedPair, Pair, Site, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
-from deltalens.lm.capture import Gradients, capture_encoded
+from deltalens.lm.capture import Gradients, capture_encoded, check_weights
 from deltalens.lm.forward import Loss
 from deltalens.lm.model.independence import check_readable
 from deltalens.lm.progress import Progress
@@ -173,6 +173,7 @@ def _prepare(
     batch_tokens: int,
 ) -> _Study:
     place = resolve_site(model, site)
+    check_weights(model)
     check_readable(model)
     check_baseline(baseline, place)
     decoder = as_decoder(source)

@@ -16,6 +16,7 @@ from helpers.families import (
     FAMILIES,
     WIDTH,
     build,
+    checked,
     token_ids,
 )
 
@@ -177,7 +178,7 @@ def test_out_of_memory_backs_off() -> None:
 
 
 def test_logits_exist_at_the_last_position_only() -> None:
-    model = unstopped("llama")
+    model = checked(unstopped("llama"))
     shapes: list[tuple[int, ...]] = []
     model.lm_head.register_forward_hook(lambda module, args, out: shapes.append(tuple(out.shape)))
     sample(model, None, prompts(), max_new_tokens=3)

@@ -283,7 +283,7 @@ def test_out_of_memory_goes_on_with_less(limit: int, fails_at: int) -> None:
 
 
 def test_a_row_too_large_by_itself_is_named() -> None:
-    model = unstopped("llama")
+    model = checked(unstopped("llama"))
 
     def before(module: Any, args: Any, kwargs: dict[str, Any]) -> None:
         if kwargs["attention_mask"].shape[1] > 20:

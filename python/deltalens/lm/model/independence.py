@@ -19,18 +19,22 @@ from deltalens.lm.model.parts import vocabulary_size
 from deltalens.lm.rows import PaddingSide, TokenRow, pad_rows
 from deltalens.lm.sites import decoder_blocks, text_config
 
-_SHORT, _LONG = 4, 9  # tokens of the two rows
+_SHORT, _LONG = 4, 9  # tokens of the two rows, the longer beyond one chunk where a model has any
+_CHUNKS = ("chunk_size", "mamba_chunk_size")
+_LARGEST_CHUNK = 1024
 _ROUNDING = 256  # units in the last place of a norm that a batch may change
 _COARSE = 0.03  # of a norm, for models in 16 bits
+_QUANTISED = 0.1  # and for quantised ones, some of which round activations with their batch
 _sound: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 
 
 def check_readable(model: Any, side: PaddingSide = "right") -> None:
     """Raise :class:`InputError` unless rows can be read in batches padded on ``side``.
 
-    A short row's activations must be the same whatever stands in its padding, and as when it is
-    read alone; a mask that is not causal makes a pair's loss depend on its batch. The first time
-    for each model and side this takes two forward passes of a few tokens, without the head.
+    A short row's activations must be the same whatever stands in its padding, and as when the model
+    is given its tokens and nothing else; a mask that is not causal makes a pair's loss depend on
+    its batch. The first time for each model and side this takes two forward passes of a few tokens,
+    without the head.
     Adapters that put virtual tokens before the prompt are refused each time.
     """
     kind = virtual_tokens(model)
@@ -46,9 +50,18 @@ def check_readable(model: Any, side: PaddingSide = "right") -> None:
 
 
 def _check(model: Any, side: str) -> bool:
-    short, long, other = _token_ids(model)
-    together = _hidden(model, [short, short, long], side, other)
-    alone = _hidden(model, [short], side, other)
+    short, long, other = probe_ids(model)
+    alone = _hidden(model, {"input_ids": torch.tensor([short])}, side, len(short))
+    try:
+        together = _hidden(model, _batched([short, short, long], side, other), side, len(short))
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        if isinstance(error, torch.OutOfMemoryError):
+            raise
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise InputError(
+            f"{type(model).__name__} cannot read rows of a batch: {reason}; "
+            "give a causal language model of transformers"
+        ) from error
     if together.ndim != 3:  # blocks of another kind, which no site reads
         return True
     changes = {
@@ -56,6 +69,8 @@ def _check(model: Any, side: str) -> bool:
         "with its batch": together[0] - alone[0],
     }
     allowed = min(_COARSE, _ROUNDING * _unit(alone))
+    if getattr(model, "is_quantized", False):
+        allowed = _QUANTISED
     for how, change in changes.items():
         share = float((change.norm(dim=-1) / alone[0].norm(dim=-1)).max())
         if share > allowed:
@@ -75,14 +90,16 @@ def _unit(values: Tensor) -> float:
     return max(torch.finfo(values.dtype).eps, 2.0**-23)
 
 
-def _token_ids(model: Any) -> tuple[list[int], list[int], list[int]]:
+def probe_ids(model: Any) -> tuple[list[int], list[int], list[int]]:
     """A short row, a long one, and something to put into the padding of the short one."""
     special = _special_ids(model)
     size = vocabulary_size(model)
-    count = _SHORT + _LONG + _LONG - _SHORT
+    chunks = [getattr(text_config(model), name, None) or 0 for name in _CHUNKS]
+    longest = _LONG + max(chunk if chunk <= _LARGEST_CHUNK else 0 for chunk in chunks)
+    count = _SHORT + longest + longest - _SHORT
     usual = [token for token in range(size) if token not in special] or list(range(size))
     ids = [usual[(n + 1) * len(usual) // (count + 2)] for n in range(count)]
-    return ids[:_SHORT], ids[_SHORT : _SHORT + _LONG], ids[_SHORT + _LONG :]
+    return ids[:_SHORT], ids[_SHORT : _SHORT + longest], ids[_SHORT + longest :]
 
 
 def _special_ids(model: Any) -> set[int]:
@@ -96,24 +113,27 @@ def _special_ids(model: Any) -> set[int]:
     return found
 
 
-def _hidden(model: Any, rows: list[list[int]], side: str, other: list[int]) -> Tensor:
-    """The last block's output at the tokens of the first rows, [rows, tokens, d_model].
-
-    The first two rows are equal; ``other`` stands in the padding of the second.
-    """
+def _batched(rows: list[list[int]], side: str, other: list[int]) -> dict[str, Tensor]:
+    """The rows as a batch. The first two are equal; ``other`` is in the padding of the second."""
     inputs = [TokenRow(ids, [], [True] * len(ids)) for ids in rows]
     left = side == "left"
     batch = pad_rows(inputs, range(len(rows)), side="left" if left else "right")
     width, short = batch.input_ids.shape[1], len(rows[0])
-    tokens = slice(width - short, width) if left else slice(0, short)
-    if len(rows) > 1:
-        padding = slice(0, width - short) if left else slice(short, width)
-        batch.input_ids[1, padding] = torch.tensor(other)
+    padding = slice(0, width - short) if left else slice(short, width)
+    batch.input_ids[1, padding] = torch.tensor(other)
+    return batch.model_inputs()
+
+
+def _hidden(model: Any, inputs: dict[str, Tensor], side: str, short: int) -> Tensor:
+    """The last block's output at ``short`` tokens of the first rows, [rows, tokens, d_model]."""
+    device = input_device(model)
+    on_device = {name: tensor.to(device) for name, tensor in inputs.items()}
     outputs: list[Tensor] = []
-    on_device = batch.to(input_device(model)).model_inputs()
     with frozen(model), without_graph(), _ended_by_last_block(model, outputs):
         model(**on_device, use_cache=False)
-    return outputs[0] if outputs[0].ndim != 3 else outputs[0][:2, tokens]
+    if outputs[0].ndim != 3:
+        return outputs[0]
+    return outputs[0][:2, -short:] if side == "left" else outputs[0][:2, :short]
 
 
 class _LastBlock(Exception):
@@ -123,7 +143,7 @@ class _LastBlock(Exception):
 @contextmanager
 def _ended_by_last_block(model: Any, outputs: list[Tensor]) -> Iterator[None]:
     def reached(module: nn.Module, args: Any, output: Any) -> None:
-        outputs.append(output[0] if isinstance(output, tuple) else output)
+        outputs.append(output[0] if isinstance(output, (tuple, list)) else output)
         raise _LastBlock
 
     _, blocks = decoder_blocks(model)

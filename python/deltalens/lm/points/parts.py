@@ -155,7 +155,7 @@ def _run(block: nn.Module, call: _Call, changed: str | None = None) -> _Run:
     finally:
         for handle in handles:
             handle.remove()
-    output = output[0] if isinstance(output, tuple) else output
+    output = output[0] if isinstance(output, (tuple, list)) else output
     once = {path: outputs[0] for path, outputs in given.items() if len(outputs) == 1}
     eps = max(torch.finfo(kind).eps for kind in kinds)
     return _Run(call.hidden.double(), output.double(), once, eps)

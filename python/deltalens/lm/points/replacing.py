@@ -117,12 +117,16 @@ def _at_part(
 
 
 def _first(output: Any) -> Any:
-    """Blocks of transformers 4 return (hidden, …), attention (output, weights)."""
-    return output[0] if isinstance(output, tuple) else output
+    """Blocks of transformers 4 return (hidden, …) or a list of it, attention (output, weights)."""
+    return output[0] if isinstance(output, (tuple, list)) else output
 
 
 def _with_first(output: Any, hidden: Tensor) -> Any:
-    return (hidden, *output[1:]) if isinstance(output, tuple) else hidden
+    if hasattr(output, "_replace"):  # a named tuple
+        return output._replace(**{output._fields[0]: hidden})
+    if isinstance(output, (tuple, list)):
+        return type(output)([hidden, *output[1:]])
+    return hidden
 
 
 _HOOKS: dict[str, Callable[[Site, Replace], list[RemovableHandle]]] = {

@@ -13,7 +13,7 @@ from deltalens.errors import InputError
 from deltalens.lm.batching import TokenBudget
 from deltalens.lm.model.independence import check_readable
 from deltalens.lm.progress import Progress
-from deltalens.lm.sampling.generate import fits_slots, generate
+from deltalens.lm.sampling.generate import generate, uses_slots
 from deltalens.lm.sampling.job import Job, Steered, numbered
 from deltalens.lm.sites import Site, resolve_site
 from deltalens.lm.steering import SteerTokens, added_rows, check_steer_tokens
@@ -99,7 +99,8 @@ def sample_stream(
     numbers = range(len(prompts)) if streams is None else streams
     _check_options(max_new_tokens, temperature, seed)
     _check_streams(numbers, len(prompts))
-    check_readable(model, "left" if fits_slots(model) else "right")
+    check_readable(model)
+    uses_slots(model)
     _check_prompts(model, prompts, max_new_tokens)
     job = Job(
         model=model,

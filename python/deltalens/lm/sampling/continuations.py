@@ -13,6 +13,7 @@ from transformers.cache_utils import DynamicLayer
 
 from deltalens.lm.head import head_input
 from deltalens.lm.hooks import frozen, input_device
+from deltalens.lm.model.caches import as_argument
 from deltalens.lm.rows import TokenRow, pad_rows
 from deltalens.lm.sampling.prefixes import Prefixes, read_prompts
 from deltalens.lm.sampling.slots import States
@@ -79,7 +80,7 @@ def _continue(
         input_ids=ids,
         attention_mask=(columns >= prefixes.width - lengths).to(device, torch.int64),
         position_ids=(lengths + torch.arange(ids.shape[1])).to(device),
-        past_key_values=cache,
+        **as_argument(model, cache),
         use_cache=True,
     )
     logits: Tensor = output.logits[:, -1]

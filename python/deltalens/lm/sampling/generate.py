@@ -4,17 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
+
+from torch import nn
 
 from deltalens.lm.batching import TokenBudget, attempt, single_row_error
 from deltalens.lm.model.caches import cache_name
+from deltalens.lm.model.independence import probe_ids
 from deltalens.lm.sampling.job import Job
 from deltalens.lm.sampling.plain import generate_plainly
 from deltalens.lm.sampling.pool import SlotPool
 from deltalens.lm.sampling.prefix_queue import PrefixQueue
+from deltalens.lm.sampling.trial import NEW, check_generated, reads_like_slots
 from deltalens.lm.sites import text_config
 
 PREFIX_SHARE = 1 / 4  # of the budget, for prefixes whose rows have not all started
 SLACK = 16  # columns, at least, between two moves of the cache
+_TRIAL_BUDGET = TokenBudget(4096)
+_served: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
 def generate(job: Job, budget: TokenBudget) -> Iterator[tuple[int, list[int]]]:
@@ -23,9 +30,39 @@ def generate(job: Job, budget: TokenBudget) -> Iterator[tuple[int, list[int]]]:
     When memory runs out, rows that have not ended start again under half the budget, with the
     same random numbers. Raises :class:`InputError` for a row that does not fit by itself.
     """
-    if not fits_slots(job.model):
+    if uses_slots(job.model):
+        yield from _in_slots(job, budget)
+    else:
         yield from generate_plainly(job, budget)
-        return
+
+
+def uses_slots(model: Any) -> bool:
+    """Whether the slot pool serves the model, rather than the model's own ``generate``.
+
+    Its cache has to fit, and in a trial, once for each model, the pool has to read prompts of two
+    lengths as plain passes do. Raises :class:`InputError` where neither way does.
+    """
+    if model not in _served:
+        _served[model] = fits_slots(model) and reads_like_slots(model) and _runs(model)
+        if not _served[model]:
+            short, _, _ = probe_ids(model)
+            ((_, tokens),) = generate_plainly(_trial(model, [short]), _TRIAL_BUDGET)
+            check_generated(model, short, tokens)
+    return _served[model]
+
+
+def _runs(model: Any) -> bool:
+    try:
+        return len(list(_in_slots(_trial(model, probe_ids(model)[:2]), _TRIAL_BUDGET))) == 2
+    except (AttributeError, TypeError, ValueError, RuntimeError):
+        return False
+
+
+def _trial(model: Any, prompts: Sequence[list[int]]) -> Job:
+    return Job(model, prompts, range(len(prompts)), 0, NEW, 0.0, frozenset(), None)
+
+
+def _in_slots(job: Job, budget: TokenBudget) -> Iterator[tuple[int, list[int]]]:
     for wave in job.waves():
         rest = dict.fromkeys(wave)
         while rest:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deltalens.lm.batching import TokenBudget, run_batches
 from deltalens.lm.head import head_input
-from deltalens.lm.hooks import frozen, input_device
+from deltalens.lm.hooks import frozen, inference, input_device
 from deltalens.lm.model.caches import NAMES
 from deltalens.lm.sampling.alone import logits_alone
 from deltalens.lm.sampling.draws import choose
@@ -45,7 +45,7 @@ def _label(rows: Sequence[int], place: int) -> str:
 def _completions(job: Job, rows: Sequence[int], places: list[int]) -> list[list[int]]:
     batch = _Batch(job, [rows[place] for place in places])
     last = head_input(job.model, lambda hidden: hidden[:, -1:])
-    with frozen(job.model), torch.inference_mode(), last:
+    with frozen(job.model), inference(job.model), last:
         cached = _has_general_cache(job.model, batch.prompts)
         with _undecided(job.model), batch.steered():
             job.model.generate(
