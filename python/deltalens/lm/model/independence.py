@@ -19,12 +19,11 @@ from deltalens.lm.model.parts import vocabulary_size
 from deltalens.lm.rows import PaddingSide, TokenRow, pad_rows
 from deltalens.lm.sites import decoder_blocks, text_config
 
-_SHORT, _LONG = 4, 9  # tokens of the two rows, the longer beyond one chunk where a model has any
+_SHORT, _LONGER = 4, 5  # tokens of the one row, beyond a chunk where the model has any, and more
 _CHUNKS = ("chunk_size", "mamba_chunk_size")
 _LARGEST_CHUNK = 1024
 _ROUNDING = 256  # units in the last place of a norm that a batch may change
 _COARSE = 0.03  # of a norm, for models in 16 bits
-_QUANTISED = 0.1  # and for quantised ones, some of which round activations with their batch
 _sound: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()
 
 
@@ -69,17 +68,23 @@ def _check(model: Any, side: str) -> bool:
         "with its batch": together[0] - alone[0],
     }
     allowed = min(_COARSE, _ROUNDING * _unit(alone))
-    if getattr(model, "is_quantized", False):
-        allowed = _QUANTISED
     for how, change in changes.items():
         share = float((change.norm(dim=-1) / alone[0].norm(dim=-1)).max())
         if share > allowed:
             raise InputError(
                 f"{type(model).__name__}: a row's activations change {how}, by {share:.2g} of "
-                "their norm, so its attention is not causal or its rows are not independent; "
-                "give a causal language model"
+                f"their norm, {_reason(model)}"
             )
     return True
+
+
+def _reason(model: Any) -> str:
+    if getattr(model, "is_quantized", False):
+        return "as its quantisation rounds a whole batch together; load it in 4 bits or in 16"
+    return (
+        "so its attention is not causal or its rows are not independent; "
+        "give a causal language model"
+    )
 
 
 def _unit(values: Tensor) -> float:
@@ -95,11 +100,12 @@ def probe_ids(model: Any) -> tuple[list[int], list[int], list[int]]:
     special = _special_ids(model)
     size = vocabulary_size(model)
     chunks = [getattr(text_config(model), name, None) or 0 for name in _CHUNKS]
-    longest = _LONG + max(chunk if chunk <= _LARGEST_CHUNK else 0 for chunk in chunks)
-    count = _SHORT + longest + longest - _SHORT
+    chunk = max(chunk if chunk <= _LARGEST_CHUNK else 0 for chunk in chunks)
+    short, more = _SHORT + chunk, _LONGER + chunk
+    count = short + (short + more) + more
     usual = [token for token in range(size) if token not in special] or list(range(size))
     ids = [usual[(n + 1) * len(usual) // (count + 2)] for n in range(count)]
-    return ids[:_SHORT], ids[_SHORT : _SHORT + longest], ids[_SHORT + longest :]
+    return ids[:short], ids[short : short + short + more], ids[short + short + more :]
 
 
 def _special_ids(model: Any) -> set[int]:
@@ -113,7 +119,7 @@ def _special_ids(model: Any) -> set[int]:
     return found
 
 
-def _batched(rows: list[list[int]], side: str, other: list[int]) -> dict[str, Tensor]:
+def _batched(rows: list[list[int]], side: str, other: list[int]) -> dict[str, Any]:
     """The rows as a batch. The first two are equal; ``other`` is in the padding of the second."""
     inputs = [TokenRow(ids, [], [True] * len(ids)) for ids in rows]
     left = side == "left"
@@ -121,16 +127,19 @@ def _batched(rows: list[list[int]], side: str, other: list[int]) -> dict[str, Te
     width, short = batch.input_ids.shape[1], len(rows[0])
     padding = slice(0, width - short) if left else slice(short, width)
     batch.input_ids[1, padding] = torch.tensor(other)
-    return batch.model_inputs()
+    return {**batch.model_inputs(), "use_cache": False}
 
 
-def _hidden(model: Any, inputs: dict[str, Tensor], side: str, short: int) -> Tensor:
+def _hidden(model: Any, inputs: dict[str, Any], side: str, short: int) -> Tensor:
     """The last block's output at ``short`` tokens of the first rows, [rows, tokens, d_model]."""
     device = input_device(model)
-    on_device = {name: tensor.to(device) for name, tensor in inputs.items()}
+    on_device = {
+        name: value.to(device) if isinstance(value, Tensor) else value
+        for name, value in inputs.items()
+    }
     outputs: list[Tensor] = []
     with frozen(model), without_graph(), _ended_by_last_block(model, outputs):
-        model(**on_device, use_cache=False)
+        model(**on_device)
     if outputs[0].ndim != 3:
         return outputs[0]
     return outputs[0][:2, -short:] if side == "left" else outputs[0][:2, :short]

@@ -55,7 +55,7 @@ def check_generated(model: Any, prompt: list[int], tokens: list[int]) -> None:
 def _logits(model: Any, ids: list[int]) -> Tensor:
     with frozen(model), without_graph():
         tokens = torch.tensor([ids], device=input_device(model))
-        logits: Tensor = model(input_ids=tokens, use_cache=False).logits
+        logits: Tensor = model(input_ids=tokens).logits
     return logits[0, -1].float()
 
 
