@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from math import isnan
-from typing import Any
 
 from deltalens.report.evidence import Evidence
 from deltalens.report.figure_points import random_band
 from deltalens.report.text import points, readable
+from deltalens.study.quality import quality_sentences
 from deltalens.trials.rates import Rate
 from deltalens.trials.result import (
     ACTIVATION,
@@ -34,34 +34,8 @@ def findings(evidence: Evidence) -> list[str]:
         found += _top_steered(result, evidence.behaviour)
         found += _sets(result)
     found += _ablation(evidence)
-    found += map(readable, _quality(evidence.attribution.metadata))
+    found += map(readable, quality_sentences(evidence.attribution.metadata))
     return found
-
-
-def _quality(metadata: Mapping[str, Any]) -> Iterator[str]:
-    """What the ranking rests on: the tokens left out, and whether first order holds."""
-    sinks, checked = metadata.get("sinks") or {}, metadata.get("first_order") or {}
-    if sinks.get("limit") is not None:
-        yield (
-            f"Of {sinks['tokens']:,} prompt tokens {sinks['first']:,} first ones and "
-            f"{sinks['massive']:,} of massive norm were left out as attention sinks."
-        )
-    if checked and not checked.get("undefined"):
-        yield (
-            f"Held against exact ablation of the first {checked['latents']} latents over "
-            f"{checked['pairs']} pairs, first order has a correlation of "
-            f"{checked['correlation_entries']:.2f} and a slope of {checked['slope']:.2f}."
-        )
-    for token in (metadata.get("dominant_tokens") or [])[:1]:
-        where = (
-            f"at position {token['position']}"
-            if token["token"] is None
-            else f"“{token['token'].strip()}”"
-        )
-        yield (
-            f"The token {where} carries more than half of the score of "
-            f"{len(token['latents'])} latents."
-        )
 
 
 def _top(evidence: Evidence) -> str:

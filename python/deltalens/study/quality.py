@@ -1,0 +1,38 @@
+"""What a reader must know of a run's numbers, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def quality_sentences(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """Tokens left out, whether first order holds, and a token that decides scores by itself.
+
+    ``metadata`` is a run's; one made before any of this was recorded gives no sentence on it.
+    """
+    sinks, checked = metadata.get("sinks") or {}, metadata.get("first_order") or {}
+    if sinks.get("limit") is not None:
+        yield (
+            f"Of {sinks['tokens']:,} prompt tokens {sinks['first']:,} first ones and "
+            f"{sinks['massive']:,} with norms above {sinks['limit']:.4g} (median "
+            f"{sinks['median']:.4g}) were left out as attention sinks."
+        )
+    if checked.get("undefined"):
+        yield f"First order was not held against ablation: {checked['undefined']}."
+    elif checked:
+        yield (
+            f"Held against exact ablation of the first {checked['latents']} latents over "
+            f"{checked['pairs']} pairs, first order has a correlation of "
+            f"{checked['correlation_entries']:.2f} and a slope of {checked['slope']:.2f}."
+        )
+    for token in (metadata.get("dominant_tokens") or [])[:1]:
+        where = (
+            f"at position {token['position']}"
+            if token["token"] is None
+            else f"“{token['token'].strip() or token['token']}”"
+        )
+        yield (
+            f"The prompts' token {where} ({token['norm']:.2g} times the median norm) carries more "
+            f"than half of the score of {len(token['latents'])} latents."
+        )
