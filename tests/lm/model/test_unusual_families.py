@@ -15,6 +15,9 @@ from deltalens.lm.sampling.generate import fits_slots, uses_slots
 from deltalens.lm.sites import decoder_blocks
 from helpers.families import token_ids
 
+# ModernBERT of transformers 4 compiles parts of itself with what torch has deprecated since.
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script_method:DeprecationWarning")
+
 SITE, WIDTH, NEW = 1, 32, 5
 ENCODER = {
     "vocab_size": 97,
