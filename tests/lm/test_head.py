@@ -192,7 +192,7 @@ def test_repeats_are_bitwise_equal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 MEASURE = """
 import ctypes, sys, torch, transformers
-from deltalens.lm import Pair, TokenRow, capture, completion_losses, resolve_site
+from deltalens.lm import Pair, TokenRow, capture, completion_losses, resolve_site, sample
 
 def status(field):
     for line in open("/proc/self/status"):
@@ -208,6 +208,8 @@ model = getattr(transformers, f"{name}ForCausalLM")(config).to(getattr(torch, dt
 def run(tokens):
     if work == "capture":
         list(capture(model, None, [Pair([1, 2], [5] * tokens, [6] * tokens)], site=0))
+    elif work == "sample":
+        sample(model, None, [[1, 2, 3 + row] for row in range(tokens // 4)], max_new_tokens=2)
     else:
         row = TokenRow([1, 2], [5] * tokens, [True, True])
         completion_losses(model, [row, row], site=0)
@@ -222,10 +224,11 @@ print(status("VmHWM") - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
-@pytest.mark.parametrize("work", ["capture", "losses"])
+@pytest.mark.parametrize("work", ["capture", "losses", "sample"])
 @pytest.mark.parametrize(("name", "dtype"), [("Llama", "float32"), ("Gemma2", "bfloat16")])
 def test_memory_is_five_chunks_for_256_thousand_tokens(work: str, name: str, dtype: str) -> None:
-    """A thousand completion tokens' logits are 1 GiB in float32, and there are several of them."""
+    """A thousand completion tokens' logits are 1 GiB in float32, and there are several of them;
+    for the last tokens of 125 prompts, torch would copy the head's weight once for each."""
     command = [sys.executable, "-c", MEASURE, work, name, dtype]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert float(done.stdout) * 2**20 < 5 * head_module.CHUNK_BYTES

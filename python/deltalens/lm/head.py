@@ -56,7 +56,8 @@ def head_input(model: Any, select: Callable[[Tensor], Tensor]) -> Iterator[None]
     """
 
     def before(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        return (select(args[0]), *args[1:])
+        # Given a strided view, torch's linear copies the weight once for every row.
+        return (select(args[0]).contiguous(), *args[1:])
 
     handle = _head(model).register_forward_pre_hook(before)
     try:
