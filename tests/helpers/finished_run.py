@@ -19,7 +19,7 @@ from deltalens.study import (
     LensToken,
 )
 from deltalens.study.ablation.table import write_ablation
-from deltalens.study.token_effects import TokenEffects
+from deltalens.study.tokens.effects import TokenEffects
 from deltalens.trials import SweepResult
 from deltalens.trials.interpretation.store import Interpretation, append
 from deltalens.trials.log import (

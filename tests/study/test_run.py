@@ -34,6 +34,7 @@ attribution_module = importlib.import_module("deltalens.study.attribution")
 FILES = {
     "attribution.csv",
     "baseline.safetensors",
+    "directions.safetensors",
     "latents.jsonl",
     "metadata.json",
     "pairs.jsonl",
@@ -208,7 +209,12 @@ def test_a_cut_while_saving_never_looks_complete(study, captured, tmp_path, monk
             real(path, *rest)
 
         monkeypatch.setattr(attribution_module, name, cut)
-        for module in ("pairs.read", "study.baseline", "study.token_effects"):
+        for module in (
+            "pairs.read",
+            "study.baseline",
+            "study.tokens.effects",
+            "study.directions.means",
+        ):
             module = importlib.import_module(f"deltalens.{module}")
             if hasattr(module, name):
                 monkeypatch.setattr(module, name, cut)

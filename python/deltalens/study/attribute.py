@@ -29,7 +29,6 @@ from deltalens.pairs.identity import vector_fingerprint
 from deltalens.study.ablation.first_order import CHECKED, check_first_order
 from deltalens.study.attribution import Attribution
 from deltalens.study.baseline import Baseline, as_baseline, check_baseline
-from deltalens.study.dominance import dominant_tokens, warn_of_sinks
 from deltalens.study.effects import PairEffects, pair_effects, study_moment
 from deltalens.study.latent_score import LatentScore, rank_by_latents
 from deltalens.study.latents import check_d_model, check_found, latent_rows, unit
@@ -38,7 +37,8 @@ from deltalens.study.options import Options, Ranking, Score
 from deltalens.study.record import describe, run_settings
 from deltalens.study.row_store import RowStore
 from deltalens.study.run import is_complete, work_directory
-from deltalens.study.token_effects import token_effects
+from deltalens.study.tokens.dominance import dominant_tokens, warn_of_sinks
+from deltalens.study.tokens.effects import token_effects
 
 
 def attribute(
@@ -302,6 +302,7 @@ def _result(study: _Study, ranked: _Ranked) -> Attribution:
         lens=lens_if_possible(study.model, study.tokenizer, study.decoder, top.latents),
         all_scores=ranked.all_scores,
         token_effects=token_effects(study.tokenizer, study.encoded, effects.per_token),
+        directions=effects.directions.result(study.baseline.mean),
     )
 
 

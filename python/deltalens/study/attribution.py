@@ -20,8 +20,9 @@ from deltalens.lm.points.names import saved_name
 from deltalens.pairs.read import PAIRS_FILE, read_pairs, write_pairs
 from deltalens.storage.atomic import write_tensors, write_text
 from deltalens.study.baseline import Baseline
+from deltalens.study.directions.means import Directions, read_directions
 from deltalens.study.lens import LatentLens, LensToken
-from deltalens.study.token_effects import TokenEffects, read_token_effects
+from deltalens.study.tokens.effects import TokenEffects, read_token_effects
 
 METADATA_FILE = "metadata.json"
 TABLE_FILE = "attribution.csv"
@@ -53,7 +54,7 @@ class Attribution:
     [pairs, k]: each pair's δ(C) − δ(C′). All float64. lens: nearest unembedding tokens, or empty
     where the model gives none;
     all_scores: float32 [n_latents] when asked for; token_effects: which prompt tokens the scores of
-    the first pairs come from.
+    the first pairs come from; directions: mean γ and a − ā, None in runs of earlier versions.
     """
 
     latents: Tensor
@@ -71,6 +72,7 @@ class Attribution:
     lens: list[LatentLens]
     all_scores: Tensor | None = None
     token_effects: TokenEffects | None = None
+    directions: Directions | None = None
 
     @property
     def site(self) -> str:
@@ -95,6 +97,8 @@ class Attribution:
             write_tensors(directory / SCORES_FILE, {"scores": self.all_scores})
         if self.token_effects is not None:
             self.token_effects.save(directory)
+        if self.directions is not None:
+            self.directions.save(directory)
         text = json.dumps(self.metadata, indent=2, ensure_ascii=False, default=str)
         write_text(directory / METADATA_FILE, text + "\n")
 
@@ -113,6 +117,7 @@ class Attribution:
                 lens=list(_read_lens(directory / LATENTS_FILE)),
                 all_scores=_read_scores(directory / SCORES_FILE),
                 token_effects=read_token_effects(directory),
+                directions=read_directions(directory),
             )
             loaded._check_sizes()
             return (

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from deltalens.engine import CrossMoment
 from deltalens.lm import PairRows
-from deltalens.study.token_effects import TOKENS_KEPT
+from deltalens.study.directions.means import DirectionSums
+from deltalens.study.tokens.effects import TOKENS_KEPT
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class PairEffects:
 
     ``losses`` [pairs, 2] are the completions' log-losses, ``tokens`` the counted tokens in all.
     ``per_token``: of the first pairs, δ_{i,t}(C) − δ_{i,t}(C′) float32 [tokens, k], and ``norms``
-    ‖a_t‖ float32 [tokens].
+    ‖a_t‖ float32 [tokens]. ``directions``: sums of the pairs' rows themselves.
     """
 
     positive: Tensor
@@ -28,6 +29,7 @@ class PairEffects:
     tokens: int
     per_token: list[Tensor]
     norms: list[Tensor]
+    directions: DirectionSums
 
     @property
     def difference(self) -> Tensor:
@@ -82,12 +84,14 @@ class EffectSums:
         self._per_token: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._tokens = 0
+        self._directions = DirectionSums()
 
     def add(self, row: PairRows, positive: Tensor, negative: Tensor) -> None:
         """A pair's −δ_{i,t} of both completions, fp64 [tokens, k]."""
         self._positive.append(-positive.mean(0))
         self._negative.append(-negative.mean(0))
         self._losses.append([row.loss_positive, row.loss_negative])
+        self._directions.add(row)
         self._tokens += len(positive)
         if self._tokens <= TOKENS_KEPT or not self._per_token:
             self._per_token.append((negative - positive).float())
@@ -102,4 +106,5 @@ class EffectSums:
             self._tokens,
             self._per_token,
             self._norms,
+            self._directions,
         )

@@ -11,7 +11,7 @@ import torch
 
 import deltalens
 from deltalens.study import effects
-from deltalens.study.token_effects import TOKENS_FILE, read_token_effects
+from deltalens.study.tokens.effects import TOKENS_FILE, read_token_effects
 from helpers.tiny_study import (
     D_MODEL,
     SITE,

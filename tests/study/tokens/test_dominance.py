@@ -7,7 +7,7 @@ import torch
 
 from deltalens.lm import Pair
 from deltalens.lm.tokenise import EncodedPair
-from deltalens.study.dominance import dominant_tokens, warn_of_sinks
+from deltalens.study.tokens.dominance import dominant_tokens, warn_of_sinks
 
 LENGTH, K = 12, 6
 
