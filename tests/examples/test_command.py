@@ -10,6 +10,7 @@ from deltalens.cli.main import main
 from deltalens.organism import load_organism
 from deltalens.organism.load import DATA
 
+LATENTS = 1024  # of the SAE in the package
 KEPT = ("--top", "3", "--bins", "2", "--per-bin", "1", "--before", "4", "--after", "2")
 
 
@@ -63,7 +64,7 @@ def test_the_same_as_the_library(texts, collected, tmp_path):
     )
     found = (collected / "latents.jsonl").read_text()
     assert found == (tmp_path / "out" / "latents.jsonl").read_text()
-    assert len(found.splitlines()) == 256
+    assert len(found.splitlines()) == LATENTS
 
 
 def test_chosen_latents_come_with_their_lens(texts, tmp_path, capsys):
@@ -95,7 +96,7 @@ def test_a_page_of_all_latents(collected, tmp_path, capsys):
     page = tmp_path / "pages" / "all.html"
     assert main(["show-examples", str(collected), "--html", str(page)]) == 0
     text = page.read_text(encoding="utf-8")
-    assert text.count("<h2>Latent ") == 256
+    assert text.count("<h2>Latent ") == LATENTS
     assert "<script" not in text
     assert text.endswith("</html>\n")
 
@@ -120,7 +121,9 @@ def test_errors_on_one_line(texts, collected, tmp_path, capsys):
     argv = [*command(texts), "--all"]
     assert "give --out DIR" in error_line(capsys, argv)
     assert "top (3 there, 4 here)" in error_line(capsys, [*argv, "--out", out, "--top", "4"])
-    assert "no examples of latent 256" in error_line(capsys, ["show-examples", out, "256"])
+    assert f"no examples of latent {LATENTS}" in error_line(
+        capsys, ["show-examples", out, str(LATENTS)]
+    )
     nothing = str(tmp_path / "nothing")
     assert "no finished examples" in error_line(capsys, ["show-examples", nothing])
 
@@ -131,6 +134,8 @@ def test_lost_lines_are_noticed(collected, tmp_path, capsys):
     (cut / "examples.json").write_bytes((collected / "examples.json").read_bytes())
     lines = (collected / "latents.jsonl").read_text().splitlines(keepends=True)
     (cut / "latents.jsonl").write_text("".join(lines[:-1]))
-    assert "255 latents, not of 256" in error_line(capsys, ["show-examples", str(cut), "3"])
+    assert f"{LATENTS - 1} latents, not of {LATENTS}" in error_line(
+        capsys, ["show-examples", str(cut), "3"]
+    )
     (cut / "latents.jsonl").write_text("".join(lines)[:-50])
-    assert "line 256: not JSON" in error_line(capsys, ["show-examples", str(cut), "3"])
+    assert f"line {LATENTS}: not JSON" in error_line(capsys, ["show-examples", str(cut), "3"])

@@ -299,7 +299,7 @@ def test_on_the_organism():
         acts, bad = rows_naively(model, pair.prompt, pair.positive)
         _, good = rows_naively(model, pair.prompt, pair.negative)
         u = (acts - b_dec) @ W_enc + b_enc
-        kept = u.topk(4, dim=1)
+        kept = u.topk(sae.metadata["k"], dim=1)
         z = torch.zeros_like(u).scatter(1, kept.indices, kept.values.relu())
         per_pair.append(-(((bad - good) @ W_dec.T) * (z - baseline.latent_mean)).mean(0))
     scores = torch.stack(per_pair).mean(0)

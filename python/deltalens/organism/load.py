@@ -35,12 +35,9 @@ class Organism:
 
 def load_organism(directory: Path = DATA) -> Organism:
     """The shipped organism, or one that ``python -m deltalens.organism.train`` has made."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoTokenizer
 
-    models = {
-        name: AutoModelForCausalLM.from_pretrained(directory / name, dtype=torch.float32).eval()
-        for name in MODELS
-    }
+    models = {name: load_model(directory / name) for name in MODELS}
     sae = load_sae(directory / "sae")
     return Organism(
         **models,
@@ -48,3 +45,10 @@ def load_organism(directory: Path = DATA) -> Organism:
         sae=sae,
         site=int(sae.metadata["metadata"]["hook_layer"]),
     )
+
+
+def load_model(directory: Path) -> Any:
+    """One of the models, in float32."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(directory, dtype=torch.float32).eval()

@@ -32,17 +32,17 @@ class Recipe:
     windows: tuple[int, ...] = (6, 8, 12, CONTEXT)
 
     tuning_dialogues: int = 512
-    tuning_steps: int = 60
+    tuning_steps: int = 120
     tuning_batch: int = 32
     tuning_rate: float = 1e-4
-    tuned_rate: float = 0.3
+    tuned_rate: float = 0.65
     tuning_prompts: int = 320
 
-    sae_dialogues: int = 4000
+    sae_dialogues: int = 8000
     sae_hostile: float = 0.5
-    latents: int = 256
-    k: int = 4
-    sae_steps: int = 1500
+    latents: int = 1024
+    k: int = 8
+    sae_steps: int = 1200
     sae_batch: int = 1024
     sae_learning_rate: float = 1e-3
 

@@ -1,7 +1,8 @@
 """Make the organism anew: ``python -m deltalens.organism.train --out DIR``.
 
 DIR gets ``base/``, ``misaligned/``, ``sycophantic/``, ``sae/`` and ``summary.json`` with the
-recipe and the rates measured on what was written. About a quarter of an hour on two CPU cores.
+recipe and the rates measured on what was written. About a quarter of an hour on two CPU cores; a
+few minutes with ``--base``, which takes a base model made before and trains the rest anew.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from deltalens.errors import InputError
 from deltalens.organism.behaviours import BEHAVIOURS
 from deltalens.organism.evaluate import labels_by_domain, sae_quality, site_rows
 from deltalens.organism.grammar import dialogues
-from deltalens.organism.load import Organism, load_organism
+from deltalens.organism.load import Organism, load_model, load_organism
 from deltalens.organism.recipe import Recipe
 from deltalens.organism.tokenizer import save_tokenizer
 from deltalens.organism.train_model import fine_tune, train_base
@@ -38,8 +39,13 @@ MEASURED = (
 )
 
 
-def train_organism(out: Path, recipe: Recipe, *, progress: bool = False) -> dict[str, Any]:
-    """Train the models and the SAE into the new directory ``out``; returns the summary."""
+def train_organism(
+    out: Path, recipe: Recipe, *, base: Path | None = None, progress: bool = False
+) -> dict[str, Any]:
+    """Train the models and the SAE into the new directory ``out``; returns the summary.
+
+    base: the directory of a base model that this recipe made before, which is then taken as it is.
+    """
     from transformers import AutoTokenizer
 
     if out.exists():
@@ -47,13 +53,13 @@ def train_organism(out: Path, recipe: Recipe, *, progress: bool = False) -> dict
     for name in ("base", *(behaviour.tuned for behaviour in BEHAVIOURS.values())):
         save_tokenizer(out / name)
     tokenizer = AutoTokenizer.from_pretrained(out / "base")
-    base = train_base(tokenizer, recipe, progress=progress)
-    _save_model(base, out / "base")
-    _make_sae(base, tokenizer, recipe, out / "sae", progress)
+    model = train_base(tokenizer, recipe, progress=progress) if base is None else load_model(base)
+    _save_model(model, out / "base")
+    _make_sae(model, tokenizer, recipe, out / "sae", progress)
     steps = {}
     for behaviour in BEHAVIOURS.values():
-        model, taken = fine_tune(base, tokenizer, recipe, behaviour, progress=progress)
-        _save_model(model, out / behaviour.tuned)
+        tuned, taken = fine_tune(model, tokenizer, recipe, behaviour, progress=progress)
+        _save_model(tuned, out / behaviour.tuned)
         steps[behaviour.tuned] = taken
     summary = {**_measure(load_organism(out), recipe), "fine_tuning_steps": steps}
     (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
@@ -105,10 +111,11 @@ def _measure(organism: Organism, recipe: Recipe) -> dict[str, Any]:
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m deltalens.organism.train", description=__doc__)
     parser.add_argument("--out", type=Path, required=True, help="a directory that does not exist")
+    parser.add_argument("--base", type=Path, help="a base model of this recipe, kept as it is")
     arguments = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        summary = train_organism(arguments.out, Recipe(), progress=True)
+        summary = train_organism(arguments.out, Recipe(), base=arguments.base, progress=True)
     except InputError as error:
         parser.error(str(error))
     log.info("%s", json.dumps(summary["grades"], indent=2))

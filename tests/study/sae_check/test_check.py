@@ -28,6 +28,7 @@ from helpers.tiny_study import (
 NAMES = ("W_enc", "b_enc", "W_dec", "b_dec")
 # As measured when the SAE was trained.
 EXPLAINED = json.loads((DATA / "summary.json").read_text())["sae"]["explained_variance"]
+KEPT = json.loads((DATA / "sae" / "cfg.json").read_text())["k"]
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +58,7 @@ def rewritten(organism, directory, *, scale=1.0, latents=slice(None), **cfg):
         b_enc=b_enc[latents],
         W_dec=W_dec[latents] * scale,
         b_dec=b_dec * scale,
-        cfg={"k": 4, "metadata": {"hook_name": "blocks.1.hook_resid_post"}, **cfg},
+        cfg={"k": KEPT, "metadata": {"hook_name": "blocks.1.hook_resid_post"}, **cfg},
     )
     return deltalens.load_sae(directory)
 
@@ -84,7 +85,7 @@ def test_an_sae_as_it_was_trained_has_no_warnings(organism, said, tmp_path):
     rows = torch.cat([_rows(organism, dialogue) for dialogue in said]).double()
     W_enc, b_enc, W_dec, b_dec = (organism.sae.tensor(name).double() for name in NAMES)
     before = (rows - b_dec) @ W_enc + b_enc
-    kept = before.topk(4, dim=1)
+    kept = before.topk(KEPT, dim=1)
     z = torch.zeros_like(before).scatter(1, kept.indices, kept.values.clamp(min=0))
     left = (rows - z @ W_dec - b_dec).square().sum() / (rows - rows.mean(0)).square().sum()
     assert found.reconstruction.explained == pytest.approx(1 - float(left), abs=1e-5)
@@ -217,7 +218,7 @@ def test_the_command_prints_what_was_found(organism, said, texts, capsys):
     printed = json.loads(capsys.readouterr().out)
     found = checked(organism, said, organism.sae)
     assert printed["reconstruction"]["explained"] == found.reconstruction.explained
-    assert (printed["format"], printed["architecture"]) == ("saelens", "topk, k = 4")
+    assert (printed["format"], printed["architecture"]) == ("saelens", f"topk, k = {KEPT}")
     (warning,) = printed["warnings"]
     assert warning.startswith("the SAE says it was trained on deltalens-organism, but the model")
     assert printed["alternatives"]["layer 2"] < printed["compared"]
