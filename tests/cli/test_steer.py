@@ -99,7 +99,7 @@ def test_the_command_prints_what_the_library_finds(ready, run, inputs, tmp_path,
     activation = deltalens.delta_activation(
         models["away"], models["toward"], tokenizer, prompts, sae, site=SITE, k=100
     )
-    sets = candidate_sets(result, activation, top=3, n_random=4, n_matched=2, seed=2)
+    sets = candidate_sets(result, activation, sae, top=3, n_random=4, n_matched=2, seed=2)
     expected = sweep(
         models,
         tokenizer,
@@ -133,6 +133,46 @@ def test_the_tables_name_what_is_in_them(ready, run, capsys):
     assert "steered away" in shown
     assert "steered toward" not in shown
     assert str(run / "steering") in shown
+
+
+def test_all_sets_in_one_sweep(ready, run, inputs, capsys):
+    rankings = ["attribution", "push", "present", "activation", "gradient", "cosine"]
+    printed = printed_json(capsys, [*steer_args(ready, run), "--sets", *rankings])
+    result, sae = deltalens.Attribution.load(run), deltalens.load_sae(inputs / "sae")
+    sets = candidate_sets(
+        result,
+        deltalens.ActivationDifference.load(run),
+        sae,
+        rankings=rankings,
+        top=3,
+        n_random=4,
+        n_matched=2,
+        seed=2,
+    )
+    assert SweepResult.load(run).sets == sets
+    assert len(sets) == 8
+    for name, candidates in sets.items():
+        latents = printed["arms"]["away"]["sets"][name]["latents"]
+        assert [found["latent"] for found in latents] == [c.latent for c in candidates]
+    completions = (run / "steering" / "away.jsonl").read_text().splitlines()
+    steered = {c for candidates in sets.values() for c in candidates}
+    assert len(completions) == len(result.pairs) * (10 + 2 * 2 * len(steered))
+    deltalens.write_report(run)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for name in ("push", "present", "gradient", "gradient cosine"):
+        assert f'"{name}"' in page
+    assert main([*steer_args(ready, run), "--sets", "push", "cosine"]) == 0
+    shown = capsys.readouterr().out
+    assert "push: share with the behaviour" in shown
+    assert "gradient cosine: share with the behaviour" in shown
+    assert "Δ-attribution" not in shown
+    assert "invalid choice" in usage_error(capsys, [*steer_args(ready, run), "--sets", "pull"])
+
+
+def usage_error(capsys, argv):
+    with pytest.raises(SystemExit):
+        main(argv)
+    return capsys.readouterr().err
 
 
 def test_choosing_again_loads_nothing(ready, run, capsys, monkeypatch):

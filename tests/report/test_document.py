@@ -20,6 +20,7 @@ from deltalens.report.settings_part import settings_document
 from deltalens.report.text import place_name, readable
 from deltalens.trials.rates import Tally
 from deltalens.trials.result import (
+    ACTIVATION,
     ATTRIBUTION,
     RANDOM,
     Arm,
@@ -60,7 +61,7 @@ def test_every_latent_has_what_the_run_says_of_it(full: Path) -> None:
     first, last = document["latents"][0], document["latents"][-1]
     assert first["score"] == float(evidence.attribution.scores[0])
     assert first["ablation"] == list(evidence.ablation[latents[0]])
-    assert last["rank"] is None
+    assert (last["rank"], last["sets"]) == (None, [ACTIVATION])
     assert set(last["steering"]) == {"away", "toward"}
     assert "steering" not in document["latents"][11]
     assert "names" not in document["latents"][4]

@@ -96,6 +96,25 @@ def test_curves_run_from_the_unsteered_model_and_the_band_spans_random_latents(
     assert corners == {(0, 50), (0.1, 45), (0.2, 20), (0.2, 55)}
 
 
+def test_every_set_has_a_column_of_its_own(counted: SweepResult) -> None:
+    """Whatever it is called, and without Δ-attribution."""
+    sets = {"push": [1, 2], "of my own": [3], "gradient cosine": [2], RANDOM: [7, 8]}
+    candidates = {n: [Candidate(latent, 1) for latent in each] for n, each in sets.items()}
+    found = SweepResult(candidates, counted.arms, {})
+    with style("test"):
+        (panel,) = figure_1(found).axes
+        upper, _ = figure_2(found).axes
+    ids = {line.get_gid(): line.get_ydata()[0] for line in panel.lines if line.get_gid()}
+    expected = {"push-1": -40, "push-2": -20, "set2-1": 15, "cosine-1": -20}
+    expected |= {"random-1": 5, "random-2": -30}
+    assert ids == pytest.approx({f"point-away-{name}": y for name, y in expected.items()})
+    assert [label.get_text() for label in panel.get_xticklabels()] == [
+        *("push\n(2)", "of my own\n(1)", "gradient cosine\n(1)", "random latents\n(2)")
+    ]
+    assert [line.get_label() for line in upper.lines if line.get_gid()] == ["1", "2"]
+    assert [mark.group for mark in all_marks(found)][:3] == ["push", "push", "of my own"]
+
+
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> SweepResult:
     run = tmp_path_factory.mktemp("figures") / "run"

@@ -26,21 +26,13 @@ from helpers.tiny_study import (
 )
 
 LATENTS = 60
+W_DEC = torch.randn(LATENTS, D_MODEL, generator=torch.Generator().manual_seed(1))
 FREQUENCY = torch.arange(LATENTS, dtype=torch.float64) / LATENTS  # latent 0 is dead
 
 
-def attribution(decoder: Any = None, **options: Any) -> deltalens.Attribution:
-    rows = torch.randn(LATENTS, D_MODEL, generator=torch.Generator().manual_seed(1))
-    return deltalens.attribute(
-        make_model(),
-        None,
-        make_pairs(4),
-        rows if decoder is None else decoder,
-        site=SITE,
-        baseline=torch.zeros(D_MODEL),
-        k=20,
-        **options,
-    )
+def attribution(pairs: int = 4, **options: Any) -> deltalens.Attribution:
+    given = {"site": SITE, "baseline": torch.zeros(D_MODEL), "k": 20, **options}
+    return deltalens.attribute(make_model(), None, make_pairs(pairs), W_DEC, **given)
 
 
 def activation() -> ActivationDifference:
@@ -58,7 +50,7 @@ def activation() -> ActivationDifference:
 
 def test_suspects_come_in_order_and_are_signed_by_push() -> None:
     result = attribution()
-    sets = candidate_sets(result, activation(), top=8, n_random=5, n_matched=5)
+    sets = candidate_sets(result, activation(), W_DEC, top=8, n_random=5, n_matched=5)
     expected = [
         Candidate(int(latent), 1 if push > 0 else -1)
         for latent, push in zip(result.latents[:8], result.push[:8], strict=True)
@@ -69,20 +61,26 @@ def test_suspects_come_in_order_and_are_signed_by_push() -> None:
 
 
 def test_controls_are_live_and_no_suspects() -> None:
-    sets = candidate_sets(attribution(), activation(), top=8, n_random=15, n_matched=12, seed=4)
+    sets = candidate_sets(
+        attribution(), activation(), W_DEC, top=8, n_random=15, n_matched=12, seed=4
+    )
     controls = [c.latent for name in (RANDOM, MATCHED) for c in sets[name]]
     suspects = {c.latent for name in (ATTRIBUTION, ACTIVATION) for c in sets[name]}
     assert len(set(controls)) == len(controls) == 27
     assert not suspects & set(controls)
     assert 0 not in controls
-    again = candidate_sets(attribution(), activation(), top=8, n_random=15, n_matched=12, seed=4)
-    other = candidate_sets(attribution(), activation(), top=8, n_random=15, n_matched=12, seed=5)
+    again = candidate_sets(
+        attribution(), activation(), W_DEC, top=8, n_random=15, n_matched=12, seed=4
+    )
+    other = candidate_sets(
+        attribution(), activation(), W_DEC, top=8, n_random=15, n_matched=12, seed=5
+    )
     assert again == sets
     assert other[RANDOM] != sets[RANDOM]
 
 
 def test_no_more_controls_than_there_are() -> None:
-    sets = candidate_sets(attribution(), activation(), top=20, n_random=500, n_matched=3)
+    sets = candidate_sets(attribution(), activation(), W_DEC, top=20, n_random=500, n_matched=3)
     suspects = {c.latent for name in (ATTRIBUTION, ACTIVATION) for c in sets[name]}
     assert {c.latent for c in sets[RANDOM]} == set(range(1, LATENTS)) - suspects
     assert MATCHED not in sets
@@ -121,7 +119,7 @@ def test_an_sae_without_encoder_has_two_sets(tmp_path: Path) -> None:
             tmp_path, result, {"away": make_model()}, None, torch.ones(LATENTS, D_MODEL)
         )
     assert found is None
-    sets = candidate_sets(result, None, top=5, n_random=30, n_matched=10)
+    sets = candidate_sets(result, None, W_DEC, top=5, n_random=30, n_matched=10)
     assert set(sets) == {ATTRIBUTION, RANDOM}
     assert len(sets[RANDOM]) == 30
 

@@ -148,6 +148,7 @@ class Case:
         sets = candidate_sets(
             result,
             activation,
+            organism.sae,
             top=PER_SET,
             n_random=RANDOM_LATENTS,
             n_matched=MATCHED_LATENTS,

@@ -9,24 +9,21 @@ from typing import Any
 from deltalens.cli.output import print_line, print_table
 from deltalens.trials.rates import Rate, Tally
 from deltalens.trials.result import (
-    ACTIVATION,
-    ATTRIBUTION,
     RANDOM_SETS,
     Arm,
     Candidate,
     Direction,
     SweepResult,
 )
+from deltalens.trials.suspects import suspect_names
 
-SUSPECTS = (ATTRIBUTION, ACTIVATION)
 TITLES: dict[Direction, str] = {"away": "steered away", "toward": "steered toward"}
 
 
 def print_sweep(result: SweepResult, shown: int = 20) -> None:
     """Print the latents of each ranking, the sets, and what they say in words."""
-    for name in SUSPECTS:
-        if name in result.sets:
-            _print_latents(result, name, shown)
+    for name in suspect_names(result.sets):
+        _print_latents(result, name, shown)
     _print_sets(result)
     for line in verdict(result):
         print_line(line)
@@ -89,14 +86,15 @@ def _set_cells(result: SweepResult, direction: Direction, name: str) -> list[str
 
 
 def verdict(result: SweepResult) -> list[str]:
-    """What the first latent did, in words, whichever way it went."""
-    first = result.sets[ATTRIBUTION][0]
+    """What the first latent of the first set did, in words, whichever way it went."""
+    name = suspect_names(result.sets)[0]
+    first = result.sets[name][0]
     lines = []
     for direction, arm in result.arms.items():
         change, (low, high) = arm.change(first), result.band(direction)
         beyond = change < low if direction == "away" else change > high
         lines.append(
-            f"The top latent by Δ-attribution, {first.latent}, {TITLES[direction]}: "
+            f"The top latent by {name}, {first.latent}, {TITLES[direction]}: "
             f"{arm.unsteered.behaviour.value:.1%} → {arm.chosen(first).tally.behaviour.value:.1%}, "
             + ("beyond every random latent." if beyond else "no further than random latents do.")
         )

@@ -7,7 +7,8 @@ from typing import Any
 
 from deltalens.report.figure_style import CURVES, GRAY, INK, PANELS
 from deltalens.trials.rates import Rate, Tally
-from deltalens.trials.result import ATTRIBUTION, RANDOM_SETS, Arm, SweepResult
+from deltalens.trials.result import RANDOM_SETS, Arm, SweepResult
+from deltalens.trials.suspects import suspect_names
 
 _Measure = Callable[[Tally], Rate]
 
@@ -16,7 +17,7 @@ def figure_2(result: SweepResult) -> Any:
     """Two rows, a column per model: the behaviour's rate over the strength of steering, and below
     it the incoherent share of first samples with its budget.
 
-    Lines are the first latents by Δ-attribution, a ring marks the chosen strength; the band is
+    Lines are the first latents of the first set, a ring marks the chosen strength; the band is
     the range of random latents at each strength. Every line's gid starts with "curve-". Returns a
     matplotlib figure, to be drawn within :func:`~deltalens.report.figure_style.style`.
     """
@@ -44,7 +45,7 @@ def _curves(axes: Any, result: SweepResult, arm: Arm, name: str) -> None:
     band = list(_band(result, arm, measure))
     strengths, lows, highs = zip(*band, strict=True)
     axes.fill_between(strengths, lows, highs, color=GRAY, alpha=0.25, linewidth=0)
-    top = result.sets.get(ATTRIBUTION, [])[: len(CURVES)]
+    top = result.sets[suspect_names(result.sets)[0]][: len(CURVES)]
     for candidate, colour in zip(top, CURVES, strict=False):
         curve = arm.curve(candidate)
         shares = [100 * measure(arm.unsteered).value]

@@ -9,14 +9,13 @@ from typing import Any, NamedTuple
 from deltalens.errors import InputError
 from deltalens.report.figure_style import COLOURS, GRAY, INK, PANELS
 from deltalens.trials.result import (
-    ACTIVATION,
-    ATTRIBUTION,
     RANDOM_SETS,
     Arm,
     Candidate,
     Direction,
     SweepResult,
 )
+from deltalens.trials.suspects import SET_NAMES, suspect_names
 
 _WIDTH = 0.76  # of a column, whose centres are 1 apart
 
@@ -37,14 +36,15 @@ def marks(result: SweepResult, direction: Direction, groups: tuple[str, ...]) ->
     found = []
     for rank, candidate in enumerate(listed, start=1):
         if not math.isnan(result.arms[direction].change(candidate)):
-            gid = f"point-{direction}-{_column_name(groups)}-{rank}"
+            gid = f"point-{direction}-{_column_name(result, groups)}-{rank}"
             found.append(Mark(gid, direction, groups[0], rank, candidate))
     return found
 
 
 def columns(result: SweepResult) -> list[tuple[str, ...]]:
-    """The sets that share a column: Δ-attribution, Δ-activation, all random ones."""
-    wanted: list[tuple[str, ...]] = [(ATTRIBUTION,), (ACTIVATION,), RANDOM_SETS]
+    """The sets that share a column: every set of suspects has its own, all random ones one."""
+    wanted: list[tuple[str, ...]] = [(name,) for name in suspect_names(result.sets)]
+    wanted.append(RANDOM_SETS)
     return [groups for groups in wanted if any(result.sets.get(name) for name in groups)]
 
 
@@ -73,7 +73,8 @@ def figure_1(result: SweepResult) -> Any:
     """
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(4.4 * len(result.arms), 3.9), layout="constrained")
+    width = max(4.4, 1.4 * len(columns(result)))
+    figure = Figure(figsize=(width * len(result.arms), 3.9), layout="constrained")
     axes = figure.subplots(1, len(result.arms), squeeze=False)[0]
     for panel, (direction, arm) in zip(axes, result.arms.items(), strict=True):
         _panel(panel, result, direction, arm)
@@ -99,7 +100,7 @@ def _column(panel: Any, arm: Arm, place: int, column: list[Mark]) -> None:
     if not column:
         return
     random = column[0].group in RANDOM_SETS
-    colour = GRAY if random else COLOURS[column[0].group]
+    colour = GRAY if random else COLOURS.get(column[0].group, INK)
     changes = [100 * arm.change(mark.candidate) for mark in column]
     for mark, change in zip(column, changes, strict=True):
         x = _x(place, mark.rank, column[-1].rank)
@@ -111,7 +112,7 @@ def _column(panel: Any, arm: Arm, place: int, column: list[Mark]) -> None:
         point.set_gid(mark.gid)
     mean = math.fsum(changes) / len(changes)
     panel.plot(place, mean, "x", color=INK, markersize=9, markeredgewidth=2.2, zorder=4)
-    if column[0].group == ATTRIBUTION and column[0].rank == 1:
+    if place == 0 and column[0].rank == 1 and not random:
         _name_first(panel, column[0], (_x(place, 1, column[-1].rank), changes[0]))
 
 
@@ -145,5 +146,9 @@ def _label(result: SweepResult, groups: tuple[str, ...]) -> str:
     return f"{name}\n({count})"
 
 
-def _column_name(groups: tuple[str, ...]) -> str:
-    return {ATTRIBUTION: "attribution", ACTIVATION: "activation"}.get(groups[0], "random")
+def _column_name(result: SweepResult, groups: tuple[str, ...]) -> str:
+    """Of letters that an id may hold, and no other column's."""
+    if groups == RANDOM_SETS:
+        return "random"
+    known = {name: ranking for ranking, name in SET_NAMES.items()}
+    return known.get(groups[0], f"set{columns(result).index(groups) + 1}")

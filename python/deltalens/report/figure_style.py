@@ -10,13 +10,28 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.storage.atomic import complete_file, write_text
-from deltalens.trials.result import ACTIVATION, ATTRIBUTION, Direction
+from deltalens.trials.result import (
+    ACTIVATION,
+    ATTRIBUTION,
+    COSINE,
+    GRADIENT,
+    PRESENT,
+    PUSH,
+    Direction,
+)
 
 FIGURE_DIRECTORY = "figures"
 INK = "#1f2933"
 GRAY = "#8a939e"
 # Okabe and Ito's palette, told apart by colour-blind readers.
-COLOURS = {ATTRIBUTION: "#0072b2", ACTIVATION: "#d55e00"}
+COLOURS = {
+    ATTRIBUTION: "#0072b2",
+    ACTIVATION: "#d55e00",
+    PUSH: "#009e73",
+    PRESENT: "#56b4e9",
+    GRADIENT: "#cc79a7",
+    COSINE: "#e69f00",
+}
 CURVES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
 PANELS: dict[Direction, str] = {
     "away": "Studied model, steered away",

@@ -11,7 +11,7 @@ from deltalens.report.text import exact, readable, short
 from deltalens.study.attribution import Attribution
 from deltalens.study.lens import LensToken
 from deltalens.trials.interpretation.interpret import Interpretation
-from deltalens.trials.result import ACTIVATION, ATTRIBUTION
+from deltalens.trials.suspects import suspect_names
 
 Json = dict[str, Any]
 
@@ -30,18 +30,25 @@ def latent_documents(evidence: Evidence) -> list[Json]:
     result = evidence.attribution
     ranked = result.latents.tolist()[:LATENTS_SHOWN]
     documents = [_ranked(result, at) for at in range(len(ranked))]
-    documents += [{"latent": latent, "rank": None} for latent in _others(evidence, set(ranked))]
+    documents += [
+        {"latent": latent, "rank": None, "sets": sets}
+        for latent, sets in _suspects(evidence).items()
+        if latent not in ranked
+    ]
     for document in documents:
         _add_evidence(document, evidence)
     return documents
 
 
-def _others(evidence: Evidence, ranked: set[int]) -> list[int]:
-    if evidence.steering is None:
-        return []
-    sets = evidence.steering.result.sets
-    steered = (c.latent for name in (ATTRIBUTION, ACTIVATION) for c in sets.get(name, []))
-    return [latent for latent in dict.fromkeys(steered) if latent not in ranked]
+def _suspects(evidence: Evidence) -> dict[int, list[str]]:
+    """Latents that were steered with as suspects → the sets they are in."""
+    found: dict[int, list[str]] = {}
+    if evidence.steering is not None:
+        sets = evidence.steering.result.sets
+        for name in suspect_names(sets):
+            for candidate in sets[name]:
+                found.setdefault(candidate.latent, []).append(name)
+    return found
 
 
 def _add_evidence(document: Json, evidence: Evidence) -> None:

@@ -19,7 +19,8 @@ from deltalens.report.figure_curves import figure_2
 from deltalens.report.figure_points import figure_1
 from deltalens.report.figure_style import COLOURS, FIGURE_DIRECTORY, inline, save_figure
 from deltalens.storage.atomic import write_text
-from deltalens.trials.result import ACTIVATION, ATTRIBUTION, SweepResult
+from deltalens.trials.result import SweepResult
+from deltalens.trials.suspects import SET_NAMES, suspect_names
 
 REPORT_FILE = "report.html"
 
@@ -41,14 +42,11 @@ _CAPTIONS = {
     "figure-1": "One point per latent at its strongest strength within the incoherence budget, in "
     "rank order from left to right, with the 95% interval of its rate. ×: mean of a set. Gray "
     "band: from the smallest to the largest change of any random latent.",
-    "figure-2": "The first latents by Δ-attribution at every strength tried; a ring marks the "
+    "figure-2": "The first latents of the first set at every strength tried; a ring marks the "
     "strength chosen, the dashed line the incoherence budget, the gray band random latents.",
 }
 _TITLES = {"figure-1": "What steering changed", "figure-2": "Over all strengths"}
-_THEMED = {
-    COLOURS[ATTRIBUTION]: "var(--attribution)",
-    COLOURS[ACTIVATION]: "var(--activation)",
-}
+_THEMED = {COLOURS[name]: f"var(--{ranking})" for ranking, name in SET_NAMES.items()}
 
 
 def write_report(
@@ -78,7 +76,7 @@ def write_figures(run: str | Path) -> list[Path]:
 
 def _figures(run: Path, result: SweepResult) -> dict[str, str]:
     draws = {"figure-1": figure_1}
-    if result.sets.get(ATTRIBUTION):
+    if suspect_names(result.sets):
         draws["figure-2"] = figure_2
     return {
         name: save_figure(run / FIGURE_DIRECTORY, name, partial(draw, result))

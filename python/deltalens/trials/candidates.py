@@ -19,15 +19,10 @@ from deltalens.study.activation.delta import delta_activation, delta_activation_
 from deltalens.study.activation.difference import VALUES_FILE, ActivationDifference
 from deltalens.study.activation.latent_means import encoder_at
 from deltalens.study.attribution import Attribution
+from deltalens.study.directions.push import push_of
 from deltalens.study.options import recorded_sinks
-from deltalens.trials.result import (
-    ACTIVATION,
-    ATTRIBUTION,
-    MATCHED,
-    RANDOM,
-    Candidate,
-    Direction,
-)
+from deltalens.trials.result import MATCHED, RANDOM, Candidate, Direction
+from deltalens.trials.suspects import DEFAULT_RANKINGS, Ranking, Sources, signed, suspect_sets
 
 _SIDES: dict[str, Direction] = {"model": "away", "against": "toward"}
 _TABLE = 100  # latents in the table of a Δ-activation found here
@@ -37,35 +32,64 @@ _NEAREST = 10  # a matched latent is drawn among this many of most similar frequ
 def candidate_sets(
     result: Attribution,
     activation: ActivationDifference | None,
+    decoder: Any,
     *,
+    rankings: Sequence[Ranking] = DEFAULT_RANKINGS,
     top: int,
     n_random: int,
     n_matched: int,
     seed: int = 0,
 ) -> dict[str, list[Candidate]]:
-    """The top of Δ-attribution and of Δ-activation, and random live latents that are in neither.
+    r"""The top of each ranking, and random live latents that are in none of them.
 
-    n_random latents are drawn uniformly, n_matched by activation frequency, see
+    rankings, each an answer to another question; latents are signed by push, those of Δ-activation
+    are added:
+
+    * "attribution": as the run ranks them, by score unless it says otherwise: the effect of
+      ablation.
+    * "present": the same, of latents with positive presence only.
+    * "push": the largest \|push\| of all latents: the effect of steering, to first order.
+    * "gradient": the largest mean over pairs of \|mean_t γ_t·d_i\|, the gradient alone, whichever
+      way it points from pair to pair. (Averaged with its sign it would be "push" again.)
+    * "cosine": d_i nearest in angle to −γ, the mean gradient difference; all push toward C, and
+      the length of their rows is nothing to them.
+    * "activation": Δ-activation.
+
+    Where two are the same by definition, the second is left out with a warning: "present" of a run
+    with present_only, and "gradient" beside "push" for a single pair. A latent in several sets is
+    steered with once. Of a study with score="latent", "attribution" and "present" are the run's
+    own, and push is that of the decoder row.
+
+    decoder: the SAE, or whatever else the study was made with. n_random latents are drawn
+    uniformly, n_matched by activation frequency like the first set's, see
     :func:`matched_latents`; frequencies are those of ``activation``'s changed model. Fewer where
-    the dictionary has no more. Without ``activation``, for an SAE that cannot be encoded with,
-    the random latents are drawn from all, and the two sets that need it are left out.
+    the dictionary has no more. They are signed by push as suspects are. Without ``activation``, for
+    an SAE that cannot be encoded with, the random latents are drawn from all, and the two sets that
+    need it are left out.
+
+    Raises :class:`InputError` for rankings that do not exist, that the run is too short for, or
+    that need what an earlier version did not keep.
     """
     if activation is not None:
         _check_differs(activation)
-    suspects = attribution_candidates(result, top)
-    active, frequency = [], torch.ones(result.metadata["counts"]["latents"])
-    if activation is not None:
-        active, frequency = activation.latents.tolist()[:top], activation.frequency
-    like = [candidate.latent for candidate in suspects]
-    uniform = random_latents(frequency, n_random, exclude={*like, *active}, seed=seed)
+    sets = suspect_sets(Sources(result, activation, decoder), rankings, top)
+    if not sets:
+        raise InputError("Δ-activation needs an SAE with an encoder; ask for another ranking, too")
+    suspects = {candidate.latent for chosen in sets.values() for candidate in chosen}
+    frequency = torch.ones(result.metadata["counts"]["latents"])
     matched: list[int] = []
     if activation is not None:
-        taken = {*like, *active, *uniform}
+        frequency = activation.frequency
+    uniform = random_latents(frequency, n_random, exclude=suspects, seed=seed)
+    if activation is not None:
+        like = [candidate.latent for candidate in next(iter(sets.values()))]
+        taken = {*suspects, *uniform}
         matched = matched_latents(frequency, like, n_matched, exclude=taken, seed=seed)
-    sets = {ATTRIBUTION: suspects}
-    for name, latents in ((ACTIVATION, active), (RANDOM, uniform), (MATCHED, matched)):
-        sets[name] = [Candidate(latent, 1) for latent in latents]
-    return {name: chosen for name, chosen in sets.items() if chosen}
+    for name, latents in ((RANDOM, uniform), (MATCHED, matched)):
+        if latents:
+            push = push_of(result, decoder, latents).tolist()
+            sets[name] = list(map(signed, latents, push))
+    return sets
 
 
 def activation_of_run(
@@ -149,12 +173,6 @@ def _activation(
         return delta_activation_of_pairs(model, tokenizer, result.pairs, sae, **options)
     prompts = [pair.prompt for pair in result.pairs]
     return delta_activation(models["away"], models["toward"], tokenizer, prompts, sae, **options)
-
-
-def attribution_candidates(result: Attribution, top: int) -> list[Candidate]:
-    """The first ``top`` latents, signed by push: adding an absent latent steers the other way."""
-    ranked = zip(result.latents.tolist(), result.push.tolist(), strict=True)
-    return [Candidate(latent, 1 if push > 0 else -1) for latent, push in ranked][:top]
 
 
 def random_latents(

@@ -17,6 +17,7 @@ STEERING_DIRECTORY = "steering"
 SUMMARY_FILE = "summary.json"
 
 ATTRIBUTION, ACTIVATION = "Δ-attribution", "Δ-activation"
+PRESENT, PUSH, GRADIENT, COSINE = "present", "push", "gradient", "gradient cosine"
 RANDOM, MATCHED = "random", "random, matched"
 RANDOM_SETS = (RANDOM, MATCHED)
 

@@ -52,6 +52,17 @@ def configure(commands: Any) -> None:
 def _add_grid(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what to compare")
     group.add_argument(
+        "--sets",
+        nargs="+",
+        choices=("attribution", "push", "present", "activation", "gradient", "cosine"),
+        default=["attribution", "activation"],
+        help="rankings whose first latents are steered with: attribution, as the run ranks; push, "
+        "the largest effect of steering to first order; present, attribution's above the baseline "
+        "only; activation, where the models differ; gradient, its size along a latent whatever its "
+        "sign in each pair; cosine, nearest to the mean gradient difference; default: attribution "
+        "activation",
+    )
+    group.add_argument(
         "--top", type=positive_int, default=20, help="latents of each ranking; default: 20"
     )
     group.add_argument(
@@ -155,6 +166,8 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
     sets = candidate_sets(
         result,
         activation,
+        sae,
+        rankings=args.sets,
         top=args.top,
         n_random=args.random,
         n_matched=args.matched,

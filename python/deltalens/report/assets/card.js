@@ -5,7 +5,7 @@ function cardParts(one) {
 }
 
 function numbersPart(one) {
-  if (one.rank === null) return h("p", { class: "note" }, "Among the top latents by Δ-activation, not among the ranked ones.");
+  if (one.rank === null) return h("p", { class: "note" }, `Among the first latents by ${one.sets.join(", ")}, not among the ranked ones.`);
   const scale = sharedScale([one.score]);
   const values = [
     ["rank", one.rank], ["score", `${scale.show(one.score)}${known(one.stderr) ? ` ± ${scale.show(one.stderr)}` : ""}${scale.unit}`],
