@@ -11,7 +11,8 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 
-_CHUNK = 1 << 24  # probabilities in float64 at a time
+_CHUNK = 1 << 24  # probabilities at a time
+_BLOCK = 512  # tokens of the vocabulary whose probabilities are added up together
 
 # Well above what batching changes in logits. In 16 bits that is so much that all would be doubtful.
 MARGIN = {torch.float32: 1e-5, torch.float64: 1e-13}
@@ -57,10 +58,28 @@ def _most_probable(logits: Tensor, margin: float) -> Choice:
 
 
 def _by_inverse(logits: Tensor, numbers: Tensor, temperature: float, margin: float) -> Choice:
-    mass = torch.softmax(logits.double() / temperature, dim=-1).cumsum(dim=-1)
-    sought = numbers.unsqueeze(1) * mass[:, -1:]
-    found = torch.searchsorted(mass, sought, right=True).clamp_(max=logits.shape[-1] - 1)
-    upper = mass.gather(1, found)
-    lower = mass.gather(1, (found - 1).clamp(min=0)).where(found > 0, 0.0)
-    doubtful = torch.minimum(upper - sought, sought - lower) < margin
+    """By the sums of blocks of the vocabulary, then within the block that the number falls in."""
+    mass = _mass(logits, temperature)  # [rows, blocks, block]
+    blocks = mass.sum(-1, dtype=torch.float64).cumsum(-1)
+    sought = numbers.unsqueeze(1) * blocks[:, -1:]
+    block = torch.searchsorted(blocks, sought, right=True).clamp_(max=blocks.shape[1] - 1)
+    before = blocks.gather(1, (block - 1).clamp(min=0)).where(block > 0, 0.0)
+    within = mass.gather(1, block.unsqueeze(2).expand(-1, -1, mass.shape[2])).squeeze(1)
+    ends = before + within.double().cumsum(-1)
+    place = torch.searchsorted(ends, sought, right=True).clamp_(max=ends.shape[1] - 1)
+    upper = ends.gather(1, place)
+    lower = ends.gather(1, (place - 1).clamp(min=0)).where(place > 0, before)
+    share = margin * blocks[:, -1:]
+    doubtful = torch.minimum(upper - sought, sought - lower) < share
+    found = (block * mass.shape[2] + place).clamp_(max=logits.shape[-1] - 1)
     return Choice(found.squeeze(1), doubtful.squeeze(1))
+
+
+def _mass(logits: Tensor, temperature: float) -> Tensor:
+    """Probabilities in float32 or wider, in blocks."""
+    scaled = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
+    mass = torch.softmax(scaled, dim=-1)
+    rest = -mass.shape[1] % _BLOCK
+    if rest:
+        mass = torch.nn.functional.pad(mass, (0, rest))
+    return mass.view(len(mass), -1, _BLOCK)

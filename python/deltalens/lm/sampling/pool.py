@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from deltalens.lm.head import head_input
 from deltalens.lm.hooks import frozen, inference, input_device
 from deltalens.lm.model.caches import as_argument
 from deltalens.lm.sampling.alone import logits_alone
+from deltalens.lm.sampling.attention import one_query_attention
 from deltalens.lm.sampling.draws import choose
 from deltalens.lm.sampling.job import Job
 from deltalens.lm.sampling.prefix_queue import PrefixQueue
@@ -118,7 +118,7 @@ class SlotPool:
         lengths = self._length[: self._used]
         self._cache.open(self._used, int(lengths.max()), self._queue.longest)
         steered = nullcontext() if self._added is None else self._adding(self._added)
-        with steered, _attention(self._device):
+        with steered, one_query_attention(self._job.model):
             output = self._job.model(**self._inputs(), use_cache=True)
         self._cache.close()
         live = self._live()
@@ -170,10 +170,3 @@ class SlotPool:
         logits = logits_alone(self._job, int(self._row[slot]), before)
         number = torch.from_numpy(self._draws[slot, step : step + 1])
         return int(choose(logits, number, self._job.temperature).tokens)
-
-
-def _attention(device: torch.device) -> AbstractContextManager[None]:
-    """On a CPU plain products beat the fused kernel for the one query that a row has in a step."""
-    if device.type != "cpu":
-        return nullcontext()
-    return sdpa_kernel(SDPBackend.MATH)

@@ -1,0 +1,64 @@
+"""Attention of single queries in bfloat16: the formula in float64, and what is left behind."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from deltalens.lm import sample
+from deltalens.lm.sampling import attention, pool
+from deltalens.lm.sampling.generate import uses_slots
+from helpers.families import build, token_ids
+
+
+@pytest.mark.parametrize(("heads", "shared"), [(4, 4), (9, 3), (8, 1)])
+def test_it_is_the_formula(heads: int, shared: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows, columns, size = 5, 40, 64
+    shapes = [(rows, heads, 1, size), *[(rows, shared, columns, size)] * 2]
+    made = [torch.randn(shape, generator=generator).bfloat16() for shape in shapes]
+    mask = torch.rand(rows, 1, 1, columns, generator=generator) < 0.7
+    query, key, value = (tensor.double() for tensor in made)
+    key, value = (part.repeat_interleave(heads // shared, 1) for part in (key, value))
+    scores = (query @ key.mT / 7).masked_fill(~mask, -torch.inf)
+    expected = (scores.softmax(-1) @ value).transpose(1, 2)
+    found, _ = attention._attention(SimpleNamespace(), *made, mask, scaling=1 / 7)
+    assert found.shape == expected.shape
+    assert float((found.double() - expected).abs().max()) < 2**-7 * float(value.abs().max())
+
+
+def test_bfloat16_rows_use_it_and_the_model_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calls, seen = build("llama").bfloat16(), [], []
+    plain, chosen = attention._attention, pool.choose
+
+    def counted(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args[1].shape[2])
+        return plain(*args, **kwargs)
+
+    def recorded(logits: Any, *args: Any) -> Any:
+        seen.append(logits.float())
+        return chosen(logits, *args)
+
+    monkeypatch.setattr(attention, "_attention", counted)
+    monkeypatch.setattr(pool, "choose", recorded)
+    prompts = [token_ids(length, length) for length in (3, 7)]
+    uses_slots(model)  # its trial samples, too
+    calls.clear(), seen.clear()
+    sample(model, None, prompts, max_new_tokens=2, temperature=0)
+    assert set(calls) == {1}
+    assert model.config._attn_implementation == "sdpa"
+    (first, second), before = seen[:2], len(calls)
+    monkeypatch.setattr(attention, "_is_slow", lambda *_: False)
+    seen.clear()
+    sample(model, None, prompts, max_new_tokens=2, temperature=0)
+    assert len(calls) == before
+    assert torch.equal(seen[0], first)
+    assert float((seen[1] - second).abs().max()) < 0.02 * float(second.max() - second.min())
+
+
+def test_float32_rows_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_attention", None)
+    assert sample(build("llama"), None, [token_ids(3, 3)], max_new_tokens=3)
