@@ -50,9 +50,10 @@ def candidate_sets(
     * "present": the same, of latents with positive presence only.
     * "push": the largest \|push\| of all latents: the effect of steering, to first order.
     * "gradient": the largest mean over pairs of \|mean_t γ_t·d_i\|, the gradient alone, whichever
-      way it points from pair to pair. (Averaged with its sign it would be "push" again.)
-    * "cosine": d_i nearest in angle to −γ, the mean gradient difference; all push toward C, and
-      the length of their rows is nothing to them.
+      way it points from pair to pair. (Averaged with its sign it would be "push" again, from which
+      it hardly differs where all pairs agree.)
+    * "cosine": d_i nearest in angle to −γ, the mean gradient difference: latents that push toward
+      C, whatever the length of their rows.
     * "activation": Δ-activation.
 
     Where two are the same by definition, the second is left out with a warning: "present" of a run
