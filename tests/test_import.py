@@ -38,7 +38,7 @@ def test_import_needs_nothing_and_loads_not_even_torch():
 def test_the_engine_runs_without_extension_triton_or_transformers():
     body = """
 import torch, deltalens
-from deltalens.engine.extension import cpu_extension
+from deltalens.engine.numerics.extension import cpu_extension
 assert cpu_extension() is None
 acts, grads, W_dec = torch.randn(5, 8), torch.randn(5, 8), torch.randn(30, 8)
 top = deltalens.attribution_topk(acts, grads, W_dec, 3)

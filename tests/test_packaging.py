@@ -23,7 +23,7 @@ from pathlib import Path
 sys.meta_path = [f for f in sys.meta_path if "__editable__" not in f.__module__]
 import torch
 import deltalens, deltalens.kernels
-from deltalens.engine.extension import cpu_extension
+from deltalens.engine.numerics.extension import cpu_extension
 from deltalens.engine.topk.streaming import StreamingTopK
 
 here = Path(sys.argv[1]).resolve()

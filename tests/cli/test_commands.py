@@ -44,6 +44,11 @@ def test_attribute_prints_what_the_library_computes(inputs, tmp_path, capsys):
     torch.testing.assert_close(scores, expected.scores)
     assert found["certified"] is True
     assert found["pairs"] == 7
+    assert [row["p_value"] for row in found["latents"]] == expected.p_value.tolist()
+    assert [row["sign_unsure"] for row in found["latents"]] == expected.sign_unsure.tolist()
+    assert found["stand_out"] == expected.stand_out
+    assert found["significance"] == expected.metadata["significance"]
+    assert "all 128 sign flips of 7 pairs" in found["significance"]["sentence"]
     assert deltalens.Attribution.load(tmp_path / "run").latents.tolist() == (
         expected.latents.tolist()
     )
@@ -58,6 +63,26 @@ def test_attribute_prints_a_table_of_the_first_latents(inputs, tmp_path, capsys,
     assert "Top 3 latents" in out
     assert all(f" {latent} " in out for latent in result.latents[:3].tolist())
     assert str(tmp_path / "run") in out.replace("\n", "")
+
+
+def test_the_sentence_on_chance_leads_the_table(inputs, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    run = tmp_path / "run"
+    main([*attribute_args(inputs, run), "--ranking", "abs"])
+    out = capsys.readouterr().out
+    result = deltalens.Attribution.load(run)
+    lines = out.splitlines()
+    assert lines[0] == result.metadata["significance"]["sentence"]
+    assert "all 64 sign flips of 7 pairs" in lines[0]
+    row = next(line for line in lines if line.split()[:2] == ["1", str(int(result.latents[0]))])
+    assert f" {float(result.p_value[0]):.2g} " in row
+    assert any(line.startswith("?: push is within three standard errors") for line in lines)
+
+
+def test_flips_may_be_left_out(inputs, tmp_path, capsys):
+    found = printed_json(capsys, [*attribute_args(inputs, tmp_path / "run"), "--flips", "0"])
+    assert {row["p_value"] for row in found["latents"]} == {None}
+    assert "was not tested" in found["significance"]["sentence"]
 
 
 def test_the_same_command_again_returns_the_same_run(inputs, tmp_path, capsys):

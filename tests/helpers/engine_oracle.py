@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deltalens.engine.extension import cpu_extension
+from deltalens.engine.numerics.extension import cpu_extension
 from deltalens.engine.token_rows import TokenRows
 
 FORMS = ("token", "quadratic")

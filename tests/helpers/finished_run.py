@@ -100,6 +100,7 @@ def make_run(
         scores=scores,
         **columns,
         stderr=spread.double(),
+        **(_tested(columns["push"], columns["presence"]) if pairs > 1 else _untested(latents)),
         per_pair=per_pair,
         pairs=[_pair(number, text) for number in range(pairs)],
         baseline=Baseline(torch.zeros(4), tokens=10, site="model.layers.1", provenance={}),
@@ -109,6 +110,22 @@ def make_run(
     )
     result.save(run)
     return result
+
+
+def _tested(push: torch.Tensor, presence: torch.Tensor) -> dict[str, torch.Tensor]:
+    latents = len(push)
+    return {
+        "push_stderr": push.abs() / torch.linspace(1, 9, latents),
+        "presence_stderr": presence.abs() / 5,
+        "p_value": torch.linspace(0.001, 1, latents, dtype=torch.float64),
+        "rank_low": torch.arange(1.0, latents + 1, dtype=torch.float64),
+        "rank_high": torch.arange(3.0, latents + 3, dtype=torch.float64),
+    }
+
+
+def _untested(latents: int) -> dict[str, torch.Tensor]:
+    names = ("push_stderr", "presence_stderr", "p_value", "rank_low", "rank_high")
+    return {name: torch.full((latents,), torch.nan, dtype=torch.float64) for name in names}
 
 
 def add_everything(run: Path, result: Attribution, texts: Texts | None = None) -> SweepResult:

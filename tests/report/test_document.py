@@ -53,6 +53,14 @@ def written(page: Path) -> dict[str, Any]:
     return json.loads(found[1])
 
 
+def test_what_stands_out_leads_the_findings(tmp_path: Path) -> None:
+    sentence = "No latent stands out: this ranking is what chance gives."
+    make_run(tmp_path / "tested", significance={"sentence": sentence})
+    make_run(tmp_path / "earlier")
+    assert findings(gather(tmp_path / "tested"))[0] == sentence
+    assert findings(gather(tmp_path / "earlier"))[0].startswith("Latent ")
+
+
 def test_every_latent_has_what_the_run_says_of_it(full: Path) -> None:
     evidence = gather(full)
     document = written(write_report(full))

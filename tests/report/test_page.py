@@ -81,6 +81,24 @@ def test_it_renders(page: Any, full: Full) -> None:
     assert first[2].startswith("3.10 ± ")
 
 
+def test_a_push_that_may_be_chance_is_marked(page: Any, full: Full) -> None:
+    cells = page.locator("#ranking tbody tr td:nth-child(5)").all_inner_texts()
+    result = full.result
+    unsure = (result.push.abs() < 3 * result.push_stderr).tolist()
+    assert 0 < sum(unsure) < len(unsure)
+    assert [cell.endswith("?") for cell in cells] == unsure
+    place = unsure.index(True)
+    page.evaluate(f"location.hash = 'latent-{full.latents[place]}'")
+    numbers = page.locator("dialog dl.numbers").inner_text().split("\n")
+    at = {
+        name: numbers[numbers.index(name) + 1] for name in ("family-wise p", "95% of ranks", "push")
+    }
+    assert float(at["family-wise p"]) == float(f"{float(result.p_value[place]):.2g}")
+    assert at["95% of ranks"] == f"{place + 1}–{place + 3}"
+    assert " ± " in at["push"]
+    assert at["push"].endswith("?")
+
+
 def beyond(sweep: SweepResult, latent: int) -> str | None:
     """Brute force over the sets, from the tallies."""
     candidate = next((c for c in sweep.sets[ATTRIBUTION] if c.latent == latent), None)
@@ -112,6 +130,7 @@ def truth(full: Full) -> Truth:
         "rank": column(lambda at: at + 1),
         "latent": column(lambda at: full.latents[at]),
         "score": column(lambda at: float(result.scores[at])),
+        "p": column(lambda at: float(result.p_value[at])),
         "push": column(lambda at: float(result.push[at])),
         "presence": column(lambda at: float(result.presence[at])),
         "promotes": column(lambda at: " ".join(t.text for t in result.lens[at].promotes)),
@@ -153,17 +172,17 @@ def test_the_table_says_which_latents_go_beyond_random_ones(page: Any, full: Ful
 def test_names_sort_and_a_column_sorts_by_keyboard(page: Any, full: Full) -> None:
     page.locator("#ranking th button", has_text="name").focus()
     page.keyboard.press("Enter")
-    cells = page.locator("#ranking tbody tr td:nth-child(7)").all_inner_texts()
+    cells = page.locator("#ranking tbody tr td:nth-child(8)").all_inner_texts()
     assert [cell != "–" for cell in cells] == [True] * 4 + [False] * 8
     assert cells[:4] == sorted(cells[:4])
     page.keyboard.press("Space")
-    cells = page.locator("#ranking tbody tr td:nth-child(7)").all_inner_texts()
+    cells = page.locator("#ranking tbody tr td:nth-child(8)").all_inner_texts()
     assert cells[:4] == sorted(cells[:4], reverse=True)
 
 
 def test_search_filters_by_latent_token_and_name(page: Any, full: Full) -> None:
     token = full.result.lens[3].promotes[1].text
-    name = page.locator("#ranking tbody tr").nth(2).locator("td").nth(6).inner_text()
+    name = page.locator("#ranking tbody tr").nth(2).locator("td").nth(7).inner_text()
     for text, at in ((str(full.latents[7]), 7), (token.upper(), 3), (name, 2)):
         page.fill("#ranking input", text)
         found = order(page)

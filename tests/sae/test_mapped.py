@@ -20,7 +20,7 @@ import deltalens
 from deltalens.engine import Decoder
 from deltalens.engine import decoder as decoder_module
 from deltalens.engine.decoder import gather_rows, tiles
-from deltalens.engine.extension import as_array
+from deltalens.engine.numerics.extension import as_array
 from deltalens.engine.problem import moment_problem
 from deltalens.engine.scan import full_scores
 from deltalens.sae.files import open_tensors

@@ -150,6 +150,12 @@ def test_every_number_against_the_naive_method(model, pairs, sae, impl):
     stderr = np.std(per_pair[:, top].numpy(), axis=0, ddof=1) / math.sqrt(PAIRS)
     np.testing.assert_allclose(found.stderr.numpy(), stderr, rtol=1e-4)
     assert found.metadata["certified"] is True
+    signs = 1.0 - 2.0 * ((torch.arange(2**PAIRS)[:, None] >> torch.arange(PAIRS)) & 1)
+    flipped = torch.einsum("fp,pn->fn", signs.double(), per_pair) / per_pair.norm(dim=0)
+    flipped = flipped.nan_to_num(0.0)
+    expected = (flipped.amax(1)[:, None] >= flipped[0] - 1e-6).double().mean(0)
+    torch.testing.assert_close(found.p_value, expected[top], rtol=1e-12, atol=0)
+    assert bool((found.rank_low <= torch.arange(1, K + 1)).all())
     said = found.metadata
     assert (said["options"]["score"], said["options"]["normalize"]) == ("latent", False)
     assert said["latent_score"]["latent_mean"] == "baseline"
@@ -181,6 +187,7 @@ def test_rankings(model, pairs, sae, ranking, present_only):
     if present_only:
         key = key.masked_fill(presence.mean(0) <= 0, -torch.inf)
         assert bool((found.presence > 0).all())
+        assert float(found.rank_high.max()) <= int((presence.mean(0) > 0).sum())
     assert found.latents.tolist() == torch.argsort(key, descending=True)[:K].tolist()
 
 
@@ -208,7 +215,7 @@ def test_a_run_resumes_to_the_same_bits_and_refuses_another(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules["deltalens.study.attribute"], "rank_by_latents", cut)
+        patch.setattr(sys.modules["deltalens.study.ranking.rank"], "rank_by_latents", cut)
         with pytest.raises(KeyboardInterrupt):
             attribute(model, None, pairs, sae, run_dir=run, **options)
     assert (run / ".rows").is_dir()

@@ -134,8 +134,9 @@ def test_the_table_and_the_lens_are_readable(study, tmp_path):
     with (tmp_path / "attribution.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert list(rows[0]) == [
-        "rank", "latent", "score", "stderr", "push", "presence", "positive", "negative",
-        "error_bound",
+        "rank", "latent", "score", "stderr", "p_value", "rank_low", "rank_high", "push",
+        "push_stderr", "presence", "presence_stderr", "positive", "negative", "error_bound",
+        "sign_unsure",
     ]  # fmt: skip
     assert [int(row["rank"]) for row in rows] == list(range(1, 10))
     assert [int(row["latent"]) for row in rows] == result.latents.tolist()

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
-from deltalens.cli.output import number, print_line, print_table, tokens
-from deltalens.study.quality import quality_sentences
+from deltalens.cli.output import number, p_value, print_line, print_table, tokens
+from deltalens.study.quality import quality_sentences, significance_sentence
 
-COLUMNS = ("rank", "latent", "score", "± s.e.", "push", "presence", "promotes")
+COLUMNS = ("rank", "latent", "score", "± s.e.", "p", "ranks", "push", "presence", "promotes")
+UNSURE = "?"
 
 
 def print_attribution(result: Any, rows: int) -> None:
     """The first ``rows`` latents of an :class:`~deltalens.Attribution`."""
     shown = min(rows, len(result.latents))
+    for sentence in significance_sentence(result.metadata):
+        print_line(sentence)
     table = [_row(result, rank) for rank in range(shown)]
     print_table(f"Top {shown} latents by Δ-attribution", COLUMNS, table, left=COLUMNS[-1:])
     if not result.metadata.get("certified", True):
         print_line("not certified: the score at the last place is tied with one that was left out")
+    if bool(result.sign_unsure[:shown].any()):
+        print_line(f"{UNSURE}: push is within three standard errors of zero; its sign is unsure")
     for sentence in quality_sentences(result.metadata):
         print_line(sentence)
 
@@ -27,7 +33,16 @@ def _row(result: Any, rank: int) -> list[str]:
         str(int(result.latents[rank])),
         number(float(result.scores[rank])),
         f"{float(result.stderr[rank]):.0e}",
-        number(float(result.push[rank])),
+        p_value(float(result.p_value[rank])),
+        _interval(float(result.rank_low[rank]), float(result.rank_high[rank])),
+        number(float(result.push[rank])) + UNSURE * bool(result.sign_unsure[rank]),
         number(float(result.presence[rank])),
         tokens(result.lens_of(rank).promotes),
     ]
+
+
+def _interval(low: float, high: float) -> str:
+    """Where most of the latent's ranks lie when pairs are drawn anew."""
+    if math.isnan(low):
+        return "–"
+    return f"{low:.0f}" if low == high else f"{low:.0f}–{high:.0f}"

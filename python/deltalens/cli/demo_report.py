@@ -53,6 +53,7 @@ def _study_summary(study: CaseStudy) -> dict[str, Any]:
         study.result.latents.tolist()[:SHOWN],
         study.result.scores.tolist(),
         study.result.stderr.tolist(),
+        study.result.p_value.tolist(),
         strict=False,
     )
     return {
@@ -60,9 +61,11 @@ def _study_summary(study: CaseStudy) -> dict[str, Any]:
         "run": str(study.run),
         "pairs": len(study.result.pairs),
         "certified": study.result.metadata["certified"],
+        "significance": study.result.metadata["significance"],
+        "stand_out": study.result.stand_out,
         "top": [
-            {"latent": latent, "score": score, "stderr": stderr}
-            for latent, score, stderr in columns
+            {"latent": latent, "score": score, "stderr": stderr, "p_value": p_value}
+            for latent, score, stderr, p_value in columns
         ],
         "ablation": asdict(study.ablation),
         "steering": sweep_summary(study.sweep),

@@ -65,6 +65,11 @@ def number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:+.2e}"
 
 
+def p_value(value: float) -> str:
+    """Two significant digits."""
+    return "–" if math.isnan(value) else f"{value:.2g}"
+
+
 def tokens(items: Sequence[Any], count: int = 5) -> str:
     """The first few tokens of a logit lens, quoted where spaces matter."""
     return " ".join(repr(item.text)[1:-1] or "''" for item in items[:count])

@@ -7,7 +7,7 @@ import os
 
 import torch
 
-from deltalens.engine.extension import cpu_level
+from deltalens.engine.numerics.extension import cpu_level
 from deltalens.errors import InputError
 
 IMPLEMENTATIONS = ("reference", "torch", "cpp", "triton")

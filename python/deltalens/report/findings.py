@@ -8,7 +8,7 @@ from math import isnan
 from deltalens.report.evidence import Evidence
 from deltalens.report.figure_points import random_band
 from deltalens.report.text import points, readable
-from deltalens.study.quality import quality_sentences
+from deltalens.study.quality import quality_sentences, significance_sentence
 from deltalens.trials.rates import Rate
 from deltalens.trials.result import (
     ACTIVATION,
@@ -28,7 +28,7 @@ _FEW = 5  # lens tokens
 
 def findings(evidence: Evidence) -> list[str]:
     """What was found, whichever way it went; one sentence or two each."""
-    found = [_top(evidence)]
+    found = [*map(readable, significance_sentence(evidence.attribution.metadata)), _top(evidence)]
     if evidence.steering is not None:
         result = evidence.steering.result
         found += _top_steered(result, evidence.behaviour)

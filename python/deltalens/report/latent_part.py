@@ -23,6 +23,18 @@ PROMPTS_SHOWN = 3  # with values per token: those with the largest effects
 TOKENS_SHOWN = 600  # of one prompt, around the largest effect
 
 _TOKEN = 80  # characters
+_NUMBERS = (
+    "stderr",
+    "p_value",
+    "rank_low",
+    "rank_high",
+    "push",
+    "push_stderr",
+    "presence",
+    "presence_stderr",
+    "positive",
+    "negative",
+)
 
 
 def latent_documents(evidence: Evidence) -> list[Json]:
@@ -66,16 +78,14 @@ def _add_evidence(document: Json, evidence: Evidence) -> None:
 
 
 def _ranked(result: Attribution, at: int) -> Json:
-    values = {
-        name: exact(float(getattr(result, name)[at]))
-        for name in ("stderr", "push", "presence", "positive", "negative")
-    }
+    values = {name: exact(float(getattr(result, name)[at])) for name in _NUMBERS}
     lens = result.lens_of(at)
     return {
         "latent": int(result.latents[at]),
         "rank": at + 1,
         "score": exact(float(result.scores[at])),
         **values,
+        "sign_unsure": bool(result.sign_unsure[at]),
         "promotes": list(map(_lens_token, lens.promotes[:LENS_SHOWN])),
         "suppresses": list(map(_lens_token, lens.suppresses[:LENS_SHOWN])),
         "per_pair": [short(value) for value in result.per_pair[:PAIRS_SHOWN, at].tolist()],

@@ -3,40 +3,40 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from deltalens.engine import Decoder, TopLatents
+from deltalens.engine import Decoder
 from deltalens.engine.checks import check_k
 from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
-from deltalens.lm import EncodedPair, Pair, Site, resolve_site
+from deltalens.lm import Pair, Site, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.capture import Gradients, capture_encoded, check_weights
 from deltalens.lm.forward import Loss
 from deltalens.lm.model.independence import check_readable
 from deltalens.lm.progress import Progress
-from deltalens.lm.sinks import SINKS, LeftOut, Sinks, without_sinks
+from deltalens.lm.sinks import SINKS, Sinks, without_sinks
 from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.pairs.encode import encode_study, ways_counted
 from deltalens.pairs.identity import vector_fingerprint
 from deltalens.study.ablation.first_order import CHECKED, check_first_order
 from deltalens.study.attribution import Attribution
 from deltalens.study.baseline import Baseline, as_baseline, check_baseline
-from deltalens.study.effects import PairEffects, pair_effects, study_moment
-from deltalens.study.latent_score import LatentScore, rank_by_latents
-from deltalens.study.latents import check_d_model, check_found, latent_rows, unit
+from deltalens.study.latents import check_d_model, latent_rows
 from deltalens.study.lens import lens_if_possible
 from deltalens.study.options import Options, Ranking, Score
+from deltalens.study.ranking.effects import PairEffects, Ranked, stderr_over_pairs
+from deltalens.study.ranking.latent_score import LatentScore
+from deltalens.study.ranking.prepared import PreparedStudy
+from deltalens.study.ranking.rank import rank
 from deltalens.study.record import describe, run_settings
 from deltalens.study.row_store import RowStore
 from deltalens.study.run import is_complete, work_directory
+from deltalens.study.significance import FLIPS
 from deltalens.study.tokens.dominance import dominant_tokens, warn_of_sinks
 from deltalens.study.tokens.effects import token_effects
 
@@ -59,6 +59,7 @@ def attribute(
     steps: int = 16,
     sinks: Sinks | None = SINKS,
     check: int = CHECKED,
+    flips: int = FLIPS,
     save_scores: bool = False,
     chat_template_kwargs: ChatOptions | None = None,
     run_dir: str | Path | None = None,
@@ -87,9 +88,11 @@ def attribute(
     sinks: attention sinks, the prompt's first token and those of massive norm, are not counted,
     None to count them; check: how many of the first latents are ablated for real, on at most 32
     pairs, to see whether first order holds (a warning says when it does not; 0 for none, and none
-    with score="latent"); save_scores: keep every latent's score; chat_template_kwargs: further
-    arguments of the chat template, such as ``{"enable_thinking": False}``; metadata: entries to
-    record beside the run's own.
+    with score="latent"); flips: sign flips of pairs for family-wise p-values over all latents, all
+    there are where pairs are few (0 for none; a complete run keeps those it was made with);
+    save_scores: keep every latent's score; chat_template_kwargs: further arguments of the chat
+    template, such as ``{"enable_thinking": False}``; metadata: entries to record beside the run's
+    own.
 
     With ``run_dir`` the result is also written there. The same call continues a run that was
     cut, from the last finished shard of pairs and to the same bits, and returns a complete one;
@@ -118,6 +121,8 @@ def attribute(
     )
     if check < 0:
         raise InputError(f"check must be 0 or more latents, got {check}")
+    if flips < 0:
+        raise InputError(f"flips must be 0 or more sign flips, got {flips}")
     study = _prepare(
         model, tokenizer, list(pairs), decoder, site, as_baseline(baseline), options, batch_tokens
     )
@@ -128,7 +133,7 @@ def attribute(
         store = RowStore(work, study.pairs)
         _capture_missing(study, store, batch_tokens, progress)
         captured = time.perf_counter()
-        result = _result(study, _rank(study, store, work))
+        result = _result(study, rank(study, store, work, flips))
         scanned = time.perf_counter()
         found = _first_order(study, result, check, batch_tokens)
         timings = {
@@ -144,24 +149,6 @@ def attribute(
     return result
 
 
-@dataclass(frozen=True)
-class _Study:
-    """Everything that was given, checked."""
-
-    model: Any
-    tokenizer: Any
-    pairs: list[Pair]
-    encoded: list[EncodedPair]
-    source: Any
-    decoder: Decoder
-    site: Site
-    baseline: Baseline
-    options: Options
-    left_out: LeftOut
-    settings: dict[str, Any]
-    by_latents: LatentScore | None  # for score="latent"
-
-
 def _prepare(
     model: Any,
     tokenizer: Any,
@@ -171,7 +158,7 @@ def _prepare(
     baseline: Baseline,
     options: Options,
     batch_tokens: int,
-) -> _Study:
+) -> PreparedStudy:
     place = resolve_site(model, site)
     check_weights(model)
     check_readable(model)
@@ -191,7 +178,7 @@ def _prepare(
     settings = run_settings(model, encoded, source, decoder, place, baseline, options)
     if by_latents is not None and by_latents.mean is not None:
         settings["fingerprints"]["latent_mean"] = vector_fingerprint(by_latents.mean)
-    return _Study(
+    return PreparedStudy(
         model,
         tokenizer,
         pairs,
@@ -207,7 +194,9 @@ def _prepare(
     )
 
 
-def _capture_missing(study: _Study, store: RowStore, batch_tokens: int, progress: bool) -> None:
+def _capture_missing(
+    study: PreparedStudy, store: RowStore, batch_tokens: int, progress: bool
+) -> None:
     missing = store.missing
     done = len(study.pairs) - sum(map(len, missing))
     with Progress(progress, "pairs", len(study.pairs)) as bar:
@@ -227,58 +216,7 @@ def _capture_missing(study: _Study, store: RowStore, batch_tokens: int, progress
             bar.advance(len(shard))
 
 
-@dataclass(frozen=True)
-class _Ranked:
-    """The top latents with what is known of them, fp64 [k] each."""
-
-    top: TopLatents
-    effects: PairEffects
-    push: Tensor
-    presence: Tensor
-    all_scores: Tensor | None
-
-
-def _rank(study: _Study, store: RowStore, work: Path) -> _Ranked:
-    rank = _by_direction if study.by_latents is None else _by_latents
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # non-finite rows, an error here
-        return rank(study, store, work)
-
-
-def _by_direction(study: _Study, store: RowStore, _: Path) -> _Ranked:
-    mean, options = study.baseline.mean, study.options
-    moment = study_moment(store, len(study.pairs), mean, _scan_device(study.site))
-    top = moment.topk(
-        study.decoder,
-        options.k,
-        largest=options.ranking != "bottom",
-        absolute=options.ranking == "abs",
-        present_only=options.present_only,
-        normalize=options.normalize,
-        impl=options.impl,
-    )
-    check_found(top)
-    directions = latent_rows(study.decoder, top.latents)
-    directions = unit(directions) if options.normalize else directions
-    every = None
-    if options.save_scores:
-        every = moment.scores(study.decoder, normalize=options.normalize, impl=options.impl).cpu()
-    return _Ranked(
-        top,
-        pair_effects(store, directions, mean),
-        directions @ moment.push_direction.cpu(),
-        directions @ moment.presence_direction.cpu(),
-        every,
-    )
-
-
-def _by_latents(study: _Study, store: RowStore, work: Path) -> _Ranked:
-    assert study.by_latents is not None
-    device = _scan_device(study.site)
-    return _Ranked(*rank_by_latents(study.by_latents, store, study.options, work, device))
-
-
-def _result(study: _Study, ranked: _Ranked) -> Attribution:
+def _result(study: PreparedStudy, ranked: Ranked) -> Attribution:
     top, effects = ranked.top, ranked.effects
     latents = top.latents.tolist()
     dominant = [
@@ -289,16 +227,25 @@ def _result(study: _Study, ranked: _Ranked) -> Attribution:
     return Attribution(
         latents=top.latents.cpu(),
         scores=top.scores.cpu(),
-        push=ranked.push,
-        presence=ranked.presence,
+        push=effects.push.mean(0),
+        presence=effects.presence.mean(0),
         positive=effects.positive.mean(0),
         negative=effects.negative.mean(0),
-        stderr=effects.stderr,
+        stderr=stderr_over_pairs(effects.difference),
+        push_stderr=stderr_over_pairs(effects.push),
+        presence_stderr=stderr_over_pairs(effects.presence),
+        p_value=ranked.significance.p_value,
+        rank_low=ranked.significance.rank_low,
+        rank_high=ranked.significance.rank_high,
         error_bound=top.error_bound.cpu(),
         per_pair=effects.difference,
         pairs=study.pairs,
         baseline=study.baseline,
-        metadata={**_metadata(study, effects, top.certified), "dominant_tokens": dominant},
+        metadata={
+            **_metadata(study, effects, top.certified),
+            "dominant_tokens": dominant,
+            "significance": ranked.significance.record,
+        },
         lens=lens_if_possible(study.model, study.tokenizer, study.decoder, top.latents),
         all_scores=ranked.all_scores,
         token_effects=token_effects(study.tokenizer, study.encoded, effects.per_token),
@@ -307,7 +254,7 @@ def _result(study: _Study, ranked: _Ranked) -> Attribution:
 
 
 def _first_order(
-    study: _Study, result: Attribution, latents: int, batch_tokens: int
+    study: PreparedStudy, result: Attribution, latents: int, batch_tokens: int
 ) -> dict[str, Any] | None:
     """How well first order predicts exact ablation, as JSON values; None where it is not asked."""
     if not latents or study.by_latents is not None:
@@ -325,13 +272,7 @@ def _first_order(
     )
 
 
-def _scan_device(site: Site) -> torch.device:
-    """The accelerator the site is on, where it has fp64; otherwise the CPU."""
-    device = next(site.module.parameters()).device
-    return device if device.type == "cuda" else torch.device("cpu")
-
-
-def _metadata(study: _Study, effects: PairEffects, certified: bool) -> dict[str, Any]:
+def _metadata(study: PreparedStudy, effects: PairEffects, certified: bool) -> dict[str, Any]:
     positive, negative = effects.losses.mean(0).tolist()
     return {
         **describe(study.model, study.source, study.decoder, study.site, study.baseline),

@@ -22,6 +22,7 @@ from deltalens.storage.atomic import write_tensors, write_text
 from deltalens.study.baseline import Baseline
 from deltalens.study.directions.means import Directions, read_directions
 from deltalens.study.lens import LatentLens, LensToken
+from deltalens.study.significance.sentence import LEVEL
 from deltalens.study.tokens.effects import TokenEffects, read_token_effects
 
 METADATA_FILE = "metadata.json"
@@ -34,12 +35,20 @@ SCORES_FILE = "scores.safetensors"
 COLUMNS = {
     "scores": ("score", torch.float32),
     "stderr": ("stderr", torch.float64),
+    "p_value": ("p_value", torch.float64),
+    "rank_low": ("rank_low", torch.float64),
+    "rank_high": ("rank_high", torch.float64),
     "push": ("push", torch.float64),
+    "push_stderr": ("push_stderr", torch.float64),
     "presence": ("presence", torch.float64),
+    "presence_stderr": ("presence_stderr", torch.float64),
     "positive": ("positive", torch.float64),
     "negative": ("negative", torch.float64),
     "error_bound": ("error_bound", torch.float64),
 }
+# Runs made before there were these have no such columns.
+_LATER = {"p_value", "rank_low", "rank_high", "push_stderr", "presence_stderr"}
+UNSURE = 3.0
 
 
 @dataclass(frozen=True)
@@ -49,12 +58,14 @@ class Attribution:
     latents: int64 [k], best first; scores: float32 [k], mean over pairs of δ(C) − δ(C′).
     push [k] (> 0: adding d_i raises log p(C) over log p(C′)) and presence [k] (> 0: the direction
     is there above the baseline), means over tokens and pairs; positive, negative [k]: means over
-    pairs of δ(C) and of δ(C′); stderr [k]: sample standard deviation of the per-pair values over
-    √pairs, NaN for a single pair; error_bound [k]: |score − exact| never exceeds it; per_pair
-    [pairs, k]: each pair's δ(C) − δ(C′). All float64. lens: nearest unembedding tokens, or empty
-    where the model gives none;
-    all_scores: float32 [n_latents] when asked for; token_effects: which prompt tokens the scores of
-    the first pairs come from; directions: mean γ and a − ā, None in runs of earlier versions.
+    pairs of δ(C) and of δ(C′); stderr, push_stderr, presence_stderr [k]: sample standard deviations
+    of the per-pair values over √pairs, NaN for a single pair; p_value [k]: family-wise, over all
+    latents, by sign flips of pairs; rank_low, rank_high [k]: where 95 % of the latent's ranks lie
+    when pairs are drawn anew (NaN in these three where nothing was tested); error_bound [k]:
+    |score − exact| never exceeds it; per_pair [pairs, k]: each pair's δ(C) − δ(C′). All float64.
+    lens: nearest unembedding tokens, or empty where the model gives none; all_scores: float32
+    [n_latents] when asked for; token_effects: which prompt tokens the scores of the first pairs
+    come from; directions: mean γ and a − ā, None in runs of earlier versions.
     """
 
     latents: Tensor
@@ -64,6 +75,11 @@ class Attribution:
     positive: Tensor
     negative: Tensor
     stderr: Tensor
+    push_stderr: Tensor
+    presence_stderr: Tensor
+    p_value: Tensor
+    rank_low: Tensor
+    rank_high: Tensor
     error_bound: Tensor
     per_pair: Tensor
     pairs: list[Pair]
@@ -73,6 +89,17 @@ class Attribution:
     all_scores: Tensor | None = None
     token_effects: TokenEffects | None = None
     directions: Directions | None = None
+
+    @property
+    def stand_out(self) -> int:
+        """How many of the ranked latents stand out from chance, family-wise p ≤ 0.05."""
+        return int((self.p_value <= LEVEL).sum())
+
+    @property
+    def sign_unsure(self) -> Tensor:
+        """bool [k]: whether push is known to be within three of its standard errors of zero, so
+        that its sign may be chance."""
+        return self.push.abs() < UNSURE * self.push_stderr
 
     @property
     def site(self) -> str:
@@ -144,11 +171,14 @@ class Attribution:
     def _table(self) -> str:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(["rank", "latent", *(column for column, _ in COLUMNS.values())])
+        names = (column for column, _ in COLUMNS.values())
+        writer.writerow(["rank", "latent", *names, "sign_unsure"])
+        unsure = self.sign_unsure.tolist()
         columns = [getattr(self, name).numpy() for name in COLUMNS]
         for rank, latent in enumerate(self.latents.tolist()):
             # str() of a numpy float is the shortest text that reads back as the same float.
-            writer.writerow([rank + 1, latent, *(str(column[rank]) for column in columns)])
+            values = (str(column[rank]) for column in columns)
+            writer.writerow([rank + 1, latent, *values, str(unsure[rank]).lower()])
         return text.getvalue()
 
 
@@ -172,7 +202,9 @@ def _read_table(path: Path) -> dict[str, Tensor]:
     table = {"latents": torch.tensor([int(row["latent"]) for row in rows], dtype=torch.int64)}
     for name, (column, dtype) in COLUMNS.items():
         number = np.float32 if dtype == torch.float32 else np.float64
-        table[name] = torch.tensor([number(row[column]) for row in rows], dtype=dtype)
+        known = not rows or column in rows[0] or column not in _LATER
+        values = [number(row[column]) if known else number("nan") for row in rows]
+        table[name] = torch.tensor(values, dtype=dtype)
     return table
 
 

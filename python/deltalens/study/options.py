@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+from deltalens.engine.topk.ranking import Ranking as TopRanking
 from deltalens.errors import InputError
 from deltalens.lm.capture import Gradients
 from deltalens.lm.forward import Loss
@@ -46,6 +47,11 @@ class Options:
                 "normalize has no meaning with score='latent', whose latents write their decoder "
                 "rows as stored; leave it out"
             )
+
+    @property
+    def order(self) -> TopRanking:
+        """The ranking as scans take it, of all latents."""
+        return TopRanking(largest=self.ranking != "bottom", absolute=self.ranking == "abs")
 
     def as_dict(self) -> dict[str, Any]:
         """``sinks`` as the number of medians above which tokens are left out, None for all kept."""

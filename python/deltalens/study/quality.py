@@ -6,6 +6,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 
+def significance_sentence(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """How many latents stand out from chance; nothing of a run made before this was tested."""
+    tested = metadata.get("significance")
+    if tested:
+        yield tested["sentence"]
+
+
 def quality_sentences(metadata: Mapping[str, Any]) -> Iterator[str]:
     """Tokens left out, whether first order holds, and a token that decides scores by itself.
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 import deltalens
-from deltalens.engine.extension import as_array, cpu_extension, cpu_level
 from deltalens.engine.impl import cpp, cpp_token
 from deltalens.engine.implementations import choose_impl
+from deltalens.engine.numerics.extension import as_array, cpu_extension, cpu_level
 from helpers.engine_oracle import (
     FORMS,
     Case,

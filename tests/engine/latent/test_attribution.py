@@ -14,10 +14,10 @@ from deltalens.engine import (
     gated_attribution_topk,
     token_rows,
 )
-from deltalens.engine.extension import cpu_extension
 from deltalens.engine.latent import scan as latent_scan
 from deltalens.engine.latent.attribution import gated_problem
 from deltalens.engine.latent.rows import ExactLatents
+from deltalens.engine.numerics.extension import cpu_extension
 from deltalens.errors import InputError
 from helpers.latent_oracle import (
     KINDS,

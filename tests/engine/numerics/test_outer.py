@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from deltalens.engine.extension import cpu_extension
+from deltalens.engine.numerics.extension import cpu_extension
 from deltalens.engine.numerics.outer import add_outer, symmetrise
 
 SHAPES = [(1, 1), (700, 45), (384, 14), (385, 16), (50, 33), (1000, 64)]

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from deltalens.engine.extension import cpu_extension
+from deltalens.engine.numerics.extension import cpu_extension
 from deltalens.engine.topk.streaming import StreamingTopK
 
 INF = math.inf

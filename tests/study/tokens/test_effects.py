@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import deltalens
-from deltalens.study import effects
+from deltalens.study.ranking import effects
 from deltalens.study.tokens.effects import TOKENS_FILE, read_token_effects
 from helpers.tiny_study import (
     D_MODEL,

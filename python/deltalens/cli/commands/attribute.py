@@ -73,6 +73,12 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="ablate the first N latents for real, to see whether first order holds; default: 8",
     )
+    group.add_argument(
+        "--flips",
+        type=int,
+        metavar="N",
+        help="sign flips of pairs, for p-values over all latents; 0 for none; default: 1000",
+    )
     group.add_argument("--save-scores", action="store_true", help="write every latent's score")
     group.add_argument("--impl", default="auto", help="auto, cpp, torch, triton or reference")
 
@@ -136,6 +142,7 @@ def run(args: argparse.Namespace) -> None:
         impl=args.impl,
         progress=not args.quiet,
         **({} if args.check is None else {"check": args.check}),
+        **({} if args.flips is None else {"flips": args.flips}),
         metadata=loading_record(args),
         **batch_options(args),
     )
@@ -155,14 +162,15 @@ def _show(args: argparse.Namespace, result: Any) -> None:
 
 def summary(result: Any) -> dict[str, Any]:
     """The ranked latents as plain values."""
-    columns = ("scores", "stderr", "push", "presence", "positive", "negative", "error_bound")
-    values = {
-        name.removesuffix("s") if name == "scores" else name: getattr(result, name).tolist()
-        for name in columns
-    }
+    from deltalens.study.attribution import COLUMNS
+
+    values = {column: getattr(result, name).tolist() for name, (column, _) in COLUMNS.items()}
+    values["sign_unsure"] = result.sign_unsure.tolist()
     return {
         "pairs": len(result.pairs),
         "certified": result.metadata.get("certified"),
+        "significance": result.metadata.get("significance"),
+        "stand_out": result.stand_out,
         "sinks": result.metadata.get("sinks"),
         "first_order": result.metadata.get("first_order"),
         "dominant_tokens": result.metadata.get("dominant_tokens"),

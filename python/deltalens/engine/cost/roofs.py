@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
-from deltalens.engine.extension import cpu_level
 from deltalens.engine.impl import cpp as cpp_impl
+from deltalens.engine.numerics.extension import cpu_level
 from deltalens.engine.numerics.norms import row_norms
 from deltalens.engine.numerics.outer import add_outer
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.decoder import Decoder
-from deltalens.engine.extension import as_array, cpu_extension, cpu_level
+from deltalens.engine.numerics.extension import as_array, cpu_extension, cpu_level
 from deltalens.engine.numerics.norms import frobenius_bound, largest_magnitude
 from deltalens.engine.numerics.precision import (
     SMALLEST_NORMAL,

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deltalens.engine.extension import as_array, cpu_level
 from deltalens.engine.impl.cpp import SLACK, chain_length, extension, flushed_in_dot
+from deltalens.engine.numerics.extension import as_array, cpu_level
 from deltalens.engine.numerics.norms import row_norms
 from deltalens.engine.numerics.precision import SMALLEST_NORMAL, UNIT_ROUNDOFF, gamma
 from deltalens.engine.numerics.spectral import spectral_norm_bound

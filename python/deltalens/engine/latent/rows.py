@@ -73,16 +73,18 @@ class LatentSource:
         if not bool(clear.any()):
             return None, self
         if self.reduction == "max":
-            return self._only(clear), self._only(~clear)
+            return self.part(clear), self.part(~clear)
         rows = replace(self.rows, weights=self.rows.weights * clear)
-        return replace(self, rows=rows), self._only(~clear)
+        return replace(self, rows=rows), self.part(~clear)
 
-    def _only(self, which: Tensor) -> LatentSource:
-        assert self.thresholds is not None
+    def part(self, which: Tensor | slice) -> LatentSource:
+        """Some of the tokens: bool [tokens] or a slice."""
         rows, found = self.rows, self.thresholds
         rows = replace(
             rows, acts=rows.acts[which], grads=rows.grads[which], weights=rows.weights[which]
         )
+        if found is None:
+            return replace(self, rows=rows)
         of_tokens = Thresholds(found.value[:, which], found.last[:, which], found.clear[which])
         return replace(self, rows=rows, thresholds=of_tokens)
 

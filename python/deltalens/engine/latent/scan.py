@@ -67,8 +67,8 @@ def latent_scores(problem: LatentProblem) -> Tensor:
     nonfinite = []
     with exact_matmul():
         scorer = problem.scorer()
-        for start, tile in _tiles(problem):
-            scores, _, finite = _scored(problem, scorer, start, tile, bounds=False)
+        for start, tile in tiles(problem):
+            scores, _, finite = scored(problem, scorer, start, tile, bounds=False)
             found[start : start + len(scores)] = scores.masked_fill(~finite, torch.nan).float()
             nonfinite.append(start + (~finite).nonzero()[:, 0])
     _warn_nonfinite(torch.cat(nonfinite))
@@ -80,8 +80,8 @@ def top_latent_scores(problem: LatentProblem, k: int, ranking: Ranking) -> TopLa
     with exact_matmul():
         band, nonfinite = Band(k), []
         scorer = problem.scorer()
-        for start, tile in _tiles(problem):
-            scores, error, finite = _scored(problem, scorer, start, tile, bounds=True)
+        for start, tile in tiles(problem):
+            scores, error, finite = scored(problem, scorer, start, tile, bounds=True)
             keys = ranking.key(scores)
             lower, upper = keys - error, keys + error
             unknown = ~(lower.isfinite() & upper.isfinite())
@@ -106,7 +106,8 @@ def _rescored(problem: LatentProblem, latents: Tensor, complete: bool) -> Candid
     return Candidates(latents, scores, rounding + gating, complete, rounding)
 
 
-def _tiles(problem: LatentProblem) -> Iterator[tuple[int, LatentTile]]:
+def tiles(problem: LatentProblem) -> Iterator[tuple[int, LatentTile]]:
+    """First latent and rows of one tile after the other; a tile is valid until the next one."""
     both = (
         device_tiles(each, problem.tile_rows, problem.device)
         for each in (problem.W_dec, problem.W_enc)
@@ -115,7 +116,7 @@ def _tiles(problem: LatentProblem) -> Iterator[tuple[int, LatentTile]]:
         yield start, problem.tile(slice(start, start + len(dec)), dec, enc)
 
 
-def _scored(
+def scored(
     problem: LatentProblem, scorer: LatentScorer, start: int, tile: LatentTile, *, bounds: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scores and bounds, fp64 [n], and which rows are finite."""

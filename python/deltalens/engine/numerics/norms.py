@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deltalens.engine.extension import as_array, cpu_extension, cpu_level
+from deltalens.engine.numerics.extension import as_array, cpu_extension, cpu_level
 from deltalens.engine.numerics.precision import SMALLEST_NORMAL, gamma
 
 _WIDENED_ELEMENTS = 1 << 21  # of a copy in fp64 that torch makes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from deltalens.engine.extension import cpu_extension, cpu_level
+from deltalens.engine.numerics.extension import cpu_extension, cpu_level
 
 _BLOCK = 512
 

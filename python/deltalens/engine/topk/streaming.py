@@ -12,7 +12,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from deltalens.engine.extension import cpu_extension
+from deltalens.engine.numerics.extension import cpu_extension
 
 LEAST_SLACK = 1024
 TopKPath = Literal["streaming", "kernel", "whole"]

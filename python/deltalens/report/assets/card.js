@@ -9,9 +9,12 @@ function numbersPart(one) {
   const scale = sharedScale([one.score]);
   const values = [
     ["rank", one.rank], ["score", `${scale.show(one.score)}${known(one.stderr) ? ` ± ${scale.show(one.stderr)}` : ""}${scale.unit}`],
-    ["push", number(one.push)], ["presence", number(one.presence)], ["δ of showing", number(one.positive)], ["δ of not showing", number(one.negative)],
+    ["family-wise p", known(one.p_value) && pValue(one.p_value)],
+    ["95% of ranks", known(one.rank_low) && (one.rank_low === one.rank_high ? one.rank_low : `${one.rank_low}–${one.rank_high}`)],
+    ["push", [plusMinus(one.push, one.push_stderr), unsureMark(one)]], ["presence", plusMinus(one.presence, one.presence_stderr)],
+    ["δ of showing", number(one.positive)], ["δ of not showing", number(one.negative)],
   ];
-  return h("dl", { class: "numbers" }, values.map(([name, value]) => h("div", {}, h("dt", { class: "label" }, name), h("dd", {}, value))));
+  return h("dl", { class: "numbers" }, values.filter(([, value]) => value !== false).map(([name, value]) => h("div", {}, h("dt", { class: "label" }, name), h("dd", {}, value))));
 }
 
 function lensPart(one) {

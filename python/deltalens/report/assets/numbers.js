@@ -12,6 +12,9 @@ function number(value) {
   return minus(size !== 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(2) : String(Number(value.toPrecision(3))));
 }
 
+const pValue = (value) => (known(value) ? String(Number(value.toPrecision(2))) : NONE);
+const plusMinus = (value, error) => number(value) + (known(error) ? ` ± ${number(error)}` : "");
+
 /* Numbers of a column to the same place after the point, with the power of ten they share. */
 function sharedScale(values) {
   const largest = Math.max(0, ...values.filter(known).map(Math.abs));

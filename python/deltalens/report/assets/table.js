@@ -12,7 +12,10 @@ function tableColumns() {
       title: `score ± s.e.${scores.unit}`, value: (one) => one.score,
       cell: (one) => [scores.show(one.score), known(one.stderr) && h("span", { class: "error" }, ` ± ${scores.show(one.stderr)}`)],
     },
-    ...factors.map(([name, scale]) => ({ title: name + scale.unit, value: (one) => one[name], cell: (one) => scale.show(one[name]) })),
+    { title: "p", value: (one) => one.p_value, cell: (one) => pValue(one.p_value) },
+    ...factors.map(([name, scale]) => ({
+      title: name + scale.unit, value: (one) => one[name], cell: (one) => [scale.show(one[name]), name === "push" && unsureMark(one)],
+    })),
     { title: "promotes", words: "words wide", value: (one) => one.promotes.map(([text]) => text).join(" ") || null, cell: (one) => tokenList(one.promotes, 4) },
     { title: "name", words: "words wide", value: (one) => one.names?.[0]?.name },
     ...["away", "toward"].map((arm) => ({
@@ -21,6 +24,9 @@ function tableColumns() {
     { title: "beyond random", words: "words", value: beyondRandom, cell: (one) => beyondCell(beyondRandom(one)) },
   ].filter((column) => ranked.some((one) => known(column.value(one))));
 }
+
+const unsureMark = (one) =>
+  one.sign_unsure && h("span", { class: "error", title: "push is within three standard errors of zero: its sign is unsure" }, " ?");
 
 function beyondRandom(one) {
   const arms = Object.entries(one.steering ?? {}).filter(([, arm]) => known(arm.beyond));

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deltalens.engine.extension import as_array, cpu_level
 from deltalens.engine.impl.cpp import SLACK, chain_length, extension
 from deltalens.engine.latent.rows import LatentSource, LatentTile
 from deltalens.engine.latent.terms import FLUSHED_NORM, slopes
+from deltalens.engine.numerics.extension import as_array, cpu_level
 from deltalens.engine.numerics.precision import SMALLEST_NORMAL, gamma
 from deltalens.engine.reductions import combine
 from deltalens.engine.token_rows import Group, HeldGroups, token_groups, tokens_held

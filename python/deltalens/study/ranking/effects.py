@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from deltalens.engine import CrossMoment
+from deltalens.engine import CrossMoment, TopLatents
 from deltalens.lm import PairRows
 from deltalens.study.directions.means import DirectionSums
+from deltalens.study.significance import Significance
 from deltalens.study.tokens.effects import TOKENS_KEPT
 
 
 @dataclass(frozen=True)
 class PairEffects:
-    """δ_i(C) and δ_i(C′) of every pair, fp64 [pairs, k] each.
+    """δ_i(C) and δ_i(C′), push and presence of every pair, fp64 [pairs, k] each.
 
     ``losses`` [pairs, 2] are the completions' log-losses, ``tokens`` the counted tokens in all.
     ``per_token``: of the first pairs, δ_{i,t}(C) − δ_{i,t}(C′) float32 [tokens, k], and ``norms``
@@ -25,6 +27,8 @@ class PairEffects:
 
     positive: Tensor
     negative: Tensor
+    push: Tensor
+    presence: Tensor
     losses: Tensor
     tokens: int
     per_token: list[Tensor]
@@ -36,13 +40,22 @@ class PairEffects:
         """Δ_i of every pair."""
         return self.positive - self.negative
 
-    @property
-    def stderr(self) -> Tensor:
-        """Standard error over pairs of the mean of Δ_i, fp64 [k]; NaN for a single pair."""
-        pairs, k = self.positive.shape
-        if pairs == 1:
-            return torch.full((k,), torch.nan, dtype=torch.float64)
-        return self.difference.std(dim=0, correction=1) / pairs**0.5
+
+class Ranked(NamedTuple):
+    """The top latents of a study with what is known of them; every latent's score when asked."""
+
+    top: TopLatents
+    effects: PairEffects
+    all_scores: Tensor | None
+    significance: Significance
+
+
+def stderr_over_pairs(values: Tensor) -> Tensor:
+    """Standard error of the mean over pairs, fp64 [k], of values [pairs, k]; NaN for one pair."""
+    pairs, k = values.shape
+    if pairs == 1:
+        return torch.full((k,), torch.nan, dtype=torch.float64)
+    return values.std(dim=0, correction=1) / pairs**0.5
 
 
 def study_moment(
@@ -62,14 +75,15 @@ def study_moment(
 
 
 def pair_effects(rows: Iterable[PairRows], directions: Tensor, mean: Tensor) -> PairEffects:
-    """−mean_t (g_t·d_i)((a_t − ā)·d_i) of both completions, for directions fp64 [k, d_model]."""
+    """−mean_t (g_t·d_i)((a_t − ā)·d_i) of both completions, for directions fp64 [k, d_model], and
+    the means over tokens of −γ_t·d_i (push) and of (a_t − ā)·d_i (presence)."""
     sums = EffectSums()
     for row in rows:
-        present = (row.acts.double() - mean) @ directions.T  # [tokens, k]
         sums.add(
             row,
-            (row.grad_positive.double() @ directions.T) * present,
-            (row.grad_negative.double() @ directions.T) * present,
+            row.grad_positive.double() @ directions.T,
+            row.grad_negative.double() @ directions.T,
+            (row.acts.double() - mean) @ directions.T,
         )
     return sums.result()
 
@@ -80,19 +94,25 @@ class EffectSums:
     def __init__(self) -> None:
         self._positive: list[Tensor] = []
         self._negative: list[Tensor] = []
+        self._push: list[Tensor] = []
+        self._presence: list[Tensor] = []
         self._losses: list[list[float]] = []
         self._per_token: list[Tensor] = []
         self._norms: list[Tensor] = []
         self._tokens = 0
         self._directions = DirectionSums()
 
-    def add(self, row: PairRows, positive: Tensor, negative: Tensor) -> None:
-        """A pair's −δ_{i,t} of both completions, fp64 [tokens, k]."""
+    def add(self, row: PairRows, up: Tensor, down: Tensor, present: Tensor) -> None:
+        """A pair's products of both gradients with what a unit of the latent writes, and how far
+        the latent is there; fp64 [tokens, k]."""
+        positive, negative = up * present, down * present
         self._positive.append(-positive.mean(0))
         self._negative.append(-negative.mean(0))
+        self._push.append((down - up).mean(0))
+        self._presence.append(present.mean(0))
         self._losses.append([row.loss_positive, row.loss_negative])
         self._directions.add(row)
-        self._tokens += len(positive)
+        self._tokens += len(present)
         if self._tokens <= TOKENS_KEPT or not self._per_token:
             self._per_token.append((negative - positive).float())
             self._norms.append(row.acts.norm(dim=1))
@@ -102,6 +122,8 @@ class EffectSums:
         return PairEffects(
             torch.stack(self._positive),
             torch.stack(self._negative),
+            torch.stack(self._push),
+            torch.stack(self._presence),
             torch.tensor(self._losses, dtype=torch.float64),
             self._tokens,
             self._per_token,

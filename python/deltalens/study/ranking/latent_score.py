@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import accumulate, pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,15 +16,18 @@ from deltalens.engine.latent.attribution import gated_problem
 from deltalens.engine.latent.gates import LatentGate
 from deltalens.engine.latent.rows import ExactLatents
 from deltalens.engine.latent.scan import LatentProblem, latent_scores, top_latent_scores
+from deltalens.engine.resampling.latent_sums import LatentSums
 from deltalens.engine.topk.ranking import Ranking
 from deltalens.errors import InputError
 from deltalens.lm import PairRows
 from deltalens.sae import Encoding, as_sae
 from deltalens.sae.gate import encoder_inputs, latent_gate
+from deltalens.storage.mapped import mapped_tensor
 from deltalens.study.baseline import Baseline
-from deltalens.study.effects import EffectSums, PairEffects
 from deltalens.study.latents import check_found
 from deltalens.study.options import Options
+from deltalens.study.ranking.effects import EffectSums, PairEffects, Ranked
+from deltalens.study.significance import assess
 
 
 @dataclass(frozen=True)
@@ -66,23 +70,14 @@ class LatentScore:
         }
 
 
-class LatentResult(NamedTuple):
-    """As :class:`~deltalens.study.Attribution` has them; ``effects`` of the top latents."""
-
-    top: TopLatents
-    effects: PairEffects
-    push: Tensor
-    presence: Tensor
-    all_scores: Tensor | None
-
-
 def rank_by_latents(
     score: LatentScore,
     rows: Iterable[PairRows],
     options: Options,
     work: Path,
     device: torch.device,
-) -> LatentResult:
+    flips: int,
+) -> Ranked:
     """The study's result from the rows of all pairs, which are read several times.
 
     They are laid out in files under ``work`` that are mapped to memory; a ``device`` other than
@@ -102,9 +97,17 @@ def rank_by_latents(
     )
     top = _top(score, problem, tokens, options)
     check_found(top)
-    effects, push, presence = _effects(score, problem, tokens, top.latents, rows)
+    effects = _effects(score, problem, tokens, top.latents, rows)
     every = latent_scores(problem).cpu() if options.save_scores else None
-    return LatentResult(top, effects, push, presence, every)
+    significance = assess(
+        _pair_sums(problem, tokens, options).tiles(),
+        effects.difference,
+        top.latents,
+        score.W_dec.n_latents,
+        options.order,
+        flips,
+    )
+    return Ranked(top, effects, every, significance)
 
 
 @dataclass(frozen=True)
@@ -117,13 +120,17 @@ class _Tokens:
     weights: Tensor  # factors / (pairs · tokens of the pair)
     lengths: list[int]
 
+    @property
+    def offsets(self) -> list[int]:
+        return [0, *accumulate(self.lengths)]
+
     @classmethod
     def write(
         cls, score: LatentScore, rows: Iterable[PairRows], lengths: list[int], work: Path
     ) -> _Tokens:
         shape = (sum(lengths), score.W_dec.d_model)
-        inputs = _mapped(work / "inputs.bin", shape, torch.float32)
-        grads = _mapped(work / "grads.bin", shape, torch.float64)
+        inputs = mapped_tensor(work / "inputs.bin", shape, torch.float32)
+        grads = mapped_tensor(work / "grads.bin", shape, torch.float64)
         factors, weights = torch.empty(2, shape[0], dtype=torch.float64)
         for part, row in zip(_parts(lengths), rows, strict=True):
             inputs[part], factors[part] = encoder_inputs(score.encoding, row.acts)
@@ -132,24 +139,23 @@ class _Tokens:
         return cls(inputs, grads, factors, weights, lengths)
 
 
-def _mapped(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> Tensor:
-    path.unlink(missing_ok=True)  # of a run that was cut
-    size = shape[0] * shape[1]
-    return torch.from_file(str(path), shared=True, size=size, dtype=dtype).view(shape)
+def _parts(lengths: list[int]) -> list[slice]:
+    return [slice(*span) for span in pairwise([0, *accumulate(lengths)])]
 
 
-def _parts(lengths: list[int]) -> Iterator[slice]:
-    start = 0
-    for length in lengths:
-        yield slice(start, start + length)
-        start += length
+def _pair_sums(problem: LatentProblem, tokens: _Tokens, options: Options) -> LatentSums:
+    """Every latent's Δ of every pair: without the 1 / pairs that the study's weights have."""
+    source = problem.source
+    rows = replace(source.rows, weights=source.rows.weights * len(tokens.lengths))
+    per_pair = replace(problem, source=replace(source, rows=rows))
+    return LatentSums(per_pair, tokens.offsets, options.present_only)
 
 
 def _top(
     score: LatentScore, problem: LatentProblem, tokens: _Tokens, options: Options
 ) -> TopLatents:
     """The ranked latents; ``present_only`` looks further down until there are k present ones."""
-    ranking = Ranking(largest=options.ranking != "bottom", absolute=options.ranking == "abs")
+    ranking = options.order
     n_latents, wanted = score.W_dec.n_latents, options.k
     while True:
         top = top_latent_scores(problem, wanted, ranking)
@@ -192,22 +198,20 @@ def _effects(
     tokens: _Tokens,
     latents: Tensor,
     rows: Iterable[PairRows],
-) -> tuple[PairEffects, Tensor, Tensor]:
+) -> PairEffects:
     """δ(C) and δ(C′) of every pair, −mean_t (g_t·r_t)(z_t − z̄) with r_t what a unit of the latent
-    writes at token t; and the means over pairs of −mean_t γ_t·r_t and of mean_t (z_t − z̄)."""
+    writes at token t; push −mean_t γ_t·r_t and presence mean_t (z_t − z̄)."""
     cpu = torch.device("cpu")
     written = problem.gather(latents).W_dec.cpu().double().T
     written = written * score.gate.outputs(latents, cpu)  # [d_model, k]
-    sums, push, presence = EffectSums(), [], []
+    sums = EffectSums()
     centred_rows = _centred(score, problem, tokens, latents)
     for (part, centred), row in zip(centred_rows, rows, strict=True):
         factors = tokens.factors[part, None]
         up = (row.grad_positive.double() @ written) * factors  # [tokens, k]
         down = (row.grad_negative.double() @ written) * factors
-        sums.add(row, up * centred.T, down * centred.T)
-        push.append((down - up).mean(0))
-        presence.append(centred.mean(1))
-    return sums.result(), torch.stack(push).mean(0), torch.stack(presence).mean(0)
+        sums.add(row, up, down, centred.T)
+    return sums.result()
 
 
 def _is_zero(baseline: Baseline) -> bool:

@@ -1,0 +1,1 @@
+"""Every latent's scores over segments of tokens (pairs), reweighted many times in one pass."""

@@ -1,0 +1,134 @@
+"""One pass over every latent's sums: the null distribution of the largest, and resampled ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from deltalens.engine.numerics.precision import exact_matmul
+from deltalens.engine.resampling.tile_sums import TileSums
+from deltalens.engine.topk.ranking import Ranking
+
+LISTED = 1000
+_BLOCK = 1024  # latents whose statistics are held at a time
+
+
+@dataclass(frozen=True)
+class Reweightings:
+    """How segments are reweighted.
+
+    signs: ±1 fp64 [flips, segments]; weights: fp64 [resamples, segments]; keys: fp64 [k, resamples]
+    of the ranked latents int64 [k] under those weights, larger for better latents.
+    """
+
+    signs: Tensor
+    weights: Tensor
+    ranked: Tensor
+    keys: Tensor
+
+
+class Resampled(NamedTuple):
+    """largest: fp64 [flips], over all latents of the statistic under each flip; own: fp64 [k],
+    that of the ranked latents as they are; strongest: fp64, the LISTED largest of all as they are,
+    in falling order; above: int64 [k, resamples], how many admitted latents outside the ranking
+    have a larger key."""
+
+    largest: Tensor
+    own: Tensor
+    strongest: Tensor
+    above: Tensor
+
+
+def resample(tiles: Iterable[TileSums], given: Reweightings, ranking: Ranking) -> Resampled:
+    """Statistic: Σ_p Δ_p / √(Σ_p Δ_p²), which rises with t = mean / standard error.
+
+    Unlike t it has no pole, and √(Σ Δ²) is the same under every flip. Latents whose sums are all 0
+    have the statistic 0. Memory is O(tile · segments + block · (flips + resamples)).
+    """
+    passed = _Pass.begin(given, ranking)
+    with exact_matmul():
+        for tile in tiles:
+            passed.add(tile)
+    return passed.result()
+
+
+@dataclass
+class _Pass:
+    given: Reweightings
+    ranking: Ranking
+    largest: Tensor
+    own: Tensor
+    strongest: Tensor
+    counts: Tensor  # int64 [resamples, k + 1]: by how many of the keys a latent beats
+    thresholds: Tensor  # fp64 [resamples, k], the keys rising
+    order: Tensor  # int64 [resamples, k], whose they are
+    _there: dict[torch.device, tuple[Tensor, Tensor, Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, given: Reweightings, ranking: Ranking) -> _Pass:
+        k, resamples = given.keys.shape
+        thresholds, order = given.keys.T.sort(dim=1)
+        return cls(
+            given,
+            ranking,
+            largest=torch.full((len(given.signs),), -torch.inf, dtype=torch.float64),
+            own=torch.zeros(k, dtype=torch.float64),
+            strongest=torch.empty(0, dtype=torch.float64),
+            counts=torch.zeros(resamples, k + 1, dtype=torch.int64),
+            thresholds=thresholds.contiguous(),
+            order=order,
+        )
+
+    def add(self, tile: TileSums) -> None:
+        for first in range(0, len(tile.sums), _BLOCK):
+            part = slice(first, first + _BLOCK)
+            self._add(tile.start + first, tile.sums[part], tile.admitted[part])
+
+    def _add(self, start: int, sums: Tensor, admitted: Tensor) -> None:
+        signs, weights, ranked = self._on(sums.device)
+        size = torch.linalg.vector_norm(sums, dim=1, keepdim=True)
+        units = torch.where(size > 0, sums / size, 0.0)
+        observed = self.ranking.key(units.sum(1))
+        flipped = self._largest(units @ signs)
+        self.largest = torch.maximum(self.largest, flipped.cpu())
+        best = observed.topk(min(LISTED, len(observed))).values.cpu()
+        self.strongest = torch.cat([self.strongest, best]).sort(descending=True).values[:LISTED]
+        here = (ranked >= start) & (ranked < start + len(sums))
+        self.own[here.cpu()] = observed[ranked[here] - start].cpu()
+        others = admitted.clone()
+        others[ranked[here] - start] = False
+        self._count(sums, weights, others)
+
+    def _largest(self, statistics: Tensor) -> Tensor:
+        low, high = statistics.aminmax(dim=0)
+        if self.ranking.absolute:
+            return torch.maximum(high, -low)
+        return high if self.ranking.largest else -low
+
+    def _count(self, sums: Tensor, weights: Tensor, others: Tensor) -> None:
+        """Few latents beat any key where the ranked are few of many; only these are placed."""
+        lowest = self.thresholds[:, 0].to(sums.device)
+        keys = self.ranking.key(sums @ weights).masked_fill_(~others[:, None], -torch.inf)
+        keys = keys[(keys > lowest).any(1)].T.contiguous().cpu()
+        places = torch.searchsorted(self.thresholds, keys)
+        self.counts.scatter_add_(1, places, torch.ones_like(places))
+
+    def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Signs [segments, flips], weights [segments, resamples] and ranked there."""
+        if device not in self._there:
+            given = self.given
+            signs, weights = (
+                each.T.contiguous().to(device) for each in (given.signs, given.weights)
+            )
+            self._there[device] = (signs, weights, given.ranked.to(device))
+        return self._there[device]
+
+    def result(self) -> Resampled:
+        # A latent counted at place c beats the c lowest keys.
+        beaten = self.counts.flip(1).cumsum(1).flip(1)[:, 1:]
+        above = torch.empty_like(beaten).scatter_(1, self.order, beaten)
+        return Resampled(self.largest, self.own, self.strongest, above.T)

@@ -1,0 +1,60 @@
+"""What a pass over the decoder hands out a tile at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Generic, NamedTuple, TypeVar
+
+from torch import Tensor
+
+from deltalens.engine.token_rows import GROUP_BYTES
+
+_MOST_SUMS = 1 << 21  # numbers of a tile, so that a few fp64 arrays of them stay small
+
+_Held = TypeVar("_Held")
+_Result = TypeVar("_Result")
+
+
+class TileSums(NamedTuple):
+    """Consecutive latents' scores in every segment of tokens.
+
+    sums: fp64 [n, segments], 0 for latents that cannot be scored and for those whose sums are
+    rounding errors; admitted: bool [n], which latents the ranking admits.
+    """
+
+    start: int
+    sums: Tensor
+    admitted: Tensor
+
+
+def rows_for(tile_rows: int, segments: int) -> int:
+    """How many decoder rows a tile of sums has, where a scan's has ``tile_rows``."""
+    return max(64, min(tile_rows, _MOST_SUMS // segments // 64 * 64))
+
+
+@dataclass
+class HeldSegments(Generic[_Held]):
+    """What is prepared of each segment, as much at a time as fits :data:`GROUP_BYTES`.
+
+    Where everything fits it is prepared once, otherwise again for every tile.
+    """
+
+    spans: Sequence[slice]
+    prepare: Callable[[slice], _Held]
+    bytes_held: Callable[[slice], int]
+    _kept: list[_Held] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        if self.all_fit:
+            self._kept = [self.prepare(span) for span in self.spans]
+
+    @property
+    def all_fit(self) -> bool:
+        """Whether everything is prepared once."""
+        return sum(map(self.bytes_held, self.spans)) <= GROUP_BYTES
+
+    def each(self, work: Callable[[_Held], _Result]) -> Iterator[_Result]:
+        """``work`` on one segment after the other."""
+        for place, span in enumerate(self.spans):
+            yield work(self._kept[place] if self._kept else self.prepare(span))

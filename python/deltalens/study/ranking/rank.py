@@ -1,0 +1,78 @@
+"""From the captured rows of a study to its ranked latents and their p-values."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import Tensor
+
+from deltalens.engine.resampling.tile_sums import TileSums
+from deltalens.engine.resampling.token_sums import TokenSums
+from deltalens.study.latents import check_found, latent_rows, unit
+from deltalens.study.ranking.effects import Ranked, pair_effects, study_moment
+from deltalens.study.ranking.latent_score import rank_by_latents
+from deltalens.study.ranking.prepared import PreparedStudy
+from deltalens.study.row_store import RowStore
+from deltalens.study.significance import assess
+from deltalens.study.significance.study_tokens import study_tokens
+
+
+def rank(study: PreparedStudy, store: RowStore, work: Path, flips: int) -> Ranked:
+    """The top latents of the rows in ``store``; ``work`` has room for files as large as they are.
+
+    Raises :class:`InputError` for NaN or infinity in decoder rows.
+    """
+    by = _by_direction if study.by_latents is None else _by_latents
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # non-finite rows, an error here
+        return by(study, store, work, flips)
+
+
+def _by_direction(study: PreparedStudy, store: RowStore, work: Path, flips: int) -> Ranked:
+    mean, options = study.baseline.mean, study.options
+    moment = study_moment(store, len(study.pairs), mean, study.scan_device)
+    top = moment.topk(
+        study.decoder,
+        options.k,
+        largest=options.ranking != "bottom",
+        absolute=options.ranking == "abs",
+        present_only=options.present_only,
+        normalize=options.normalize,
+        impl=options.impl,
+    )
+    check_found(top)
+    directions = latent_rows(study.decoder, top.latents)
+    directions = unit(directions) if options.normalize else directions
+    every = None
+    if options.save_scores:
+        every = moment.scores(study.decoder, normalize=options.normalize, impl=options.impl).cpu()
+    effects = pair_effects(store, directions, mean)
+    tiles = _pair_sums(study, store, work, moment.presence_direction)
+    significance = assess(
+        tiles, effects.difference, top.latents, study.decoder.n_latents, options.order, flips
+    )
+    return Ranked(top, effects, every, significance)
+
+
+def _pair_sums(
+    study: PreparedStudy, store: RowStore, work: Path, presence: Tensor
+) -> Iterator[TileSums]:
+    """Every latent's Δ of every pair; nothing is read before the first is asked for."""
+    source, offsets = study_tokens(store, study.baseline.mean, work, study.scan_device)
+    options = study.options
+    sums = TokenSums(
+        source,
+        offsets,
+        study.decoder,
+        options.impl,
+        options.normalize,
+        presence if options.present_only else None,
+    )
+    yield from sums.tiles()
+
+
+def _by_latents(study: PreparedStudy, store: RowStore, work: Path, flips: int) -> Ranked:
+    assert study.by_latents is not None
+    return rank_by_latents(study.by_latents, store, study.options, work, study.scan_device, flips)
