@@ -200,3 +200,16 @@ def test_bad_input_is_one_line(ready, run, tmp_path, capsys):
     assert "no idea" in error_line(capsys, broken)
     main(argv)
     assert "seed (2 there, 3 here)" in error_line(capsys, [*argv, "--seed", "3"])
+
+
+def test_one_model_is_steered_both_ways(ready, run, capsys):
+    printed = printed_json(capsys, steer_args(ready, run, "--both-ways"))
+    found = SweepResult.load(run)
+    assert set(found.arms) == set(printed["arms"]) == {"away", "toward"}
+    away, toward = found.arms["away"], found.arms["toward"]
+    assert (away.model, away.norm) == (toward.model, toward.norm)
+    assert away.unsteered == toward.unsteered
+    for one, other in zip(away.curves, toward.curves, strict=True):
+        pairs = zip(one.points, other.points, strict=True)
+        assert all(point.strength == -opposite.strength for point, opposite in pairs)
+

@@ -105,8 +105,8 @@ def activation_of_run(
 ) -> ActivationDifference | None:
     """The Δ-activation kept in ``run``, found and kept now where there is none.
 
-    Of the first model over the second on the pairs' prompts, or with one model of positive over
-    negative completions. None, with a warning, for an SAE that cannot be encoded with.
+    Of the first model over the second on the pairs' prompts, or where both are one model of
+    positive over negative completions. None, with a warning, for an SAE that cannot be encoded with.
     """
     if (run / VALUES_FILE).exists():
         kept = ActivationDifference.load(run)
@@ -169,8 +169,9 @@ def _activation(
         "k": min(_TABLE, result.metadata["counts"]["latents"]),
         "sinks": recorded_sinks(result.metadata["options"]),
     }
-    if len(models) == 1:
-        (model,) = models.values()
+    distinct = {id(model): model for model in models.values()}
+    if len(distinct) == 1:
+        (model,) = distinct.values()
         return delta_activation_of_pairs(model, tokenizer, result.pairs, sae, **options)
     prompts = [pair.prompt for pair in result.pairs]
     return delta_activation(models["away"], models["toward"], tokenizer, prompts, sae, **options)

@@ -72,7 +72,7 @@ def sweep(
     """Steer models with every candidate at every strength, grade, and choose strengths.
 
     models: the model that shows the behaviour, to be steered "away" from it, and the one that
-    does not, to be steered "toward" it; either may be left out. ``strength`` · median‖a‖ ·
+    does not, to be steered "toward" it; either may be left out, and one model be both. ``strength`` · median‖a‖ ·
     unit(d_latent), with the sign that the candidate and the direction ask for, is added at
     ``site`` to all tokens, or to generated ones. Each prompt gets ``samples`` completions a
     condition, and ``unsteered_samples`` (default: five times as many) without steering. Of a
@@ -103,7 +103,7 @@ def sweep(
     check_sees(judge_sees)
     warn_of_plain_prompts(tokenizer, prompts)
     _check(models, given, max_incoherence)
-    if len(models) == 2:
+    if len({id(model) for model in models.values()}) == 2:
         compared_fingerprints(*models.values())
     with only_one(given.run):
         subjects = {

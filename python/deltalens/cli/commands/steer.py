@@ -30,8 +30,14 @@ def configure(commands: Any) -> None:
         "  deltalens steer runs/first --choose-again --max-incoherence 0.2",
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="run directory of `attribute`")
-    parser.add_argument(
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument(
         "--against", help="a model without the behaviour, to be steered toward it, too"
+    )
+    group.add_argument(
+        "--both-ways",
+        action="store_true",
+        help="steer the run's own model toward the behaviour, too: one that shows it now and then",
     )
     parser.add_argument(
         "--prompts",
@@ -151,6 +157,8 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
     models: dict[Direction, Any] = {}
     if args.against is None:
         models["away"], tokenizer = load_model(args)
+        if args.both_ways:
+            models["toward"] = models["away"]
     else:
         models["away"], models["toward"], tokenizer = load_two_models(args, args.against)
     warn_of_other_model(models["away"], args, result.metadata)
