@@ -212,4 +212,3 @@ def test_one_model_is_steered_both_ways(ready, run, capsys):
     for one, other in zip(away.curves, toward.curves, strict=True):
         pairs = zip(one.points, other.points, strict=True)
         assert all(point.strength == -opposite.strength for point, opposite in pairs)
-

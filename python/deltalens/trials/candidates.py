@@ -106,7 +106,8 @@ def activation_of_run(
     """The Δ-activation kept in ``run``, found and kept now where there is none.
 
     Of the first model over the second on the pairs' prompts, or where both are one model of
-    positive over negative completions. None, with a warning, for an SAE that cannot be encoded with.
+    positive over negative completions. None, with a warning, for an SAE that cannot be encoded
+    with.
     """
     if (run / VALUES_FILE).exists():
         kept = ActivationDifference.load(run)

@@ -71,13 +71,13 @@ def sweep(
 ) -> SweepResult:
     """Steer models with every candidate at every strength, grade, and choose strengths.
 
-    models: the model that shows the behaviour, to be steered "away" from it, and the one that
-    does not, to be steered "toward" it; either may be left out, and one model be both. ``strength`` · median‖a‖ ·
-    unit(d_latent), with the sign that the candidate and the direction ask for, is added at
-    ``site`` to all tokens, or to generated ones. Each prompt gets ``samples`` completions a
+    models: the model that shows the behaviour, to be steered "away" from it, and the one that does
+    not, to be steered "toward" it; either may be left out, and one model be both. ``strength`` ·
+    median‖a‖ · unit(d_latent), with the sign that the candidate and the direction ask for, is added
+    at ``site`` to all tokens, or to generated ones. Each prompt gets ``samples`` completions a
     condition, and ``unsteered_samples`` (default: five times as many) without steering. Of a
-    candidate's strengths the strongest stands for it whose share of incoherent first samples is
-    at most ``max_incoherence``, or that much above the unsteered model's own where this is more.
+    candidate's strengths the strongest stands for it whose share of incoherent first samples is at
+    most ``max_incoherence``, or that much above the unsteered model's own where this is more.
     judge_sees, chat_template_kwargs: as in :func:`~deltalens.sample_pairs`.
 
     Under ``run``/steering every completion and every verdict is appended as it comes. The same
