@@ -211,6 +211,25 @@ def test_plan_prints_the_estimate_of_every_candidate(capsys):
     assert all(step["name"] in out for step in found["costs"][0]["steps"])
 
 
+def test_plan_says_what_p_values_cost(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "500")
+    argv = ["plan", "--tokens", "14800", "--n-latents", "2097152", "--d-model", "2304"]
+    assert "significance" not in printed_json(capsys, argv)
+    argv += ["--pairs", "148", "--impl", "torch"]
+    found = printed_json(capsys, argv)["significance"]
+    flop = {step["name"]: step["flop"] for step in found["steps"]}
+    assert flop["score pairs"] == 4 * 14800 * 2304 * 2**21
+    assert flop["flip and resample"] == 2 * 148 * 1200 * 2**21
+    assert found["seconds"] == pytest.approx(sum(step["seconds"] for step in found["steps"]))
+    long = printed_json(capsys, [*argv[:2], str(148 * 5000), *argv[3:]])["significance"]
+    assert (found["form"], long["form"]) == ("token", "quadratic")
+    assert main(argv) == 0
+    assert "1,000 sign flips of 148 pairs" in capsys.readouterr().out
+    assert "pairs must be 1 … 5" in error_line(
+        capsys, ["plan", "--tokens", "5", "--pairs", "6", "--n-latents", "9", "--d-model", "4"]
+    )
+
+
 def test_plan_reads_the_shape_from_an_sae(inputs, capsys):
     found = printed_json(capsys, ["plan", "--tokens", "9", "--sae", str(inputs / "sae")])
     assert scan_flop(found, "token") == 4 * 9 * N_LATENTS * D_MODEL

@@ -133,7 +133,7 @@ def attribute(
         store = RowStore(work, study.pairs)
         _capture_missing(study, store, batch_tokens, progress)
         captured = time.perf_counter()
-        result = _result(study, rank(study, store, work, flips))
+        result = _result(study, rank(study, store, work, flips, progress))
         scanned = time.perf_counter()
         found = _first_order(study, result, check, batch_tokens)
         timings = {

@@ -19,6 +19,12 @@ def configure(commands: Any) -> None:
         "deltalens plan --tokens 60000 --n-latents 2097152 --d-model 4096",
     )
     parser.add_argument("--tokens", type=positive_int, required=True, help="prompt tokens in all")
+    parser.add_argument(
+        "--pairs",
+        type=positive_int,
+        help="of these tokens: estimate p-values over all latents, too",
+    )
+    parser.add_argument("--flips", type=positive_int, default=1000, help="default: 1000")
     parser.add_argument("--n-latents", type=positive_int, help="or give --sae")
     parser.add_argument("--d-model", type=positive_int, help="or give --sae")
     parser.add_argument("-k", "--k", type=positive_int, default=100)
@@ -38,23 +44,25 @@ def run(args: argparse.Namespace) -> None:
     """Plan and print."""
     from deltalens.cli.models.pretrained import choose_device
     from deltalens.engine import plan
+    from deltalens.engine.cost.resampling import resampling_cost
     from deltalens.engine.cost.roofs import assumed_roofs, measured_roofs
 
     n_latents, d_model, dtype = _decoder_shape(args)
     device = choose_device(args.device)
-    chosen = plan(
-        args.tokens,
-        n_latents,
-        d_model,
-        k=args.k,
-        dtype=dtype,
-        device=device,
-        form=args.form,
-        impl=args.impl,
-        resident=args.sae is None,
-        roofs=(measured_roofs if args.measure else assumed_roofs)(device),
-    )
-    _show(args, chosen)
+    shared = {
+        "dtype": dtype,
+        "device": device,
+        "impl": args.impl,
+        "resident": args.sae is None,
+        "roofs": (measured_roofs if args.measure else assumed_roofs)(device),
+    }
+    chosen = plan(args.tokens, n_latents, d_model, k=args.k, form=args.form, **shared)
+    apart = None
+    if args.pairs is not None:
+        apart = resampling_cost(
+            args.tokens, args.pairs, n_latents, d_model, flips=args.flips, **shared
+        )
+    _show(args, chosen, apart)
 
 
 def _decoder_shape(args: argparse.Namespace) -> tuple[int, int, Any]:
@@ -70,11 +78,12 @@ def _decoder_shape(args: argparse.Namespace) -> tuple[int, int, Any]:
     return args.n_latents, args.d_model, getattr(torch, args.decoder_dtype or "float32")
 
 
-def _show(args: argparse.Namespace, chosen: Any) -> None:
+def _show(args: argparse.Namespace, chosen: Any, apart: Any) -> None:
     from deltalens.cli.output import print_json, print_line, print_table
 
     if args.json:
-        print_json(asdict(chosen))
+        flips = {} if apart is None else {"significance": asdict(apart)}
+        print_json({**asdict(chosen), **flips})
         return
     rows = [
         [
@@ -97,7 +106,19 @@ def _show(args: argparse.Namespace, chosen: Any) -> None:
     )
     steps = ", ".join(f"{step.name} {step.seconds:.3f}" for step in chosen.cost.steps)
     print_line(f"seconds of {chosen.form}/{chosen.impl}: {steps}")
+    if apart is not None:
+        print_line(_flips(args, apart))
     print_line(_rates(chosen.roofs))
+
+
+def _flips(args: argparse.Namespace, apart: Any) -> str:
+    steps = ", ".join(f"{step.name} {step.seconds:,.3f}" for step in apart.steps)
+    return (
+        f"p-values by {args.flips:,} sign flips of {args.pairs:,} pairs, beyond that: "
+        f"{apart.seconds:,.3f} seconds in a pass ({apart.form} form, impl {apart.impl}; {steps}), "
+        f"{apart.flop / 1e9:,.0f} GFLOP, {apart.memory / 2**20:,.0f} MiB; attribute --flips 0 "
+        "leaves them out"
+    )
 
 
 def _rates(roofs: Any) -> str:

@@ -28,6 +28,16 @@ class TileSums(NamedTuple):
     admitted: Tensor
 
 
+def quadratic_pays(tokens: int, d_model: int) -> bool:
+    """Whether a segment is cheaper to score by its moment: 2·d² FLOP per latent against 4·R·d."""
+    return 2 * tokens > d_model
+
+
+def bytes_held(tokens: int, d_model: int) -> int:
+    """What is held of a segment that is scored by whichever form is cheaper."""
+    return 16 * d_model**2 if quadratic_pays(tokens, d_model) else 8 * tokens * d_model
+
+
 def rows_for(tile_rows: int, segments: int) -> int:
     """How many decoder rows a tile of sums has, where a scan's has ``tile_rows``."""
     return max(64, min(tile_rows, _MOST_SUMS // segments // 64 * 64))

@@ -1,7 +1,7 @@
 """A tile's scores in every segment: −Σ_t w_t (γ_t·d)((a_t − ā)·d) over each segment's tokens.
 
 A segment is scored by whichever form is cheaper for it, with the implementation that scans with the
-whole study: R tokens cost 4·R·d FLOP per latent in the token form, 2·d² in the quadratic form.
+whole study.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ from deltalens.engine.implementations import choose_impl
 from deltalens.engine.moment import CrossMoment
 from deltalens.engine.numerics.norms import row_norms
 from deltalens.engine.problem import moment_problem, token_problem
-from deltalens.engine.resampling.tile_sums import HeldSegments, TileSums, rows_for
+from deltalens.engine.resampling.tile_sums import (
+    HeldSegments,
+    TileSums,
+    bytes_held,
+    quadratic_pays,
+    rows_for,
+)
 from deltalens.engine.tile import Scorer
 from deltalens.engine.token_rows import TokenRows
 from deltalens.engine.upload import device_tiles
@@ -75,7 +81,7 @@ class TokenSums:
     def _scorer(self, span: slice) -> Scorer:
         given, tokens = self.source, span.stop - span.start
         acts, grads, weights = (each[span] for each in (given.acts, given.grads, given.weights))
-        if _quadratic(tokens, given.shape[1]):
+        if quadratic_pays(tokens, given.shape[1]):
             moment = CrossMoment(given.shape[1], acts.device)
             moment.add(acts, grads, baseline=given.baseline, weights=weights)
             return moment_problem([moment], self.decoder, self.impl).scorer()
@@ -83,8 +89,7 @@ class TokenSums:
         return problem.scorer()
 
     def _bytes_held(self, span: slice) -> int:
-        tokens, d_model = span.stop - span.start, self.source.shape[1]
-        return 16 * d_model**2 if _quadratic(tokens, d_model) else 8 * tokens * d_model
+        return bytes_held(span.stop - span.start, self.source.shape[1])
 
     def _magnitude(self, spans: Sequence[slice]) -> float:
         """√Σ (Σ_t ‖x_t‖ ‖y_t‖)² over segments."""
@@ -101,7 +106,3 @@ class TokenSums:
         impl = choose_impl(self.impl, device)
         rows = tile_rows(self.decoder.d_model, impl, resident=resident, tokens=self.source.shape[0])
         return rows_for(rows, segments)
-
-
-def _quadratic(tokens: int, d_model: int) -> bool:
-    return 2 * tokens > d_model

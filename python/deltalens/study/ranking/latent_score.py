@@ -77,6 +77,7 @@ def rank_by_latents(
     work: Path,
     device: torch.device,
     flips: int,
+    progress: bool,
 ) -> Ranked:
     """The study's result from the rows of all pairs, which are read several times.
 
@@ -106,6 +107,7 @@ def rank_by_latents(
         score.W_dec.n_latents,
         options.order,
         flips,
+        progress=progress,
     )
     return Ranked(top, effects, every, significance)
 

@@ -19,7 +19,7 @@ from deltalens.study.significance import assess
 from deltalens.study.significance.study_tokens import study_tokens
 
 
-def rank(study: PreparedStudy, store: RowStore, work: Path, flips: int) -> Ranked:
+def rank(study: PreparedStudy, store: RowStore, work: Path, flips: int, progress: bool) -> Ranked:
     """The top latents of the rows in ``store``; ``work`` has room for files as large as they are.
 
     Raises :class:`InputError` for NaN or infinity in decoder rows.
@@ -27,10 +27,12 @@ def rank(study: PreparedStudy, store: RowStore, work: Path, flips: int) -> Ranke
     by = _by_direction if study.by_latents is None else _by_latents
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # non-finite rows, an error here
-        return by(study, store, work, flips)
+        return by(study, store, work, flips, progress)
 
 
-def _by_direction(study: PreparedStudy, store: RowStore, work: Path, flips: int) -> Ranked:
+def _by_direction(
+    study: PreparedStudy, store: RowStore, work: Path, flips: int, progress: bool
+) -> Ranked:
     mean, options = study.baseline.mean, study.options
     moment = study_moment(store, len(study.pairs), mean, study.scan_device)
     top = moment.topk(
@@ -51,7 +53,13 @@ def _by_direction(study: PreparedStudy, store: RowStore, work: Path, flips: int)
     effects = pair_effects(store, directions, mean)
     tiles = _pair_sums(study, store, work, moment.presence_direction)
     significance = assess(
-        tiles, effects.difference, top.latents, study.decoder.n_latents, options.order, flips
+        tiles,
+        effects.difference,
+        top.latents,
+        study.decoder.n_latents,
+        options.order,
+        flips,
+        progress=progress,
     )
     return Ranked(top, effects, every, significance)
 
@@ -73,6 +81,10 @@ def _pair_sums(
     yield from sums.tiles()
 
 
-def _by_latents(study: PreparedStudy, store: RowStore, work: Path, flips: int) -> Ranked:
+def _by_latents(
+    study: PreparedStudy, store: RowStore, work: Path, flips: int, progress: bool
+) -> Ranked:
     assert study.by_latents is not None
-    return rank_by_latents(study.by_latents, store, study.options, work, study.scan_device, flips)
+    return rank_by_latents(
+        study.by_latents, store, study.options, work, study.scan_device, flips, progress
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor
 from deltalens.engine.resampling.resample import LISTED, Resampled, Reweightings, resample
 from deltalens.engine.resampling.tile_sums import TileSums
 from deltalens.engine.topk.ranking import Ranking
+from deltalens.lm.progress import Progress
 from deltalens.study.significance.flips import SEED, SignFlips, sign_flips
 from deltalens.study.significance.sentence import LEVEL, stands_out_sentence
 from deltalens.study.significance.stability import (
@@ -40,6 +41,8 @@ def assess(
     n_latents: int,
     ranking: Ranking,
     flips: int = FLIPS,
+    *,
+    progress: bool = False,
 ) -> Significance:
     """The largest statistic over all latents, under every sign flip of the pairs.
 
@@ -56,11 +59,18 @@ def assess(
     weights = resampling_weights(pairs)
     keys = ranking.key(per_pair.T @ weights.T)
     given = Reweightings(patterns.signs, weights, latents.cpu(), keys)
-    found = resample(tiles, given, ranking)
+    found = resample(_watched(tiles, n_latents, progress), given, ranking)
     p_value = patterns.p_values(found.own, found.largest)
     low, high = rank_interval(keys, found.above)
     record = _record(patterns, found, p_value, pairs, n_latents, flips)
     return Significance(p_value, low, high, record)
+
+
+def _watched(tiles: Iterable[TileSums], n_latents: int, shown: bool) -> Iterator[TileSums]:
+    with Progress(shown, "latents", n_latents) as bar:
+        for tile in tiles:
+            yield tile
+            bar.advance(len(tile.sums))
 
 
 def untested(pairs: int, k: int, n_latents: int, flips: int) -> Significance:
