@@ -20,7 +20,9 @@ def demo_table(demo: dict[str, Any]) -> Iterator[str]:
         "and changes in percentage points. Of the strengths "
         f"{', '.join(map(str, settings['strengths']))} × the median residual norm, the strongest "
         f"with at most {settings['max_incoherence']:.0%} incoherent answers, or that many points "
-        "more than without steering where there are more, stands for a latent.\n"
+        "more than without steering where there are more, stands for a latent. Verdicts: at one "
+        "strength for all, mean change and its 95 % interval, p by permutation against the random "
+        "latents (docs/verdicts.md).\n"
     )
     for name, study in demo["studies"].items():
         yield from _study(name, study)
@@ -44,6 +46,8 @@ def _study(name: str, study: dict[str, Any]) -> Iterator[str]:
         count = len(cells[0]["latents"])
         shown = [f"{100 * c['mean_change']:+.1f} | {c['beyond_random']} of {count}" for c in cells]
         yield f"| top {count} by {group}, mean change | {shown[0]} | {shown[1]} |"
+        verdicts = [_verdict(arms[arm]["verdict"], group) for arm in ARMS]
+        yield f"| &emsp;verdict | {verdicts[0]} | {verdicts[1]} |"
     for group, title in CONTROLS.items():
         cells = [arms[arm]["sets"][group] for arm in ARMS]
         shown = [f"{100 * c['mean_change']:+.1f} | {_range(c['latents'])}" for c in cells]
@@ -60,10 +64,23 @@ def _first_latent(arms: dict[str, Any]) -> str:
     for arm, sign in ARMS.items():
         latent = arms[arm]["sets"]["Δ-attribution"]["latents"][0]
         edge = arms[arm]["random_band"][1 if sign > 0 else 0]
+        if not latent["within_budget"]:
+            row += ["no strength within the budget", "–"]
+            continue
         beyond = "yes" if (latent["change"] - edge) * sign > 0 else "no"
-        row += [f"{_rate(latent)} at {latent['strength']:+.1f}", beyond]
+        row += [f"{_rate(latent)} at {latent['strength']:+.2g}", beyond]
     number = arms["away"]["sets"]["Δ-attribution"]["latents"][0]["latent"]
     return f"| latent {number}, first by Δ-attribution | {' | '.join(row)} |"
+
+
+def _verdict(verdict: dict[str, Any], group: str) -> str:
+    found = verdict["sets"][group]
+    mean, (low, high) = found["suspects"]["mean"], found["suspects"]["interval"]
+    decision = {"beyond": "beyond chance", "alike": "no different", "undecided": "undecided"}
+    return (
+        f"{100 * mean:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}] at {verdict['strength']:g} | "
+        f"p = {found['p']:.2g}: {decision[found['decision']]}"
+    )
 
 
 def _rate(tally: dict[str, Any]) -> str:

@@ -16,6 +16,7 @@ from deltalens.trials import sweep
 from deltalens.trials.candidates import candidate_sets
 from deltalens.trials.result import SweepResult
 from deltalens.trials.settings import Generation
+from deltalens.trials.weighing import weighed
 from helpers.command_line import attribute_args, error_line, printed_json
 from helpers.tiny_study import (
     SITE,
@@ -114,6 +115,9 @@ def test_the_command_prints_what_the_library_finds(ready, run, inputs, tmp_path,
         samples=2,
     )
     assert (found.sets, found.arms) == (expected.sets, expected.arms)
+    assert found.verdicts == expected.verdicts
+    verdict = expected.verdicts["away"].sets["Δ-activation"]
+    assert printed["arms"]["away"]["verdict"]["sets"]["Δ-activation"]["p"] == verdict.p
     assert printed["arms"]["toward"]["random_band"] == list(expected.band("toward"))
     first = printed["arms"]["away"]["sets"]["Δ-attribution"]["latents"][0]
     assert first["change"] == expected.changes("away", "Δ-attribution")[0]
@@ -130,6 +134,7 @@ def test_the_tables_name_what_is_in_them(ready, run, capsys):
     for candidate in result.sets["Δ-attribution"]:
         assert str(candidate.latent) in shown
     assert "beyond random" in shown
+    assert "mean change of 3 latents" in shown
     assert "steered away" in shown
     assert "steered toward" not in shown
     assert str(run / "steering") in shown
@@ -182,7 +187,7 @@ def test_choosing_again_loads_nothing(ready, run, capsys, monkeypatch):
     monkeypatch.setattr("deltalens.cli.loading.load_model", None)
     again = ["steer", str(run), "--choose-again", "--max-incoherence", "0.5"]
     assert printed_json(capsys, again)["settings"]["max_incoherence"] == 0.5
-    assert SweepResult.load(run) == before.with_limit(0.5)
+    assert SweepResult.load(run) == weighed(before.with_limit(0.5), run)
 
 
 def test_bad_input_is_one_line(ready, run, tmp_path, capsys):

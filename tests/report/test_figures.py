@@ -147,8 +147,8 @@ def test_the_svg_is_xml_with_a_group_for_every_point_that_could_be_graded(
     svg = save_figure(tmp_path, "figure-1", partial(figure_1, result))
     found = [group.get("id") or "" for group in ElementTree.fromstring(svg).iter(GROUP)]
     points = [name for name in found if name.startswith("point-")]
-    # 6 + 3 + 7 in two arms, less one of Δ-attribution that is never graded
-    assert len(points) == len(set(points)) == 2 * 15
+    # 6 + 3 + 7 in two arms; of Δ-attribution one is never graded, one never within the budget
+    assert len(points) == len(set(points)) == 2 * 14
     assert set(points) == {mark.gid for mark in all_marks(result)}
     ElementTree.fromstring(inline(svg))
     assert "<style" not in inline(svg)

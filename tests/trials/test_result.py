@@ -53,7 +53,7 @@ RESULT = SweepResult(
                 curve(6, tally(0, 0, 10)),  # nothing could be graded
                 curve(3, tally(1, 9)),  # −10
                 curve(4, tally(5, 5)),  # +30
-                curve(5, tally(8, 2), chosen=None),  # 0: the unsteered model stands for it
+                curve(5, tally(8, 2), chosen=None),  # no change: no strength is within the budget
             ],
         ),
         "away": arm(
@@ -89,10 +89,20 @@ def test_the_band_is_the_range_of_all_random_sets() -> None:
     assert RESULT.beyond_band("toward", MATCHED) == 0
 
 
+def test_a_latent_without_a_strength_within_the_budget_is_no_change_of_zero() -> None:
+    assert RESULT.arms["toward"].chosen(Candidate(5, 1)) is None
+    assert math.isnan(RESULT.changes("toward", MATCHED)[1])
+    assert RESULT.mean_change("toward", MATCHED) == pytest.approx(0.3)
+    assert RESULT.none_within("toward", MATCHED) == 1
+    assert RESULT.none_within("away", MATCHED) == 0
+    assert RESULT.is_beyond("toward", Candidate(5, 1)) is None
+
+
 def test_a_sweep_without_random_latents_has_no_band() -> None:
     alone = SweepResult({ATTRIBUTION: RESULT.sets[ATTRIBUTION]}, RESULT.arms, {})
-    with pytest.raises(deltalens.InputError, match="random latent"):
-        alone.band("away")
+    assert alone.band("away") is None
+    assert alone.is_beyond("away", Candidate(1, 1)) is None
+    assert alone.beyond_band("away", ATTRIBUTION) == 0
     with pytest.raises(deltalens.InputError, match="latent 77 was not steered"):
         RESULT.arms["away"].curve(Candidate(77, 1))
     with pytest.raises(deltalens.InputError, match="latent 1 was not steered"):
@@ -124,7 +134,7 @@ def test_another_limit_chooses_anew() -> None:
     assert toward.curve(Candidate(6, 1)).chosen is None
     assert toward.curve(Candidate(1, 1)).chosen == 1
     assert (toward.budget, strict.settings["max_incoherence"]) == (0.0, 0.0)
-    assert strict.changes("toward", ATTRIBUTION)[2] == 0
+    assert math.isnan(strict.changes("toward", ATTRIBUTION)[2])
     with pytest.raises(deltalens.InputError, match="max_incoherence"):
         RESULT.with_limit(-0.1)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
 from collections import Counter
@@ -28,6 +29,7 @@ from deltalens.trials.result import (
     SweepResult,
 )
 from deltalens.trials.settings import Generation, read_prompts
+from deltalens.trials.weighing import weighed
 from helpers.processes import run_helper
 from helpers.tiny_study import (
     BOS,
@@ -103,19 +105,53 @@ def test_each_completion_is_what_it_is_alone(whole: tuple[Path, SweepResult]) ->
             assert completion.text == tokenizer.decode(expected, skip_special_tokens=True)
 
 
+def incoherent(run: Path, direction: Any, latent: int | None, strength: float) -> float:
+    """The share of incoherent first samples, counted line by line."""
+    rows = [json.loads(row) for row in lines(run, f"{direction}.{JUDGE}.jsonl")]
+    firsts = [
+        row["outcome"]
+        for row in rows
+        if (row["latent"], row["strength"], row["attempt"]) == (latent, strength, 0)
+    ]
+    return firsts.count("incoherent") / len(firsts)
+
+
+def strengths_tried(run: Path, direction: Any, limit: float = 0.2) -> dict[tuple[int, int], list]:
+    """(latent, sign) → strengths: the grid's, and weaker ones where none is within the budget."""
+    own = incoherent(run, direction, None, 0.0)
+    budget = limit if own <= limit else own + limit
+    steered = {(c.latent, c.sign) for candidates in SETS.values() for c in candidates}
+    tried = {one: [0.5, 2.0] for one in steered}
+    for weaker in (0.25, 0.125, 0.0625):
+        lacking = [
+            (latent, sign)
+            for latent, sign in steered
+            if all(
+                incoherent(run, direction, latent, SIGNS[direction] * sign * strength) > budget
+                for strength in tried[latent, sign]
+            )
+        ]
+        for one in steered if 2 * len(lacking) > len(steered) else lacking:
+            tried[one].insert(0, weaker)
+    return tried
+
+
 def test_every_condition_is_there_once(whole: tuple[Path, SweepResult]) -> None:
+    extended = 0
     for direction, sign in SIGNS.items():
         found = read_completions(whole[0] / "steering" / f"{direction}.jsonl")
         assert len(lines(whole[0], f"{direction}.jsonl")) == len(found)
-        steered = {(c.latent, c.sign) for candidates in SETS.values() for c in candidates}
+        tried = strengths_tried(whole[0], direction)
+        extended += sum(len(strengths) > 2 for strengths in tried.values())
         expected = {
             Key(latent, sign * own * strength, prompt, number, 0)
-            for latent, own in steered
-            for strength in (0.5, 2.0)
+            for (latent, own), strengths in tried.items()
+            for strength in strengths
             for prompt in range(4)
             for number in range(2)
         } | {Key(None, 0.0, prompt, number, 0) for prompt in range(4) for number in range(3)}
         assert {key for key in found if key.attempt == 0} == expected
+    assert extended
 
 
 def test_what_cannot_be_graded_is_sampled_again(whole: tuple[Path, SweepResult]) -> None:
@@ -137,8 +173,10 @@ def test_tallies_count_first_and_last_attempts(whole: tuple[Path, SweepResult]) 
     run, result = whole
     for direction, arm in result.arms.items():
         graded = read_graded(run, direction, JUDGE)
+        tried = strengths_tried(run, direction)
         for curve in arm.curves:
-            for point, strength in zip(curve.points, (0.5, 2.0), strict=True):
+            strengths = tried[curve.latent, curve.sign]
+            for point, strength in zip(curve.points, strengths, strict=True):
                 assert point.strength == SIGNS[direction] * curve.sign * strength
                 histories = []
                 for prompt in range(4):
@@ -167,7 +205,7 @@ def test_the_strongest_strength_within_the_budget_stands_for_a_latent(
         assert arm.budget == pytest.approx(budget)
         for curve in arm.curves:
             fine = [p.tally.incoherent / p.tally.samples <= budget for p in curve.points]
-            assert curve.chosen == (1 if fine[1] else 0 if fine[0] else None)
+            assert curve.chosen == max((n for n, good in enumerate(fine) if good), default=None)
     assert {c.chosen for arm in whole[1].arms.values() for c in arm.curves} >= {0, 1}
 
 
@@ -262,15 +300,20 @@ def test_two_judges_grade_the_same_completions(copied: Path, whole: Any, monkeyp
     assert second.settings["judge"]["id"] == "letters-22222222"
     files = [f"{direction}.letters-22222222.jsonl" for direction in DIRECTIONS]
     assert len(other.asked) == answered(copied, files)
-    assert sum(len(lines(copied, name)) for name in files) == 2 * (5 * 2 * 8 + 12)
+    conditions = sum(map(len, [s for d in SIGNS for s in strengths_tried(whole[0], d).values()]))
+    assert sum(len(lines(copied, name)) for name in files) == 8 * conditions + 2 * 12
     graded = read_graded(copied, "away", "letters-22222222")
     assert {key.attempt for key in graded} == {0}
     assert len(read_graded(copied, "away", JUDGE)) > len(graded)
 
 
 def test_choosing_again_needs_no_model(copied: Path, tmp_path: Path) -> None:
-    again = SweepResult.load(copied).with_limit(0.05)
-    assert same(again, run_sweep(tmp_path / "anew", max_incoherence=0.05))
+    again = weighed(SweepResult.load(copied).with_limit(0.0), copied)
+    anew = run_sweep(tmp_path / "anew", max_incoherence=0.0)  # tries weaker strengths, too
+    for direction, arm in again.arms.items():
+        for curve, other in zip(arm.curves, anew.arms[direction].curves, strict=True):
+            assert curve.points[-2:] == other.points[-2:]
+            assert arm.budget == anew.arms[direction].budget
     stood_down = [
         (arm, Candidate(curve.latent, curve.sign))
         for arm in again.arms.values()
@@ -278,7 +321,46 @@ def test_choosing_again_needs_no_model(copied: Path, tmp_path: Path) -> None:
         if curve.chosen is None
     ]
     assert stood_down
-    assert all(arm.change(candidate) == 0 for arm, candidate in stood_down)
+    assert all(math.isnan(arm.change(candidate)) for arm, candidate in stood_down)
+
+
+def test_verdicts_are_those_of_the_judge_s_words_on_disk(whole: Any, copied: Path) -> None:
+    without = SweepResult.load(copied).with_limit(0.2)
+    assert not without.verdicts
+    assert weighed(without, copied) == whole[1]
+    for direction, verdict in whole[1].verdicts.items():
+        assert verdict.strength is not None
+        arm = whole[1].arms[direction]
+        for name in (ATTRIBUTION, ACTIVATION):
+            for item, candidate in zip(verdict.sets[name].latents, SETS[name], strict=True):
+                at = SIGNS[direction] * candidate.sign * verdict.strength
+                (point,) = [p for p in arm.curve(candidate).points if p.strength == at]
+                if item.change is not None:
+                    plain = arm.unsteered.behaviour.value
+                    assert item.change == pytest.approx(point.tally.behaviour.value - plain)
+        assert set(verdict.controls) == {RANDOM}
+
+
+def test_a_summary_of_an_earlier_version_has_no_verdict(whole: Any, copied: Path) -> None:
+    """Its random latents were added as they are; whatever they did is no standard for suspects."""
+    path = copied / "steering" / "summary.json"
+    stored = json.loads(path.read_text())
+    del stored["verdicts"], stored["settings"]["controls"]
+    path.write_text(json.dumps(stored))
+    old = SweepResult.load(copied)
+    assert (old.arms, old.verdicts) == (whole[1].arms, {})
+    assert weighed(old, copied).verdicts == {}
+
+
+def test_too_few_controls_are_said_before_anything_is_sampled(
+    tmp_path: Path, caplog: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(sweep_work.ArmWork, "complete", None)
+    with pytest.raises(TypeError):
+        run_sweep(tmp_path)
+    (said,) = caplog.messages
+    assert said.startswith("2 random latents:")
+    assert said.endswith("it takes 19")  # 1/20 = 10 % / 2
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,13 @@ from deltalens.trials.result import (
     SweepResult,
 )
 from deltalens.trials.suspects import suspect_names
+from deltalens.trials.verdicts.words import verdict_sentences
 
+NONE_WITHIN = "none within budget"
+NO_VERDICT = (
+    "No verdict: this sweep's random latents are not known to be signed by push; steer again, "
+    "which samples only what is missing."
+)
 TITLES: dict[Direction, str] = {"away": "steered away", "toward": "steered toward"}
 
 
@@ -25,7 +31,7 @@ def print_sweep(result: SweepResult, shown: int = 20) -> None:
     for name in suspect_names(result.sets):
         _print_latents(result, name, shown)
     _print_sets(result)
-    for line in verdict(result):
+    for line in verdict_lines(result):
         print_line(line)
 
 
@@ -50,6 +56,8 @@ def _signed(candidate: Candidate) -> str:
 
 def _cells(arm: Arm, candidate: Candidate) -> list[str]:
     point = arm.chosen(candidate)
+    if point is None:
+        return [NONE_WITHIN, "", ""]
     return [
         f"{rate(point.tally.behaviour)} at {point.strength:+.2g}",
         f"{100 * arm.change(candidate):+.0f}",
@@ -66,39 +74,40 @@ def rate(value: Rate) -> str:
 def _print_sets(result: SweepResult) -> None:
     columns, rows = ["set", "n"], [["unsteered", ""]]
     for direction, arm in result.arms.items():
-        columns += [direction, "beyond random"]
-        rows[0] += [rate(arm.unsteered.behaviour), ""]
+        columns += [direction, "none within", "beyond random"]
+        rows[0] += [rate(arm.unsteered.behaviour), "", ""]
     for name, candidates in result.sets.items():
         row = [name, str(len(candidates))]
         for direction in result.arms:
             row += _set_cells(result, direction, name)
         rows.append(row)
-    print_table("Mean change in percentage points", columns, rows, left=("set",))
+    title = (
+        "Mean change in percentage points, each latent at its strongest strength within the budget "
+        "(a description;\nthe verdict follows); none within: latents without such a strength, "
+        "left out"
+    )
+    print_table(title, columns, rows, left=("set",))
 
 
 def _set_cells(result: SweepResult, direction: Direction, name: str) -> list[str]:
     mean = f"{100 * result.mean_change(direction, name):+.1f}"
+    cells = [mean, str(result.none_within(direction, name) or "")]
     if name in RANDOM_SETS:
         changes = [c for c in result.changes(direction, name) if c == c]
-        return [mean, f"{100 * min(changes):+.0f} … {100 * max(changes):+.0f}" if changes else "–"]
-    beyond = result.beyond_band(direction, name)
-    return [mean, f"{beyond} of {len(result.sets[name])}"]
+        spread = f"{100 * min(changes):+.0f} … {100 * max(changes):+.0f}" if changes else "–"
+        return [*cells, spread]
+    return [*cells, f"{result.beyond_band(direction, name)} of {len(result.sets[name])}"]
 
 
-def verdict(result: SweepResult) -> list[str]:
-    """What the first latent of the first set did, in words, whichever way it went."""
-    name = suspect_names(result.sets)[0]
-    first = result.sets[name][0]
-    lines = []
-    for direction, arm in result.arms.items():
-        change, (low, high) = arm.change(first), result.band(direction)
-        beyond = change < low if direction == "away" else change > high
-        lines.append(
-            f"The top latent by {name}, {first.latent}, {TITLES[direction]}: "
-            f"{arm.unsteered.behaviour.value:.1%} → {arm.chosen(first).tally.behaviour.value:.1%}, "
-            + ("beyond every random latent." if beyond else "no further than random latents do.")
-        )
-    return lines
+def verdict_lines(result: SweepResult) -> list[str]:
+    """What the sweep proves, set by set, whichever way it went."""
+    if not result.verdicts:
+        return [NO_VERDICT]
+    return [
+        line
+        for direction, verdict in result.verdicts.items()
+        for line in verdict_sentences(direction, verdict)
+    ]
 
 
 def sweep_summary(result: SweepResult) -> dict[str, Any]:
@@ -106,7 +115,7 @@ def sweep_summary(result: SweepResult) -> dict[str, Any]:
     return {
         "settings": result.settings,
         "arms": {d: _arm_summary(result, d) for d in result.arms},
-        "verdict": verdict(result),
+        "verdict": verdict_lines(result),
     }
 
 
@@ -118,9 +127,11 @@ def _arm_summary(result: SweepResult, direction: Direction) -> dict[str, Any]:
         "incoherence_budget": arm.budget,
         "unsteered": tally_summary(arm.unsteered),
         "random_band": result.band(direction),
+        "verdict": asdict(result.verdicts[direction]) if direction in result.verdicts else None,
         "sets": {
             name: {
                 "mean_change": result.mean_change(direction, name),
+                "none_within_budget": result.none_within(direction, name),
                 "beyond_random": result.beyond_band(direction, name),
                 "latents": [_candidate_summary(arm, item) for item in candidates],
             }
@@ -130,13 +141,11 @@ def _arm_summary(result: SweepResult, direction: Direction) -> dict[str, Any]:
 
 
 def _candidate_summary(arm: Arm, candidate: Candidate) -> dict[str, Any]:
+    """strength, change and all else is null where no strength is within the budget."""
     point = arm.chosen(candidate)
-    return {
-        **asdict(candidate),
-        "strength": point.strength,
-        "change": arm.change(candidate),
-        **tally_summary(point.tally),
-    }
+    found = {**asdict(candidate), "within_budget": point is not None}
+    found |= {"strength": point and point.strength, "change": arm.change(candidate)}
+    return found if point is None else {**found, **tally_summary(point.tally)}
 
 
 def tally_summary(tally: Tally) -> dict[str, Any]:

@@ -17,9 +17,10 @@ def figure_2(result: SweepResult) -> Any:
     """Two rows, a column per model: the behaviour's rate over the strength of steering, and below
     it the incoherent share of first samples with its budget.
 
-    Lines are the first latents of the first set, a ring marks the chosen strength; the band is
-    the range of random latents at each strength. Every line's gid starts with "curve-". Returns a
-    matplotlib figure, to be drawn within :func:`~deltalens.report.figure_style.style`.
+    Lines are the first latents of the first set, a ring marks the chosen strength where one is
+    within the budget; the band is the range of random latents at each strength. Every line's gid
+    starts with "curve-". Returns a matplotlib figure, to be drawn within
+    :func:`~deltalens.report.figure_style.style`.
     """
     from matplotlib.figure import Figure
 
@@ -59,8 +60,9 @@ def _curves(axes: Any, result: SweepResult, arm: Arm, name: str) -> None:
             label=str(candidate.latent),
             gid=f"curve-{arm.direction}-{name}-{candidate.latent}",
         )
-        at = 0 if curve.chosen is None else curve.chosen + 1
-        axes.plot(x[at], shares[at], "o", color=colour, markersize=8, fillstyle="none")
+        if curve.chosen is not None:
+            at = curve.chosen + 1
+            axes.plot(x[at], shares[at], "o", color=colour, markersize=8, fillstyle="none")
     axes.margins(y=0.08)
     axes.set_xlim(left=0)
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from deltalens.errors import InputError
 from deltalens.report.figure_style import COLOURS, GRAY, INK, PANELS
 from deltalens.trials.result import (
     RANDOM_SETS,
@@ -31,7 +30,8 @@ class Mark(NamedTuple):
 
 
 def marks(result: SweepResult, direction: Direction, groups: tuple[str, ...]) -> list[Mark]:
-    """The points of one column, in rank order; those that could not be graded are left out."""
+    """The points of one column, in rank order; without those that could not be graded or have no
+    strength within the budget."""
     listed = [item for group in groups for item in result.sets.get(group, [])]
     found = []
     for rank, candidate in enumerate(listed, start=1):
@@ -55,21 +55,15 @@ def all_marks(result: SweepResult) -> Iterator[Mark]:
             yield from marks(result, direction, groups)
 
 
-def random_band(result: SweepResult, direction: Direction) -> tuple[float, float] | None:
-    """The range of random latents' changes; None where none could be graded."""
-    try:
-        return result.band(direction)
-    except InputError:
-        return None
-
-
 def figure_1(result: SweepResult) -> Any:
     """A panel per model, as the publication's figure: a point per latent by rank in each set.
 
     y: change of the behaviour's rate in percentage points at each latent's chosen strength, with
-    Wilson's 95 % interval of the steered rate; ×: a set's mean; band: from the smallest to the
-    largest change of a random latent. Every point is a group whose gid starts with "point-".
-    Returns a matplotlib figure, to be drawn within :func:`~deltalens.report.figure_style.style`.
+    Wilson's 95 % interval of the steered rate; ×: their mean; diamond: a set's mean at the strength
+    where all are compared, with its interval; band: from the smallest to the largest change of a
+    random latent. Latents without a strength within the budget are counted below. Every point
+    is a group whose gid starts with "point-". Returns a matplotlib figure, to be drawn within
+    :func:`~deltalens.report.figure_style.style`.
     """
     from matplotlib.figure import Figure
 
@@ -83,17 +77,43 @@ def figure_1(result: SweepResult) -> Any:
 
 
 def _panel(panel: Any, result: SweepResult, direction: Direction, arm: Arm) -> None:
-    if (band := random_band(result, direction)) is not None:
+    if (band := result.band(direction)) is not None:
         panel.axhspan(100 * band[0], 100 * band[1], color=GRAY, alpha=0.25, linewidth=0)
     panel.axhline(0, color=INK, linewidth=0.6)
-    panel.set_title(f"{PANELS[direction]}\nunsteered: {arm.unsteered.behaviour.value:.0%}")
+    panel.set_title(_title(result, direction, arm))
     shown = columns(result)
     for place, groups in enumerate(shown):
         _column(panel, arm, place, marks(result, direction, groups))
-    panel.set_xticks(range(len(shown)), [_label(result, groups) for groups in shown])
+        _compared(panel, result, direction, place, groups)
+    panel.set_xticks(range(len(shown)), [_label(result, direction, groups) for groups in shown])
     panel.tick_params(axis="x", length=0)
     panel.set_xlim(-0.55, len(shown) - 0.45)
     panel.margins(y=0.08)
+
+
+def _title(result: SweepResult, direction: Direction, arm: Arm) -> str:
+    title = f"{PANELS[direction]}\nunsteered: {arm.unsteered.behaviour.value:.0%}"
+    verdict = result.verdicts.get(direction)
+    if verdict is None or verdict.strength is None:
+        return title
+    return f"{title}; diamonds: means at strength {verdict.strength:g}"
+
+
+def _compared(
+    panel: Any, result: SweepResult, direction: Direction, place: int, groups: tuple[str, ...]
+) -> None:
+    """Means and intervals of the sets of one column, as the verdict has them."""
+    verdict = result.verdicts.get(direction)
+    if verdict is None:
+        return
+    means = {name: found.suspects for name, found in verdict.sets.items()} | verdict.controls
+    for number, name in enumerate(name for name in groups if name in means):
+        found, x = means[name], place + _WIDTH / 2 + 0.05 * (number + 1)
+        if found.mean is None:
+            continue
+        if found.interval is not None:
+            panel.plot([x, x], [100 * end for end in found.interval], color=INK, linewidth=1.2)
+        panel.plot(x, 100 * found.mean, "D", color=INK, markersize=4)
 
 
 def _column(panel: Any, arm: Arm, place: int, column: list[Mark]) -> None:
@@ -132,7 +152,9 @@ def _name_first(panel: Any, mark: Mark, at: tuple[float, float]) -> None:
 
 def _whisker(arm: Arm, candidate: Candidate) -> list[float]:
     unsteered = arm.unsteered.behaviour.value
-    return [100 * (end - unsteered) for end in arm.chosen(candidate).tally.behaviour.interval]
+    point = arm.chosen(candidate)
+    assert point is not None  # or there were no mark
+    return [100 * (end - unsteered) for end in point.tally.behaviour.interval]
 
 
 def _x(place: int, rank: int, last: int) -> float:
@@ -140,10 +162,11 @@ def _x(place: int, rank: int, last: int) -> float:
     return place + _WIDTH * ((rank - 0.5) / last - 0.5)
 
 
-def _label(result: SweepResult, groups: tuple[str, ...]) -> str:
+def _label(result: SweepResult, direction: Direction, groups: tuple[str, ...]) -> str:
     count = sum(len(result.sets.get(name, [])) for name in groups)
+    without = sum(result.none_within(direction, name) for name in groups)
     name = groups[0] if len(groups) == 1 else "random latents"
-    return f"{name}\n({count})"
+    return f"{name}\n({count})" if not without else f"{name}\n({count}, {without} none within)"
 
 
 def _column_name(result: SweepResult, groups: tuple[str, ...]) -> str:

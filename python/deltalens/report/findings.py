@@ -6,18 +6,11 @@ from collections.abc import Iterator
 from math import isnan
 
 from deltalens.report.evidence import Evidence
-from deltalens.report.figure_points import random_band
-from deltalens.report.text import points, readable
+from deltalens.report.text import readable
 from deltalens.study.quality import quality_sentences, significance_sentence
 from deltalens.trials.rates import Rate
-from deltalens.trials.result import (
-    ACTIVATION,
-    ATTRIBUTION,
-    RANDOM_SETS,
-    Arm,
-    Direction,
-    SweepResult,
-)
+from deltalens.trials.result import ATTRIBUTION, RANDOM_SETS, Direction, SweepResult
+from deltalens.trials.verdicts.words import verdict_sentences
 
 _STEERED: dict[Direction, str] = {
     "away": "Steering the studied model away from {behaviour} with it",
@@ -32,7 +25,7 @@ def findings(evidence: Evidence) -> list[str]:
     if evidence.steering is not None:
         result = evidence.steering.result
         found += _top_steered(result, evidence.behaviour)
-        found += _sets(result)
+        found += _verdicts(result)
     found += _ablation(evidence)
     found += map(readable, quality_sentences(evidence.attribution.metadata))
     return found
@@ -59,7 +52,7 @@ def _top_steered(result: SweepResult, behaviour: str) -> Iterator[str]:
             return
         top = result.sets[ATTRIBUTION][0]
         chosen, begin = arm.chosen(top), _STEERED[direction].format(behaviour=behaviour)
-        if chosen.strength == 0:
+        if chosen is None:
             yield readable(f"{begin} kept within the incoherence budget at no strength tried.")
         elif isnan(arm.change(top)):
             yield readable(f"{begin} left nothing that could be graded.")
@@ -67,7 +60,7 @@ def _top_steered(result: SweepResult, behaviour: str) -> Iterator[str]:
             rates = f"{_rate(arm.unsteered.behaviour)} to {_rate(chosen.tally.behaviour)}"
             yield readable(
                 f"{begin} takes the rate from {rates} at strength {abs(chosen.strength):g}, "
-                f"{_against_random(result, arm, arm.change(top))}."
+                f"{_against_random(result, direction)}."
             )
 
 
@@ -76,27 +69,18 @@ def _rate(rate: Rate) -> str:
     return f"{rate.value:.1%} [{100 * low:.1f}, {100 * high:.1f}; n\u00a0=\u00a0{rate.n:,}]"
 
 
-def _against_random(result: SweepResult, arm: Arm, change: float) -> str:
-    band = random_band(result, arm.direction)
-    if band is None:
+def _against_random(result: SweepResult, direction: Direction) -> str:
+    beyond = result.is_beyond(direction, result.sets[ATTRIBUTION][0])
+    if beyond is None:
         return "with no random latent that could be graded to compare with"
-    beyond = change < band[0] if arm.direction == "away" else change > band[1]
     count = sum(len(result.sets.get(name, [])) for name in RANDOM_SETS)
     how = "further than each" if beyond else "no further than the furthest"
     return f"{how} of {count} random latents"
 
 
-def _sets(result: SweepResult) -> Iterator[str]:
-    names = [name for name in (ATTRIBUTION, ACTIVATION) if result.sets.get(name)]
-    for direction in result.arms:
-        if random_band(result, direction) is None:
-            continue
-        parts = [
-            f"{result.beyond_band(direction, name)} of {len(result.sets[name])} latents by {name} "
-            f"(mean change of all: {points(result.mean_change(direction, name))} points)"
-            for name in names
-        ]
-        yield f"Steered {direction}, {' and '.join(parts)} go further than every random latent."
+def _verdicts(result: SweepResult) -> Iterator[str]:
+    for direction, verdict in result.verdicts.items():
+        yield from map(readable, verdict_sentences(direction, verdict))
 
 
 def _ablation(evidence: Evidence) -> Iterator[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from deltalens.report.evidence import Steering
-from deltalens.report.figure_points import Mark, all_marks, random_band
+from deltalens.report.figure_points import Mark, all_marks
 from deltalens.report.text import exact, messages, place_name, readable, short
 from deltalens.trials.log import Key
 from deltalens.trials.rates import Rate, Tally
@@ -35,7 +35,7 @@ def steering_document(steering: Steering) -> Json:
                 "model": place_name(arm.model),
                 "norm": short(arm.norm),
                 "budget": short(arm.budget),
-                "band": random_band(steering.result, direction),
+                "band": steering.result.band(direction),
                 "unsteered": tally_values(arm.unsteered),
                 "completions": _completions(steering, direction, None, 0.0),
             }
@@ -50,6 +50,7 @@ def steering_document(steering: Steering) -> Json:
 def _point_values(result: SweepResult, mark: Mark) -> Json:
     arm = result.arms[mark.direction]
     point = arm.chosen(mark.candidate)
+    assert point is not None  # or there were no mark
     return {
         "latent": mark.candidate.latent,
         "set": mark.group,
@@ -70,25 +71,34 @@ def latent_steering(steering: Steering, candidate: Candidate) -> Json:
 
 
 def _arm_values(steering: Steering, arm: Arm, candidate: Candidate) -> Json:
+    """Without rate and completions where no strength is within the budget."""
     curve, chosen = arm.curve(candidate), arm.chosen(candidate)
-    change = arm.change(candidate)
-    return {
+    found: Json = {
         "sign": candidate.sign,
-        "strength": chosen.strength,
-        "change": exact(change),
-        "beyond": _beyond(random_band(steering.result, arm.direction), arm.direction, change),
-        **rate_values(chosen.tally.behaviour),
         "chosen": curve.chosen,
+        "strength": None,
+        "change": exact(arm.change(candidate)),
+        "beyond": steering.result.is_beyond(arm.direction, candidate),
         "points": [_curve_point(point) for point in curve.points],
-        "completions": _completions(steering, arm.direction, candidate.latent, chosen.strength),
+        "completions": {},
+        "compared": _compared(steering.result, arm.direction, candidate),
     }
+    if chosen is None:
+        return found
+    completions = _completions(steering, arm.direction, candidate.latent, chosen.strength)
+    rates = rate_values(chosen.tally.behaviour)
+    return {**found, "strength": chosen.strength, "completions": completions, **rates}
 
 
-def _beyond(band: tuple[float, float] | None, direction: Direction, change: float) -> bool | None:
-    """Whether a change goes further than every random latent's; None where nobody can say."""
-    if band is None or change != change:
+def _compared(result: SweepResult, direction: Direction, candidate: Candidate) -> Json | None:
+    """A suspect at the strength where all are compared, with its rank among random latents."""
+    if (verdict := result.verdicts.get(direction)) is None:
         return None
-    return change < band[0] if direction == "away" else change > band[1]
+    latents = [item for found in verdict.sets.values() for item in found.latents]
+    for item in latents:
+        if (item.latent, item.sign) == (candidate.latent, candidate.sign):
+            return {"strength": verdict.strength, "change": item.change, "p": item.p, "q": item.q}
+    return None
 
 
 def _curve_point(point: Point) -> Json:

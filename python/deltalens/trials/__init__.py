@@ -5,6 +5,7 @@ from deltalens.trials.interpretation import Interpretation, interpret, read_inte
 from deltalens.trials.result import Candidate, SweepResult
 from deltalens.trials.settings import Generation
 from deltalens.trials.sweep import sweep
+from deltalens.trials.weighing import weighed
 
 __all__ = [
     "Candidate",
@@ -16,4 +17,5 @@ __all__ = [
     "interpret",
     "read_interpretations",
     "sweep",
+    "weighed",
 ]

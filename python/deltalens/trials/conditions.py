@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,6 +29,7 @@ class Condition(NamedTuple):
 
 
 UNSTEERED = Condition(None, 0.0)
+HALVINGS = 3  # of the smallest strength, at most
 
 
 @dataclass(frozen=True)
@@ -50,30 +51,21 @@ class Grid:
         if min(self.samples, self.unsteered_samples) < 1:
             raise InputError("samples must be at least 1, for the unsteered model too")
 
-    def points(self, candidate: Candidate, direction: Direction) -> list[Condition]:
-        """A candidate's conditions, weakest first."""
-        sign = SIGNS[direction] * candidate.sign
-        return [Condition(candidate.latent, sign * strength) for strength in self.strengths]
+    def weaker(self) -> list[float]:
+        """Strengths below the grid, for candidates that none of its own suits; strongest first."""
+        return [self.strengths[0] / 2**halved for halved in range(1, HALVINGS + 1)]
 
-    def keys(self, condition: Condition, prompts: int) -> Iterator[Key]:
-        """The first attempts at every sample of every prompt."""
+    def keys(self, condition: Condition, prompts: Iterable[int]) -> Iterator[Key]:
+        """The first attempts at every sample of these prompts."""
         samples = self.unsteered_samples if condition == UNSTEERED else self.samples
-        for prompt in range(prompts):
+        for prompt in prompts:
             for sample in range(samples):
                 yield Key(*condition, prompt, sample, 0)
 
 
-def all_conditions(
-    sets: Mapping[str, Sequence[Candidate]], grid: Grid, direction: Direction
-) -> list[Condition]:
-    """The unsteered model, then every condition of every candidate once."""
-    points = (
-        point
-        for candidates in sets.values()
-        for candidate in candidates
-        for point in grid.points(candidate, direction)
-    )
-    return list(dict.fromkeys([UNSTEERED, *points]))
+def steered(candidate: Candidate, direction: Direction, strength: float) -> Condition:
+    """A candidate at a strength, signed as both ask for."""
+    return Condition(candidate.latent, SIGNS[direction] * candidate.sign * strength)
 
 
 def stream(key: Key) -> int:

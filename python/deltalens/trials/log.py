@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from deltalens.errors import InputError
-from deltalens.judge import Verdict
+from deltalens.judge import Outcome, Verdict
 from deltalens.storage.jsonl import Row, parse_lines
 from deltalens.storage.line_log import append_rows, drop_cut_line
 from deltalens.trials.result import STEERING_DIRECTORY, Direction
@@ -84,6 +84,14 @@ def read_verdicts(path: Path) -> dict[Key, Verdict]:
     fields = ("label", "outcome", "score", "raw")
     kinds = {"label": str, "outcome": str, "score": object, "raw": str}
     return {key: Verdict(*(row[name] for name in fields)) for key, row in _rows(path, kinds)}
+
+
+def both_attempts(verdicts: Mapping[Key, Verdict], key: Key) -> tuple[Outcome, Outcome]:
+    """The outcomes of the first and of the last attempt at the sample of ``key``, a first one."""
+    first = verdicts[key].outcome
+    while (later := key._replace(attempt=key.attempt + 1)) in verdicts:
+        key = later
+    return first, verdicts[key].outcome
 
 
 def _rows(path: Path, kinds: dict[str, type]) -> Iterator[tuple[Key, Row]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
@@ -12,6 +13,8 @@ from typing import Any, Literal
 from deltalens.errors import InputError
 from deltalens.storage.atomic import write_text
 from deltalens.trials.rates import Tally
+from deltalens.trials.verdicts.result import ArmVerdict
+from deltalens.trials.verdicts.strength import equal_strength
 
 STEERING_DIRECTORY = "steering"
 SUMMARY_FILE = "summary.json"
@@ -47,8 +50,7 @@ class Point:
 class Curve:
     """One candidate over the strength grid, weakest first.
 
-    chosen: the index of the strongest point within the incoherence budget; None when only the
-    unsteered model is within it, which then stands for the candidate.
+    chosen: the index of the strongest point within the incoherence budget; None where no point is.
     """
 
     latent: int
@@ -77,15 +79,27 @@ class Arm:
                 return curve
         raise InputError(f"latent {candidate.latent} was not steered with")
 
-    def chosen(self, candidate: Candidate) -> Point:
-        """The point that stands for a candidate."""
+    def chosen(self, candidate: Candidate) -> Point | None:
+        """The point that stands for a candidate; None where none is within the budget."""
         curve = self.curve(candidate)
-        return Point(0.0, self.unsteered) if curve.chosen is None else curve.points[curve.chosen]
+        return None if curve.chosen is None else curve.points[curve.chosen]
 
     def change(self, candidate: Candidate) -> float:
-        """Change of the behaviour's rate at the chosen point; NaN when nothing could be graded."""
-        rate = self.chosen(candidate).tally.behaviour.value
+        """Change of the behaviour's rate at the chosen point; NaN when there is none, or nothing
+        at it could be graded."""
+        point = self.chosen(candidate)
+        rate = math.nan if point is None else point.tally.behaviour.value
         return rate - self.unsteered.behaviour.value
+
+    def equal_strength(self) -> tuple[float, float] | None:
+        """The strength at which all candidates are compared and the share of them within the
+        budget there, see :func:`~deltalens.trials.verdicts.equal_strength`."""
+        return equal_strength(
+            [
+                {abs(p.strength): is_within(p.tally, self.budget) for p in curve.points}
+                for curve in self.curves
+            ]
+        )
 
     def with_limit(self, limit: float) -> Arm:
         """The same points, with those chosen that keep incoherence within another budget.
@@ -108,8 +122,13 @@ def incoherence_budget(unsteered: Tally, limit: float) -> float:
 
 def strongest_within(points: Sequence[Point], budget: float) -> int | None:
     """The index of the strongest point within the budget."""
-    within = [i for i, p in enumerate(points) if p.tally.incoherence.value <= budget + _ROUNDING]
+    within = [i for i, p in enumerate(points) if is_within(p.tally, budget)]
     return max(within, key=lambda i: abs(points[i].strength), default=None)
+
+
+def is_within(tally: Tally, budget: float) -> bool:
+    """Whether no more first samples are incoherent than the budget allows."""
+    return tally.incoherence.value <= budget + _ROUNDING
 
 
 @dataclass(frozen=True)
@@ -117,40 +136,55 @@ class SweepResult:
     """Both arms for all sets of candidates, each in rank order.
 
     settings: judge, grid, seeds, models, prompts and everything else the sweep was made with.
+    verdicts: what each arm proves, by a test at one strength for all candidates; empty for a sweep
+    whose incoherence budget was changed since, see :func:`~deltalens.trials.weighed`. Everything
+    else describes each candidate at its own strongest strength and decides nothing.
     """
 
     sets: dict[str, list[Candidate]]
     arms: dict[Direction, Arm]
     settings: dict[str, Any]
+    verdicts: dict[Direction, ArmVerdict] = field(default_factory=dict)
 
     def changes(self, direction: Direction, name: str) -> list[float]:
         """The changes of one set's candidates, in rank order; none for a set there is not."""
         return [self.arms[direction].change(item) for item in self.sets.get(name, ())]
 
     def mean_change(self, direction: Direction, name: str) -> float:
-        """Mean change over a set, leaving out what could not be graded."""
+        """Mean change over a set, leaving out latents without a strength within the budget and
+        those that could not be graded."""
         known = [change for change in self.changes(direction, name) if change == change]
         return fmean(known) if known else float("nan")
 
-    def band(self, direction: Direction) -> tuple[float, float]:
-        """Smallest and largest change that any random latent made."""
+    def band(self, direction: Direction) -> tuple[float, float] | None:
+        """Smallest and largest change that any random latent made; None where none has one."""
         known = [c for name in RANDOM_SETS for c in self.changes(direction, name) if c == c]
-        if not known:
-            raise InputError("no random latent could be graded; add random latents or prompts")
-        return min(known), max(known)
+        return (min(known), max(known)) if known else None
+
+    def is_beyond(self, direction: Direction, candidate: Candidate) -> bool | None:
+        """Whether a candidate went further than every random latent: a description, no test.
+        None where one of them has no change."""
+        band, change = self.band(direction), self.arms[direction].change(candidate)
+        if band is None or change != change:
+            return None
+        return change < band[0] if direction == "away" else change > band[1]
 
     def beyond_band(self, direction: Direction, name: str) -> int:
         """How many of a set went further in ``direction`` than every random latent."""
-        low, high = self.band(direction)
-        edge, sign = (low, -1) if direction == "away" else (high, 1)
-        return sum((change - edge) * sign > 0 for change in self.changes(direction, name))
+        return sum(bool(self.is_beyond(direction, item)) for item in self.sets.get(name, ()))
+
+    def none_within(self, direction: Direction, name: str) -> int:
+        """How many of a set have no strength within the incoherence budget."""
+        arm = self.arms[direction]
+        return sum(arm.chosen(item) is None for item in self.sets.get(name, ()))
 
     def with_limit(self, limit: float) -> SweepResult:
-        """The same points, chosen under another limit of incoherence."""
+        """The same points, chosen under another limit of incoherence; without verdicts."""
         arms: dict[Direction, Arm] = {
             name: arm.with_limit(limit) for name, arm in self.arms.items()
         }
-        return replace(self, arms=arms, settings={**self.settings, "max_incoherence": limit})
+        settings = {**self.settings, "max_incoherence": limit}
+        return replace(self, arms=arms, settings=settings, verdicts={})
 
     def save(self, run: str | Path) -> None:
         """Write ``steering/summary.json`` of a run directory."""
@@ -181,7 +215,8 @@ def _from_json(stored: dict[str, Any]) -> SweepResult:
         )
         for name, arm in stored["arms"].items()
     }
-    return SweepResult(sets, arms, stored["settings"])
+    verdicts = {name: ArmVerdict.from_json(v) for name, v in stored.get("verdicts", {}).items()}
+    return SweepResult(sets, arms, stored["settings"], verdicts)
 
 
 def _curve(stored: dict[str, Any]) -> Curve:

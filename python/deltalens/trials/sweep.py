@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,18 +23,15 @@ from deltalens.pairs.identity import decoder_fingerprint
 from deltalens.pairs.row import Prompt
 from deltalens.pairs.seen import Sees, check_sees, ends_in_reasoning
 from deltalens.study.latents import check_d_model, latent_rows
-from deltalens.trials.conditions import UNSTEERED, Condition, Grid, all_conditions
-from deltalens.trials.log import Key
+from deltalens.trials.arm import ArmTrial, distinct
+from deltalens.trials.conditions import Grid
 from deltalens.trials.residual_norm import median_norm
 from deltalens.trials.result import (
     RANDOM_SETS,
     Arm,
     Candidate,
-    Curve,
     Direction,
-    Point,
     SweepResult,
-    Tally,
 )
 from deltalens.trials.settings import (
     Generation,
@@ -43,7 +41,11 @@ from deltalens.trials.settings import (
     only_one,
     prompts_fingerprint,
 )
+from deltalens.trials.verdicts import ArmVerdict, controls_needed
+from deltalens.trials.weighing import weigh
 from deltalens.trials.work import ArmWork, Subject, judge_id
+
+log = logging.getLogger(__name__)
 
 STRENGTHS = (0.2, 0.4, 0.6)
 MAX_INCOHERENCE = 0.1
@@ -76,8 +78,10 @@ def sweep(
     median‖a‖ · unit(d_latent), with the sign that the candidate and the direction ask for, is added
     at ``site`` to all tokens, or to generated ones. Each prompt gets ``samples`` completions a
     condition, and ``unsteered_samples`` (default: five times as many) without steering. Of a
-    candidate's strengths the strongest stands for it whose share of incoherent first samples is at
-    most ``max_incoherence``, or that much above the unsteered model's own where this is more.
+    candidate's strengths the strongest stands for it whose share of incoherent first samples is
+    at most ``max_incoherence``, or that much above the unsteered model's own where this is more;
+    where none is, weaker ones are tried, down to an eighth of the smallest. The verdicts compare
+    all candidates at one strength; controls must be signed as suspects are, by push.
     judge_sees, chat_template_kwargs: as in :func:`~deltalens.sample_pairs`.
 
     Under ``run``/steering every completion and every verdict is appended as it comes. The same
@@ -99,10 +103,11 @@ def sweep(
         grid,
         judge_sees,
         template_options(chat_template_kwargs, tokenizer),
+        max_incoherence,
     )
     check_sees(judge_sees)
     warn_of_plain_prompts(tokenizer, prompts)
-    _check(models, given, max_incoherence)
+    _check(models, given)
     if len({id(model) for model in models.values()}) == 2:
         compared_fingerprints(*models.values())
     with only_one(given.run):
@@ -111,13 +116,18 @@ def sweep(
             for direction, model in models.items()
         }
         _keep_settings(given, subjects)
+        _log_controls(given)
         arms = {
             direction: _arm(given, subject, direction, progress)
             for direction, subject in subjects.items()
         }
         keep_prompts(given.run, prompts)
-        listed = {name: list(candidates) for name, candidates in sets.items()}
-        result = SweepResult(listed, arms, _settings(given, models)).with_limit(max_incoherence)
+        result = SweepResult(
+            {name: list(candidates) for name, candidates in sets.items()},
+            {direction: arm for direction, (arm, _) in arms.items()},
+            _settings(given, models),
+            {direction: verdict for direction, (_, verdict) in arms.items()},
+        )
         result.save(given.run)
     return result
 
@@ -137,17 +147,18 @@ class _Given:
     grid: Grid
     sees: Sees
     template: dict[str, Any]
+    limit: float
 
 
-def _check(models: Mapping[Direction, Any], given: _Given, max_incoherence: float) -> None:
+def _check(models: Mapping[Direction, Any], given: _Given) -> None:
     if not models or not models.keys() <= {"away", "toward"}:
         raise InputError(f"models are steered 'away' or 'toward', got {sorted(models)}")
     if not given.prompts:
         raise InputError("no prompts to steer on; give at least one")
     if not any(given.sets.get(name) for name in RANDOM_SETS):
         raise InputError("a sweep needs random latents to compare with; add some")
-    if not 0 <= max_incoherence <= 1:
-        raise InputError(f"max_incoherence must be 0 … 1, got {max_incoherence}")
+    if not 0 <= given.limit <= 1:
+        raise InputError(f"max_incoherence must be 0 … 1, got {given.limit}")
     if not callable(getattr(given.judge, "grade", None)):
         raise InputError(f"a sweep needs a judge, got {type(given.judge).__name__}")
 
@@ -232,40 +243,37 @@ def _readable(tokenizer: Any, prompt: Prompt) -> str | list[dict[str, str]]:
     return prompt  # type: ignore[return-value]
 
 
-def _arm(given: _Given, subject: Subject, direction: Direction, progress: bool) -> Arm:
-    grid, prompts = given.grid, len(subject.prompts)
-    conditions = all_conditions(given.sets, grid, direction)
+def _arm(
+    given: _Given, subject: Subject, direction: Direction, progress: bool
+) -> tuple[Arm, ArmVerdict]:
     work = ArmWork.open(subject, given.judge, given.sees, given.run, direction)
-    keys = [key for condition in conditions for key in grid.keys(condition, prompts)]
-    work.complete(keys, progress=progress)
-    tallies = {c: _tally(work, list(grid.keys(c, prompts))) for c in conditions}
-    candidates = dict.fromkeys(item for chosen in given.sets.values() for item in chosen)
-    return Arm(
-        direction=direction,
-        model=model_name(subject.model),
-        norm=subject.norm,
-        budget=0.0,
-        unsteered=tallies[UNSTEERED],
-        curves=[_curve(item, grid.points(item, direction), tallies) for item in candidates],
-    )
+    candidates = distinct(given.sets)
+    trial = ArmTrial(work, candidates, given.grid, direction, given.limit, progress=progress)
+    everything = range(len(subject.prompts))
+    trial.sample(candidates, given.grid.strengths, everything)
+    trial.extend_downward(everything)
+    arm = trial.arm()
+    return arm, weigh(arm, given.sets, given.grid, work.verdicts, trial.prompts)
 
 
-def _curve(
-    candidate: Candidate, points: Sequence[Condition], tallies: Mapping[Condition, Tally]
-) -> Curve:
-    found = [Point(point.strength, tallies[point]) for point in points]
-    return Curve(candidate.latent, candidate.sign, found, chosen=None)
+def _log_controls(given: _Given) -> None:
+    """Say before anything is sampled whether single latents can pass at all."""
+    controls = _controls(given)
+    if controls["there"] < controls["needed"]:
+        log.warning(
+            "%d random latents: enough for the verdict on each set; for a single latent to pass "
+            "alone it takes %d",
+            controls["there"],
+            controls["needed"],
+        )
 
 
-def _tally(work: ArmWork, keys: Sequence[Key]) -> Tally:
-    """Of first and last attempts at all samples of a condition."""
-    first, last = [], []
-    for key in keys:
-        first.append(work.verdicts[key].outcome)
-        while (later := key._replace(attempt=key.attempt + 1)) in work.verdicts:
-            key = later
-        last.append(work.verdicts[key].outcome)
-    return Tally.count(first, last)
+def _controls(given: _Given) -> dict[str, int]:
+    """How many controls there are, and how many it takes for one suspect to pass alone."""
+    sizes = {name: len(chosen) for name, chosen in given.sets.items()}
+    suspects = max((size for name, size in sizes.items() if name not in RANDOM_SETS), default=0)
+    there = sum(size for name, size in sizes.items() if name in RANDOM_SETS)
+    return {"there": there, "needed": controls_needed(suspects)}
 
 
 def _settings(given: _Given, models: Mapping[Direction, Any]) -> dict[str, Any]:
@@ -283,6 +291,8 @@ def _settings(given: _Given, models: Mapping[Direction, Any]) -> dict[str, Any]:
         **asdict(given.generation),
         **asdict(given.grid),
         "strengths": list(given.grid.strengths),
+        "max_incoherence": given.limit,
+        "controls": _controls(given),
         "site": resolve_site(next(iter(models.values())), given.site).name,
         "sae": str(getattr(given.source, "path", "")),
         "models": {direction: model_name(model) for direction, model in models.items()},

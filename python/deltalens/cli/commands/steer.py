@@ -124,9 +124,11 @@ def run(args: argparse.Namespace) -> None:
     """Sweep, or choose again, and show what came out."""
     from deltalens.cli.judging import load_judge, usage_of
     from deltalens.trials.result import STEERING_DIRECTORY, SweepResult
+    from deltalens.trials.weighing import weighed
 
     if args.choose_again:
-        result = SweepResult.load(args.run_dir).with_limit(args.max_incoherence)
+        chosen = SweepResult.load(args.run_dir).with_limit(args.max_incoherence)
+        result = weighed(chosen, args.run_dir)
         result.save(args.run_dir)
         _show(args, result, None)
         return

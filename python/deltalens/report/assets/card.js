@@ -47,6 +47,15 @@ function steeringPart(one) {
 }
 
 function armSentence(arm, shared) {
+  return [chosenSentence(arm, shared), comparedSentence(arm.compared)].filter(Boolean).join(" ");
+}
+
+function comparedSentence(compared) {
+  if (!known(compared?.p)) return null;
+  return `At strength ${number(compared.strength)}, where all latents are compared: ${points(compared.change)} points, p = ${number(compared.p)} by rank among random latents, ${number(compared.q)} adjusted for the set.`;
+}
+
+function chosenSentence(arm, shared) {
   if (!known(arm.chosen)) return "No strength tried stays within the incoherence budget.";
   const random = known(arm.beyond) ? (arm.beyond ? "; beyond every random latent" : "; within the range of random latents") : "";
   return `${interval(shared.unsteered)} → ${interval(arm)}, ${points(arm.change)} points at strength ${number(arm.strength)}${random}.`;

@@ -7,7 +7,7 @@ function curveChart(arm, shared, label) {
   const { width, height, left, right, top, bottom } = CHART;
   const x = (strength) => left + (Math.abs(strength) / widest) * (width - left - right);
   const y = (share) => height - bottom - share * (height - top - bottom);
-  const chosen = points_[known(arm.chosen) ? arm.chosen + 1 : 0];
+  const chosen = known(arm.chosen) ? points_[arm.chosen + 1] : null;
   return svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label },
     [0, 0.5, 1].map((share) => gridLine(share, x(0), x(widest), y(share))),
     points_.map((point) => svg("text", { x: x(point.strength), y: height - bottom + 15, "text-anchor": "middle" }, number(Math.abs(point.strength)))),

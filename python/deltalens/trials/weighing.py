@@ -1,0 +1,111 @@
+"""A sweep's verdicts, from what its judge said of every answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from deltalens.errors import InputError
+from deltalens.judge import Verdict
+from deltalens.trials.arm import Prompts
+from deltalens.trials.conditions import UNSTEERED, Condition, Grid, steered
+from deltalens.trials.log import Key, both_attempts, read_verdicts, verdicts_path
+from deltalens.trials.result import RANDOM_SETS, SIGNS, Arm, Candidate, Direction, SweepResult
+from deltalens.trials.verdicts import ArmVerdict, Outcomes, arm_verdict
+
+Sets = Mapping[str, Sequence[Candidate]]
+
+
+def weigh(
+    arm: Arm, sets: Sets, grid: Grid, verdicts: Mapping[Key, Verdict], prompts: Prompts
+) -> ArmVerdict:
+    """An arm's verdict at the strength that suits all its candidates."""
+    found = arm.equal_strength()
+    if found is None:
+        return ArmVerdict(None, None, 1, {}, {})
+    strength, within = found
+    candidates = [Candidate(curve.latent, curve.sign) for curve in arm.curves]
+    conditions = [steered(item, arm.direction, strength) for item in candidates]
+    return arm_verdict(
+        outcomes_at(conditions, grid, verdicts, prompts),
+        [(item.latent, item.sign) for item in candidates],
+        *rows_of(sets, candidates),
+        sign=SIGNS[arm.direction],
+        strength=strength,
+        within=within,
+    )
+
+
+def rows_of(
+    sets: Sets, candidates: Sequence[Candidate]
+) -> tuple[dict[str, list[int]], dict[str, list[int]]]:
+    """The places among ``candidates`` of each set of suspects, and of each set of controls."""
+    place = {item: row for row, item in enumerate(candidates)}
+    rows = {name: [place[item] for item in chosen] for name, chosen in sets.items()}
+    controls = {name: found for name, found in rows.items() if name in RANDOM_SETS}
+    return {name: rows[name] for name in rows if name not in controls}, controls
+
+
+def outcomes_at(
+    conditions: Sequence[Condition],
+    grid: Grid,
+    verdicts: Mapping[Key, Verdict],
+    prompts: Prompts,
+) -> Outcomes:
+    """Of each condition, a row: how the last attempts at its samples were graded."""
+    size = (len(conditions), 1 + max(prompts[UNSTEERED]))
+    shown, graded = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
+    used = torch.zeros(size, dtype=torch.bool)
+    plain = torch.zeros(2, size[1], dtype=torch.float64)
+    _count(plain[0], plain[1], UNSTEERED, grid, verdicts, prompts)
+    for row, condition in enumerate(conditions):
+        used[row, list(prompts[condition])] = True
+        _count(shown[row], graded[row], condition, grid, verdicts, prompts)
+    return Outcomes(shown, graded, used, plain[0], plain[1])
+
+
+def _count(
+    shown: torch.Tensor,
+    graded: torch.Tensor,
+    condition: Condition,
+    grid: Grid,
+    verdicts: Mapping[Key, Verdict],
+    prompts: Prompts,
+) -> None:
+    counts: dict[str, list[int]] = {"shown": [], "absent": []}
+    for key in grid.keys(condition, prompts[condition]):
+        _, last = both_attempts(verdicts, key)
+        if last in counts:
+            counts[last].append(key.prompt)
+    for outcome, places in counts.items():
+        found = torch.bincount(torch.tensor(places, dtype=torch.int64), minlength=len(graded))
+        graded += found
+        if outcome == "shown":
+            shown += found
+
+
+def weighed(result: SweepResult, run: str | Path) -> SweepResult:
+    """``result`` with its verdicts, from the judge's words on disk; no model is needed.
+
+    Without verdicts where the sweep is of a version whose random latents were not signed by push.
+    Raises :class:`InputError` where the words are not there.
+    """
+    settings = result.settings
+    if "controls" not in settings:
+        return replace(result, verdicts={})
+    grid = Grid(tuple(settings["strengths"]), settings["samples"], settings["unsteered_samples"])
+    everything = range(settings["prompts"])
+    verdicts: dict[Direction, ArmVerdict] = {}
+    for direction, arm in result.arms.items():
+        path = verdicts_path(run, direction, settings["judge"]["id"])
+        prompts: Prompts = {UNSTEERED: everything}
+        for curve in arm.curves:
+            prompts |= {Condition(curve.latent, p.strength): everything for p in curve.points}
+        try:
+            verdicts[direction] = weigh(arm, result.sets, grid, read_verdicts(path), prompts)
+        except KeyError as error:
+            raise InputError(f"{path} lacks {error}; run deltalens steer {run} again") from error
+    return replace(result, verdicts=verdicts)
