@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,9 @@ from deltalens.trials.result import (
     Point,
 )
 from deltalens.trials.settings import keep_prompts
+from deltalens.trials.verdicts import ArmVerdict, arm_verdict
+from deltalens.trials.weighing import rows_of
+from helpers.simulated_sweep import table
 
 Texts = Callable[[], str]
 
@@ -157,7 +161,25 @@ def make_sweep(result: Attribution, text: Texts) -> SweepResult:
         MATCHED: [Candidate(latent, 1) for latent in range(920, 923)],
     }
     arms = {d: _arm(d, sets, draw, text()) for d in SIGNS}
-    return SweepResult(sets, arms, _settings(text)).with_limit(0.1)
+    result = SweepResult(sets, arms, _settings(text)).with_limit(0.1)
+    return replace(result, verdicts={d: _verdict(result, d) for d in SIGNS})
+
+
+def _verdict(result: SweepResult, direction: Direction) -> ArmVerdict:
+    """Of answers that have nothing to do with the tallies; one latent is never graded."""
+    curves = result.arms[direction].curves
+    draw = torch.Generator().manual_seed(SIGNS[direction])
+    found = table(draw, len(curves), PROMPTS, effect=[0.0] * len(curves), spread=1.0)
+    found.graded[5] = found.shown[5] = 0
+    candidates = [Candidate(curve.latent, curve.sign) for curve in curves]
+    return arm_verdict(
+        found,
+        [(item.latent, item.sign) for item in candidates],
+        *rows_of(result.sets, candidates),
+        sign=SIGNS[direction],
+        strength=STRENGTHS[0],
+        within=1.0,
+    )
 
 
 def _arm(direction: Direction, sets: Any, draw: random.Random, model: str) -> Arm:

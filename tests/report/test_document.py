@@ -153,6 +153,27 @@ def test_findings_say_what_came_out(
     assert sentences[-1].startswith("Ablated for real, 5 of the 5 latents")
 
 
+def test_verdicts_are_among_the_findings_and_on_the_cards(full: Path) -> None:
+    evidence = gather(full)
+    assert evidence.steering is not None
+    result = evidence.steering.result
+    said = findings(evidence)
+    document = report_document(evidence)
+    for direction, verdict in result.verdicts.items():
+        for name, found in verdict.sets.items():
+            (sentence,) = [one for one in said if one.startswith(f"{name}, steered {direction}")]
+            assert f"p = {found.p:.2g}" in sentence
+        latents = [item for found in verdict.sets.values() for item in found.latents]
+        for card in document["latents"]:
+            if "steering" in card and card["steering"][direction]["compared"]:
+                compared = card["steering"][direction]["compared"]
+                sign = card["steering"][direction]["sign"]
+                (item, *_) = [i for i in latents if (i.latent, i.sign) == (card["latent"], sign)]
+                assert (compared["change"], compared["p"]) == (item.change, item.p)
+                assert compared["strength"] == verdict.strength
+    assert document["latents"][5]["steering"]["away"]["compared"]["p"] is None
+
+
 def test_settings_are_complete_and_flat(full: Path) -> None:
     study, examples, steering = settings_document(gather(full))
     assert ["options.normalize", "True"] in study["rows"]

@@ -73,7 +73,7 @@ def titles(page: Any) -> list[str]:
 def test_it_renders(page: Any, full: Full) -> None:
     assert page.inner_text("h1") == "Which latents cause bad advice?"
     assert order(page) == full.latents
-    assert page.locator(".findings li").count() == 6
+    assert page.locator(".findings li").count() == 8
     assert page.locator("figure svg").count() == 2
     assert page.locator("#settings details").count() == 3
     first = page.locator("#ranking tbody tr").first.locator("td").all_inner_texts()
@@ -278,13 +278,14 @@ def test_a_latent_that_is_never_coherent_says_so_and_shows_no_completions(
 ) -> None:
     with opened(browser, full.path, fragment=f"#latent-{full.latents[4]}") as page:
         said = page.locator("#card .steering p").all_inner_texts()
-        assert said[:2] == ["No strength tried stays within the incoherence budget."] * 2
+        none = "No strength tried stays within the incoherence budget."
+        assert all(sentence.startswith(none) for sentence in said[:2])
         assert page.locator("#card .completions").count() == 0
 
 
 def test_points_show_their_latent_and_open_its_card(page: Any, full: Full) -> None:
     points = page.locator("[id^=point-]")
-    assert points.count() == 2 * 15
+    assert points.count() == 2 * 14  # one is never graded, one never within the budget
     for gid, latent in (
         ("point-away-attribution-2", full.latents[1]),
         ("point-toward-activation-2", 901),

@@ -12,8 +12,8 @@ import deltalens
 from deltalens.study.activation.difference import ActivationDifference
 from deltalens.study.directions.means import DIRECTIONS_FILE
 from deltalens.study.directions.push import push_of
+from deltalens.trials.arm import distinct
 from deltalens.trials.candidates import candidate_sets
-from deltalens.trials.conditions import Grid, all_conditions
 from deltalens.trials.result import (
     ACTIVATION,
     ATTRIBUTION,
@@ -101,10 +101,11 @@ def test_controls_are_signed_by_push_and_in_no_set(naive: Any) -> None:
 
 def test_a_latent_in_several_sets_is_steered_with_once() -> None:
     sets = chosen(study(), "push", "gradient", "cosine")
-    distinct = {candidate for candidates in sets.values() for candidate in candidates}
-    assert len(distinct) < sum(map(len, sets.values()))
-    conditions = all_conditions(sets, Grid((0.5, 1.0), 1, 1), "away")
-    assert len(conditions) == 1 + 2 * len(distinct)
+    once = {candidate for candidates in sets.values() for candidate in candidates}
+    assert len(once) < sum(map(len, sets.values()))
+    found = distinct(sets)
+    assert len(found) == len(once)
+    assert set(found) == once
 
 
 def test_rankings_that_are_the_same_here_are_one_set_and_said() -> None:
