@@ -32,6 +32,8 @@ def demo_table(demo: dict[str, Any]) -> Iterator[str]:
 def _study(name: str, study: dict[str, Any]) -> Iterator[str]:
     arms = study["steering"]["arms"]
     yield f"**{study['behaviour'].capitalize()}**, {study['pairs']} on-policy pairs:\n"
+    if "significance" in study:
+        yield f"{study['significance']['sentence']}\n"
     yield f"![Change of {study['behaviour']} by latent, both directions](docs/figure-{name}.png)\n"
     yield (
         "| | tuned model, steered away | beyond random | base model, steered toward | "

@@ -16,7 +16,7 @@ from deltalens.engine.token_rows import GROUP_BYTES
 from deltalens.errors import InputError
 
 _RESAMPLES = 200  # of pairs, for the intervals of ranks
-_BLOCK = 1024  # latents whose statistics are held at a time
+_BLOCK_NUMBERS = 1 << 20  # statistics that are held at a time
 _PREPARED_BYTES = 240.0  # moved per number of the rows: widened, weighed, measured, rounded, packed
 _SEGMENT_CALLS = 60  # tensor operations that prepare a pair
 _SLABS = 256  # columns that torch multiplies at a time
@@ -147,7 +147,7 @@ def _reweighting(work: _Pass, roofs: Roofs) -> Step:
     columns = float(work.flips + _RESAMPLES)
     flop = 2.0 * work.n_latents * work.pairs * columns
     moved = 24.0 * work.n_latents * columns  # written, and read for the largest
-    calls = _SEGMENT_CALLS * -(-work.n_latents // _BLOCK)
+    calls = _SEGMENT_CALLS * -(-work.n_latents // max(1, _BLOCK_NUMBERS // work.flips))
     seconds = flop / roofs.fp64 + moved / roofs.bandwidth + calls * roofs.call
     return Step("flip and resample", flop, moved, seconds)
 
@@ -156,4 +156,4 @@ def _memory(work: _Pass) -> int:
     held = min(work.pairs * bytes_held(work.tokens, work.d_model), GROUP_BYTES)
     held = max(held, bytes_held(work.tokens, work.d_model))
     tile = work.tile_rows * (8 * 4 * work.pairs + 4 * work.d_model)
-    return held + tile + 16 * _BLOCK * (work.flips + _RESAMPLES)
+    return held + tile + 16 * _BLOCK_NUMBERS + 8 * work.pairs * (work.flips + _RESAMPLES)

@@ -14,7 +14,7 @@ from deltalens.engine.resampling.tile_sums import TileSums
 from deltalens.engine.topk.ranking import Ranking
 
 LISTED = 1000
-_BLOCK = 1024  # latents whose statistics are held at a time
+_BLOCK_NUMBERS = 1 << 20  # statistics that are held at a time
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def resample(tiles: Iterable[TileSums], given: Reweightings, ranking: Ranking) -
     """Statistic: Σ_p Δ_p / √(Σ_p Δ_p²), which rises with t = mean / standard error.
 
     Unlike t it has no pole, and √(Σ Δ²) is the same under every flip. Latents whose sums are all 0
-    have the statistic 0. Memory is O(tile · segments + block · (flips + resamples)).
+    have the statistic 0. Memory beyond a tile is 16 MiB and O(segments · (flips + resamples)).
     """
     passed = _Pass.begin(given, ranking)
     with exact_matmul():
@@ -84,8 +84,10 @@ class _Pass:
         )
 
     def add(self, tile: TileSums) -> None:
-        for first in range(0, len(tile.sums), _BLOCK):
-            part = slice(first, first + _BLOCK)
+        columns = max(len(self.given.signs), len(self.given.weights))
+        size = max(1, _BLOCK_NUMBERS // columns)
+        for first in range(0, len(tile.sums), size):
+            part = slice(first, first + size)
             self._add(tile.start + first, tile.sums[part], tile.admitted[part])
 
     def _add(self, start: int, sums: Tensor, admitted: Tensor) -> None:
