@@ -15,6 +15,7 @@ import statistics
 import sys
 import tempfile
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ from deltalens.sae.stored import StoredDecoder
 from deltalens.study.significance import Significance, assess
 from file_scan import Study as Planted
 from file_scan import write_decoder
-from machine import seconds
+from machine import interleaved, seconds
 from results import write_rows
 
 K = 100
@@ -74,11 +75,19 @@ class Study:
         for _ in self.sums(decoder, impl).tiles():
             pass
 
-    def tested(self, decoder: Decoder, impl: str, flips: int) -> Significance:
-        top = self.scan(decoder)
-        per_pair = self.exact(torch.cat([decoder.rows(i, i + 1) for i in top.latents.tolist()]))
-        tiles = self.sums(decoder, impl).tiles()
-        return assess(tiles, per_pair, top.latents, decoder.n_latents, Ranking(), flips)
+    def ranked(self, decoder: Decoder) -> tuple[Tensor, Tensor]:
+        """The best latents and their Δ, which a study knows before the pass."""
+        latents = self.scan(decoder).latents
+        rows = [decoder.rows(i, i + 1) for i in latents.tolist()]
+        return latents, self.exact(torch.cat(rows))
+
+    def test(
+        self, decoder: Decoder, ranked: tuple[Tensor, Tensor], options: argparse.Namespace
+    ) -> Significance:
+        """The pass."""
+        latents, per_pair = ranked
+        tiles = self.sums(decoder, options.impl).tiles()
+        return assess(tiles, per_pair, latents, decoder.n_latents, Ranking(), options.flips)
 
     def exact(self, rows: Tensor) -> Tensor:
         """Δ in fp64, [pairs, n], of unit rows."""
@@ -99,21 +108,23 @@ class Study:
 
 def per_row(study: Study, rows: Tensor, options: argparse.Namespace) -> dict[str, float]:
     """Seconds that a further row costs, of each part."""
-    half = len(rows) // 2
-    works = {
-        "scan": study.scan,
-        "pairs": lambda decoder: study.score_pairs(decoder, options.impl),
-        "all": lambda decoder: study.tested(decoder, options.impl, options.flips),
-    }
+    sizes = (len(rows) // 2, len(rows))
     taken: dict[tuple[str, int], list[float]] = {}
-    for _ in range(options.rounds):
-        for name, work in works.items():
-            for size in (half, 2 * half):
-                decoder = as_decoder(rows[:size])
-                spent = seconds(lambda work=work, decoder=decoder: work(decoder))
-                taken.setdefault((name, size), []).append(spent)
+    for size in sizes:
+        decoder = as_decoder(rows[:size])
+        ranked = study.ranked(decoder)
+        works = {
+            "scan": partial(study.scan, decoder),
+            "pairs": partial(study.score_pairs, decoder, options.impl),
+            "pass": partial(study.test, decoder, ranked, options),
+        }
+        for name, times in interleaved(works, options.rounds).items():
+            taken[name, size] = times
     middle = {key: statistics.median(values) for key, values in taken.items()}
-    return {name: (middle[name, 2 * half] - middle[name, half]) / half for name in works}
+    return {
+        name: (middle[name, sizes[1]] - middle[name, sizes[0]]) / (sizes[1] - sizes[0])
+        for name in works
+    }
 
 
 def measure(options: argparse.Namespace) -> dict[str, object]:
@@ -134,7 +145,7 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
     rows = torch.randn(size, options.d_model).div_(options.d_model**0.5).bfloat16()
     correct = study.is_correct(as_decoder(rows), options.impl)
     cost = per_row(study, rows, options)
-    passed = max(0.0, cost["all"] - cost["scan"])
+    passed = cost["pass"]
     row = {
         "n_latents": options.latents,
         "d_model": options.d_model,
@@ -161,14 +172,14 @@ def measure(options: argparse.Namespace) -> dict[str, object]:
 
 
 def whole(study: Study, options: argparse.Namespace) -> float:
-    """Seconds of the pass over a file of all latents, the scan left out."""
+    """Seconds of the pass over a file of all latents."""
     with tempfile.TemporaryDirectory(dir=options.directory) as folder:
         path = Path(folder) / "decoder.safetensors"
         planted = Planted.make(options.latents, options.d_model)
         write_decoder(path, planted, options.latents, options.d_model)
         decoder = StoredDecoder(open_tensors(path).get("W_dec"))
-        scan = seconds(lambda: study.scan(decoder))
-        return seconds(lambda: study.tested(decoder, options.impl, options.flips)) - scan
+        ranked = study.ranked(decoder)
+        return seconds(lambda: study.test(decoder, ranked, options))
 
 
 def arguments() -> argparse.Namespace:
