@@ -98,8 +98,8 @@ def on_device(case: LatentCase) -> LatentCase:
 def check_intervals(case: LatentCase, reduction: str) -> None:
     found = gated_problem(**case.arguments(), impl="triton", reduction=reduction)
     scorer = found.scorer()
-    for start, tile in latent_scan._tiles(found):
-        scores, error, _ = latent_scan._scored(found, scorer, start, tile, bounds=True)
+    for start, tile in latent_scan.tiles(found):
+        scores, error, _ = latent_scan.scored(found, scorer, start, tile, bounds=True)
         exact = case.scores(reduction)[start : start + len(scores)]
         assert torch.all((scores - exact).abs() <= error)
 

@@ -70,8 +70,8 @@ def check_intervals(case: LatentCase, impl: str, reduction: str = "sum") -> None
     """A scan's own scores and bounds, before anything is rescored."""
     found = gated_problem(**case.arguments(), impl=impl, reduction=reduction)
     scorer = found.scorer()
-    for start, tile in latent_scan._tiles(found):
-        scores, error, _ = latent_scan._scored(found, scorer, start, tile, bounds=True)
+    for start, tile in latent_scan.tiles(found):
+        scores, error, _ = latent_scan.scored(found, scorer, start, tile, bounds=True)
         exact = case.scores(reduction)[start : start + len(scores)]
         assert torch.all((scores - exact).abs() <= error)
 
