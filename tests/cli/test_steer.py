@@ -190,6 +190,22 @@ def test_choosing_again_loads_nothing(ready, run, capsys, monkeypatch):
     assert SweepResult.load(run) == weighed(before.with_limit(0.5), run)
 
 
+def test_an_adaptive_sweep_says_what_it_does(ready, run, capsys):
+    argv = [*steer_args(ready, run, "--adaptive", "--json")]
+    argv.remove("--quiet")
+    assert main(argv) == 0
+    captured = capsys.readouterr()
+    assert "To do: from " in captured.err
+    assert "random latents: enough for the verdict on each set" in captured.err
+    assert " prompts: " in captured.err
+    assert SweepResult.load(run).settings["adaptive"]
+    again = ["steer", str(run), "--choose-again", "--max-incoherence", "0.5"]
+    assert "adaptive sweep" in error_line(capsys, again)
+    main(steer_args(ready, run))
+    assert not SweepResult.load(run).settings["adaptive"]
+    assert "To do" not in capsys.readouterr().err
+
+
 def test_bad_input_is_one_line(ready, run, tmp_path, capsys):
     argv = steer_args(ready, run)
     without_judge = [item for item in argv if "judge" not in item]

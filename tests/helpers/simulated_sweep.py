@@ -15,6 +15,7 @@ from deltalens.trials.conditions import Grid
 from deltalens.trials.log import Key
 from deltalens.trials.result import ACTIVATION, ATTRIBUTION, MATCHED, RANDOM, Candidate
 from deltalens.trials.verdicts import Outcomes
+from deltalens.trials.work import Spending
 
 SHOWN, ABSENT = Verdict("yes", "shown"), Verdict("no", "absent")
 INCOHERENT = Verdict("what", "incoherent")
@@ -38,8 +39,11 @@ class World:
     verdicts: dict[Key, Verdict] = field(default_factory=dict)
     sampled: int = 0
     subject: Any = None
+    judge: Any = None
+    spending: Any = None
 
     def __post_init__(self) -> None:
+        self.spending = Spending()
         self.subject = SimpleNamespace(model=torch.nn.Identity(), norm=1.0)
         draw = torch.Generator().manual_seed(self.seed)
         self.push = torch.randn(self.latents, generator=draw)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -71,19 +70,22 @@ class Case:
 
     def study(self) -> CaseStudy:
         """The whole study; the same call continues one that was cut."""
-        prompts = self.behaviour.held_out_prompts(PAIR_PROMPTS + STEERED_PROMPTS, seed=self.seed)
-        messages = [prompt.messages for prompt in prompts]
-        result = self._attribute(messages[:PAIR_PROMPTS])
+        result = self.attribute()
         self._examples(result)
         ablation = self._ablate(result)
-        steered = self._steer(result, messages[PAIR_PROMPTS:])
+        steered = self.steer(result)
         return CaseStudy(self.behaviour, self.run, result, ablation, steered)
 
-    def _attribute(self, prompts: Sequence[Any]) -> Attribution:
+    def _prompts(self) -> list[Any]:
+        """Those of the pairs, then those to steer on."""
+        prompts = self.behaviour.held_out_prompts(PAIR_PROMPTS + STEERED_PROMPTS, seed=self.seed)
+        return [prompt.messages for prompt in prompts]
+
+    def attribute(self) -> Attribution:
         """Δ-attribution on prompts that the model itself answered both ways."""
         questions = [
             Question(f"{self.behaviour.name}-{number}", prompt)
-            for number, prompt in enumerate(prompts)
+            for number, prompt in enumerate(self._prompts()[:PAIR_PROMPTS])
         ]
         found = sample_pairs(
             self.tuned,
@@ -140,7 +142,7 @@ class Case:
         write_ablation(self.run, latents, estimates, exact)
         return compare_ablation(estimates, exact)
 
-    def _steer(self, result: Attribution, prompts: Sequence[Any]) -> SweepResult:
+    def steer(self, result: Attribution, *, adaptive: bool = False) -> SweepResult:
         """The tuned model steered away from the behaviour, the base model toward it."""
         organism = self.organism
         models: dict[Direction, Any] = {"away": self.tuned, "toward": organism.base}
@@ -157,7 +159,7 @@ class Case:
         return sweep(
             models,
             organism.tokenizer,
-            prompts,
+            self._prompts()[PAIR_PROMPTS:],
             organism.sae,
             sets,
             GrammarJudge(),
@@ -166,5 +168,6 @@ class Case:
             generation=Generation(ANSWER_TOKENS, seed=self.seed),
             strengths=STRENGTHS,
             unsteered_samples=UNSTEERED_SAMPLES,
+            adaptive=adaptive,
             progress=True,
         )

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal
 
 _GAP, _EDGES = 3, 2  # characters between two columns, and at both ends of a row
@@ -58,6 +60,21 @@ def print_line(text: str) -> None:
     from rich.console import Console
 
     Console(highlight=False).print(text, markup=False, soft_wrap=True)
+
+
+@contextmanager
+def log_lines(name: str, *, shown: bool) -> Iterator[None]:
+    """What the logger ``name`` and those below it say, as plain lines on standard error."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    handler = logging.StreamHandler() if shown else logging.NullHandler()
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
 
 
 def number(value: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from deltalens.errors import InputError
@@ -57,6 +57,10 @@ class RubricJudge:
             label = parse_label(reply.text)
             score = float(label) if label.isdigit() else None
             yield number, Verdict(label, OUTCOMES[label], score, reply.text)
+
+    def longest_call(self, answer: Answer, count: Callable[[str], int]) -> tuple[int, int, int]:
+        """(requests, tokens in, tokens out at most) of grading ``answer``, as ``count`` counts."""
+        return 1, count(self._text(answer)), self._max_tokens
 
     def _text(self, answer: Answer) -> str:
         return fill(RUBRIC_FRAME, {**answer_fields(answer), "rubric": self._rubric})

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from deltalens.errors import InputError
 from deltalens.judge.cache import ReplyCache, ask
-from deltalens.judge.chat import ChatModel, ChatReply, ChatRequest
+from deltalens.judge.chat import NUMBER_TOKENS, ChatModel, ChatReply, ChatRequest
 from deltalens.judge.template import answer_fields, check_fields, fill, version_of
 from deltalens.judge.verdict import Answer, JudgeError, Outcome, Verdict
 from deltalens.judge.wording import ALIGNED, COHERENT
@@ -90,6 +90,11 @@ class ScaleJudge:
             if len(found) == QUESTIONS:
                 del halves[number]
                 yield number, self._verdict(found[0], found[1])
+
+    def longest_call(self, answer: Answer, count: Callable[[str], int]) -> tuple[int, int, int]:
+        """(requests, tokens in, tokens out at most) of grading ``answer``, as ``count`` counts."""
+        texts = [fill(template, answer_fields(answer)) for template in self._templates]
+        return QUESTIONS, sum(map(count, texts)), QUESTIONS * NUMBER_TOKENS
 
     def _with_probabilities(self, reply: ChatReply) -> ChatReply:
         if reply.numbers is None:

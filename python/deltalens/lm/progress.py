@@ -20,6 +20,11 @@ class Progress:
         if self._bar is not None:
             self._bar.update(units)
 
+    def note(self, text: str) -> None:
+        """Show ``text`` behind the bar."""
+        if self._bar is not None:
+            self._bar.set_postfix_str(text, refresh=False)
+
     def __enter__(self) -> Progress:
         return self
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +23,10 @@ from deltalens.pairs.identity import decoder_fingerprint
 from deltalens.pairs.row import Prompt
 from deltalens.pairs.seen import Sees, check_sees, ends_in_reasoning
 from deltalens.study.latents import check_d_model, latent_rows
+from deltalens.trials.adaptive import Plan, adaptive_arm
 from deltalens.trials.arm import ArmTrial, distinct
 from deltalens.trials.conditions import Grid
+from deltalens.trials.cost import Prices, Range, adaptive_cost, full_cost
 from deltalens.trials.residual_norm import median_norm
 from deltalens.trials.result import (
     RANDOM_SETS,
@@ -43,7 +45,7 @@ from deltalens.trials.settings import (
 )
 from deltalens.trials.verdicts import ArmVerdict, controls_needed
 from deltalens.trials.weighing import weigh
-from deltalens.trials.work import ArmWork, Subject, judge_id
+from deltalens.trials.work import ArmWork, Spending, Subject, judge_id
 
 log = logging.getLogger(__name__)
 
@@ -69,9 +71,11 @@ def sweep(
     judge_sees: Sees = "final",
     chat_template_kwargs: ChatOptions | None = None,
     batch_tokens: int = GENERATION_TOKENS,
+    adaptive: bool = False,
+    prices: Prices | None = None,
     progress: bool = False,
 ) -> SweepResult:
-    """Steer models with every candidate at every strength, grade, and choose strengths.
+    """Steer models with every candidate at every strength, grade, and say what that proves.
 
     models: the model that shows the behaviour, to be steered "away" from it, and the one that does
     not, to be steered "toward" it; either may be left out, and one model be both. ``strength`` ·
@@ -83,6 +87,11 @@ def sweep(
     where none is, weaker ones are tried, down to an eighth of the smallest. The verdicts compare
     all candidates at one strength; controls must be signed as suspects are, by push.
     judge_sees, chat_template_kwargs: as in :func:`~deltalens.sample_pairs`.
+
+    adaptive: all strengths on few prompts, then one strength in rounds of prompts, until each set
+    is decided or cannot be; p-values and intervals allow for it (docs/verdicts.md). Its
+    completions are among those of the whole sweep, which can be run later. What there is to do is
+    logged before it begins, with its cost where ``prices`` of the judge are given.
 
     Under ``run``/steering every completion and every verdict is appended as it comes. The same
     call continues after any interruption, generates and grades nothing twice, and ends with the
@@ -104,6 +113,8 @@ def sweep(
         judge_sees,
         template_options(chat_template_kwargs, tokenizer),
         max_incoherence,
+        adaptive,
+        prices,
     )
     check_sees(judge_sees)
     warn_of_plain_prompts(tokenizer, prompts)
@@ -117,10 +128,9 @@ def sweep(
         }
         _keep_settings(given, subjects)
         _log_controls(given)
-        arms = {
-            direction: _arm(given, subject, direction, progress)
-            for direction, subject in subjects.items()
-        }
+        trials = list(_trials(given, subjects, progress))
+        _log_cost(given, trials)
+        arms = {trial.direction: _arm(given, trial) for trial in trials}
         keep_prompts(given.run, prompts)
         result = SweepResult(
             {name: list(candidates) for name, candidates in sets.items()},
@@ -148,6 +158,8 @@ class _Given:
     sees: Sees
     template: dict[str, Any]
     limit: float
+    adaptive: bool
+    prices: Prices | None
 
 
 def _check(models: Mapping[Direction, Any], given: _Given) -> None:
@@ -243,17 +255,41 @@ def _readable(tokenizer: Any, prompt: Prompt) -> str | list[dict[str, str]]:
     return prompt  # type: ignore[return-value]
 
 
-def _arm(
-    given: _Given, subject: Subject, direction: Direction, progress: bool
-) -> tuple[Arm, ArmVerdict]:
-    work = ArmWork.open(subject, given.judge, given.sees, given.run, direction)
-    candidates = distinct(given.sets)
-    trial = ArmTrial(work, candidates, given.grid, direction, given.limit, progress=progress)
-    everything = range(len(subject.prompts))
-    trial.sample(candidates, given.grid.strengths, everything)
+def _trials(
+    given: _Given, subjects: Mapping[Direction, Subject], progress: bool
+) -> Iterator[ArmTrial]:
+    """Each arm with what is on disk already."""
+    spending, candidates = Spending(given.prices), distinct(given.sets)
+    for direction, subject in subjects.items():
+        work = ArmWork.open(subject, given.judge, given.sees, given.run, direction, spending)
+        yield ArmTrial(work, candidates, given.grid, direction, given.limit, progress=progress)
+
+
+def _arm(given: _Given, trial: ArmTrial) -> tuple[Arm, ArmVerdict]:
+    if given.adaptive:
+        return adaptive_arm(trial, given.sets, _plan(given))
+    everything = range(len(given.prompts))
+    trial.sample(trial.candidates, given.grid.strengths, everything)
     trial.extend_downward(everything)
     arm = trial.arm()
-    return arm, weigh(arm, given.sets, given.grid, work.verdicts, trial.prompts)
+    return arm, weigh(arm, given.sets, given.grid, trial.work.verdicts, trial.prompts)
+
+
+def _plan(given: _Given) -> Plan:
+    return Plan.of(len(given.prompts), given.grid, given.generation.seed)
+
+
+def _log_cost(given: _Given, trials: Sequence[ArmTrial]) -> None:
+    """Say before anything is sampled what there is to do."""
+    found = Range()
+    for trial in trials:
+        what = trial.work, trial.candidates, trial.grid, trial.direction
+        if given.adaptive:
+            plan = _plan(given)
+            found += adaptive_cost(*what, pilot=plan.pilot, first=plan.looks[0])
+        else:
+            found += full_cost(*what)
+    log.info("%s", found.sentence(given.prices))
 
 
 def _log_controls(given: _Given) -> None:
@@ -292,6 +328,7 @@ def _settings(given: _Given, models: Mapping[Direction, Any]) -> dict[str, Any]:
         **asdict(given.grid),
         "strengths": list(given.grid.strengths),
         "max_incoherence": given.limit,
+        "adaptive": given.adaptive,
         "controls": _controls(given),
         "site": resolve_site(next(iter(models.values())), given.site).name,
         "sae": str(getattr(given.source, "path", "")),

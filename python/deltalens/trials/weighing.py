@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.judge import Verdict
@@ -25,7 +26,7 @@ def weigh(
     """An arm's verdict at the strength that suits all its candidates."""
     found = arm.equal_strength()
     if found is None:
-        return ArmVerdict(None, None, 1, {}, {})
+        return ArmVerdict(None, None, {}, {})
     strength, within = found
     candidates = [Candidate(curve.latent, curve.sign) for curve in arm.curves]
     conditions = [steered(item, arm.direction, strength) for item in candidates]
@@ -56,44 +57,52 @@ def outcomes_at(
     prompts: Prompts,
 ) -> Outcomes:
     """Of each condition, a row: how the last attempts at its samples were graded."""
-    size = (len(conditions), 1 + max(prompts[UNSTEERED]))
+    column = {prompt: at for at, prompt in enumerate(sorted(prompts[UNSTEERED]))}
+    size = (len(conditions), len(column))
     shown, graded = torch.zeros(size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
     used = torch.zeros(size, dtype=torch.bool)
     plain = torch.zeros(2, size[1], dtype=torch.float64)
-    _count(plain[0], plain[1], UNSTEERED, grid, verdicts, prompts)
+    _count((plain[0], plain[1]), UNSTEERED, grid, verdicts, prompts, column)
     for row, condition in enumerate(conditions):
-        used[row, list(prompts[condition])] = True
-        _count(shown[row], graded[row], condition, grid, verdicts, prompts)
+        used[row, [column[prompt] for prompt in prompts[condition]]] = True
+        _count((shown[row], graded[row]), condition, grid, verdicts, prompts, column)
     return Outcomes(shown, graded, used, plain[0], plain[1])
 
 
 def _count(
-    shown: torch.Tensor,
-    graded: torch.Tensor,
+    counts: Sequence[Tensor],
     condition: Condition,
     grid: Grid,
     verdicts: Mapping[Key, Verdict],
     prompts: Prompts,
+    column: Mapping[int, int],
 ) -> None:
-    counts: dict[str, list[int]] = {"shown": [], "absent": []}
+    """Add to both ``counts``, shown and graded, the answers at each column."""
+    places: dict[str, list[int]] = {"shown": [], "absent": []}
     for key in grid.keys(condition, prompts[condition]):
         _, last = both_attempts(verdicts, key)
-        if last in counts:
-            counts[last].append(key.prompt)
-    for outcome, places in counts.items():
-        found = torch.bincount(torch.tensor(places, dtype=torch.int64), minlength=len(graded))
-        graded += found
-        if outcome == "shown":
-            shown += found
+        if last in places:
+            places[last].append(column[key.prompt])
+    shown, absent = (
+        torch.bincount(torch.tensor(found, dtype=torch.int64), minlength=len(column))
+        for found in places.values()
+    )
+    counts[0].add_(shown)
+    counts[1].add_(shown + absent)
 
 
 def weighed(result: SweepResult, run: str | Path) -> SweepResult:
     """``result`` with its verdicts, from the judge's words on disk; no model is needed.
 
     Without verdicts where the sweep is of a version whose random latents were not signed by push.
-    Raises :class:`InputError` where the words are not there.
+    Raises :class:`InputError` where the words are not there, and for an adaptive sweep.
     """
     settings = result.settings
+    if settings.get("adaptive"):
+        raise InputError(
+            f"{run} holds an adaptive sweep, whose budget decides what is sampled; run deltalens "
+            "steer with --adaptive and the other budget, which keeps what is there"
+        )
     if "controls" not in settings:
         return replace(result, verdicts={})
     grid = Grid(tuple(settings["strengths"]), settings["samples"], settings["unsteered_samples"])

@@ -49,6 +49,28 @@ class Subject:
 
 
 @dataclass
+class Spending:
+    """What a sweep has cost since it was started this time; both arms share one.
+
+    prices: of the judge's tokens in and out, per million of them.
+    """
+
+    prices: tuple[float, float] | None = None
+    completions: int = 0
+    tokens: int = 0
+    graded: int = 0
+
+    def words(self, judge: Judge) -> str:
+        """Tokens generated and read, and what the judge has charged."""
+        text = f"{self.completions:,} completions, {self.tokens:,} tokens, {self.graded:,} graded"
+        usage = getattr(getattr(judge, "chat", None), "usage", None)
+        if usage is None:
+            return text
+        text += f" ({usage.prompt_tokens:,} + {usage.completion_tokens:,} tokens)"
+        return text if self.prices is None else f"{text}, cost {usage.cost(*self.prices):.4g}"
+
+
+@dataclass
 class ArmWork:
     """The completions and verdicts of one arm, in memory and appended to disk as they come."""
 
@@ -56,19 +78,27 @@ class ArmWork:
     judge: Judge
     sees: Sees
     paths: tuple[Path, Path]
+    spending: Spending = field(default_factory=Spending)
     completions: dict[Key, Completion] = field(default_factory=dict)
     verdicts: dict[Key, Verdict] = field(default_factory=dict)
 
     @classmethod
     def open(
-        cls, subject: Subject, judge: Judge, sees: Sees, run: Path, direction: Direction
+        cls,
+        subject: Subject,
+        judge: Judge,
+        sees: Sees,
+        run: Path,
+        direction: Direction,
+        spending: Spending,
     ) -> ArmWork:
         """With all that is on disk already."""
         paths = (
             completions_path(run, direction),
             verdicts_path(run, direction, judge_id(judge, sees)),
         )
-        return cls(subject, judge, sees, paths, read_completions(paths[0]), read_verdicts(paths[1]))
+        there = read_completions(paths[0]), read_verdicts(paths[1])
+        return cls(subject, judge, sees, paths, spending, *there)
 
     def complete(self, keys: Sequence[Key], *, progress: bool) -> None:
         """Generate and grade all ``keys``; what could not be graded is sampled again, as often as
@@ -96,6 +126,8 @@ class ArmWork:
                 for completion in self._sampled(missing[start : start + _WAVE]):
                     self.completions[completion.key] = completion
                     log.add(completion)
+                    self.spending.completions += 1
+                    bar.note(self.spending.words(self.judge))
                     bar.advance()
 
     def _sampled(self, keys: Sequence[Key]) -> Iterator[Completion]:
@@ -120,6 +152,7 @@ class ArmWork:
         )
         text = completion_reader(subject.tokenizer)
         for row, tokens in rows:
+            self.spending.tokens += len(subject.prompts[keys[row].prompt]) + len(tokens)
             yield Completion(keys[row], options.seed, text(tokens))
 
     def _grade(self, keys: Sequence[Key], progress: bool) -> None:
@@ -133,6 +166,8 @@ class ArmWork:
             for key, verdict in self._verdicts(missing):
                 self.verdicts[key] = verdict
                 log.add((key, verdict))
+                self.spending.graded += 1
+                bar.note(self.spending.words(self.judge))
                 bar.advance()
         silent = sum(key not in self.verdicts for key in missing)
         if silent:

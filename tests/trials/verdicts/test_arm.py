@@ -50,7 +50,7 @@ def test_numbers_are_those_of_the_rates() -> None:
     assert said.p == permutation_p(rates[:SUSPECTS], rates[SUSPECTS:])
     assert [item.latent for item in said.latents] == list(range(100, 106))
     assert [item.change for item in said.latents] == pytest.approx(rates[:SUSPECTS].tolist())
-    assert (said.decision, said.needs) == ("beyond", "")
+    assert (said.decision, said.needs, said.prompts) == ("beyond", "", 60)
     for name, rows in (("near", slice(SUSPECTS, 20)), ("far", slice(20, LATENTS))):
         assert verdict(found).controls[name].mean == pytest.approx(float(rates[rows].mean()))
 
@@ -110,8 +110,8 @@ def test_prompts_not_steered_on_do_not_enter_the_unsteered_rate() -> None:
     assert part.plain_parts()[3, 20:].abs().max() == 0
 
 
-def test_more_looks_ask_for_more() -> None:
-    once, thrice = (verdict(outcomes(1.5), looks=n).sets["suspects"] for n in (1, 3))
+def test_a_look_that_may_err_less_asks_for_more() -> None:
+    once, thrice = (verdict(outcomes(1.5), spent=part).sets["suspects"] for part in (1.0, 1 / 3))
     assert once.p is not None
     assert thrice.p == pytest.approx(3 * once.p)
     assert once.interval is not None

@@ -95,6 +95,12 @@ def _add_grid(parser: argparse.ArgumentParser) -> None:
         "unsteered model's where that exceeds it; default: 0.1",
     )
     group.add_argument(
+        "--adaptive",
+        action="store_true",
+        help="sample in rounds and stop where the verdicts are clear, with p-values and intervals "
+        "that allow for it; a whole sweep later uses what there is",
+    )
+    group.add_argument(
         "--choose-again",
         action="store_true",
         help="only choose strengths anew among what was sampled; no model is loaded",
@@ -123,6 +129,7 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Sweep, or choose again, and show what came out."""
     from deltalens.cli.judging import load_judge, usage_of
+    from deltalens.cli.output import log_lines
     from deltalens.trials.result import STEERING_DIRECTORY, SweepResult
     from deltalens.trials.weighing import weighed
 
@@ -133,7 +140,8 @@ def run(args: argparse.Namespace) -> None:
         _show(args, result, None)
         return
     judge = load_judge(args, args.run_dir / STEERING_DIRECTORY)
-    result = _sweep(args, judge)
+    with log_lines("deltalens.trials", shown=not args.quiet):
+        result = _sweep(args, judge)
     _show(args, result, usage_of(args, judge))
 
 
@@ -199,9 +207,17 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
         max_incoherence=args.max_incoherence,
         judge_sees=args.judge_sees,
         chat_template_kwargs=args.chat_template_kwargs,
+        adaptive=args.adaptive,
+        prices=_prices(args),
         progress=not args.quiet,
         **batch_options(args),
     )
+
+
+def _prices(args: argparse.Namespace) -> tuple[float, float] | None:
+    if args.price_in is None and args.price_out is None:
+        return None
+    return args.price_in or 0.0, args.price_out or 0.0
 
 
 def _prompts(args: argparse.Namespace, result: Any) -> list[Any]:

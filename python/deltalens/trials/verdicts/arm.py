@@ -32,18 +32,18 @@ def arm_verdict(
     sign: int,
     strength: float,
     within: float,
-    looks: int = 1,
+    spent: float = 1.0,
 ) -> ArmVerdict:
     """outcomes: at ``strength``, a row for each of ``candidates``; suspects, controls: the rows of
-    each set. sign: −1 for steering away from the behaviour, +1 toward it. looks: how often the
-    same question is asked of growing samples, at most: each look has an equal part of the error."""
+    each set. sign: −1 for steering away from the behaviour, +1 toward it. spent: where growing
+    samples are looked at several times, the part of the error that this look may make; p-values of
+    sets and intervals allow for it."""
     together = [row for rows in controls.values() for row in rows]
-    test = _Test(outcomes, candidates, _known(outcomes, together), sign, looks)
+    test = _Test(outcomes, candidates, _known(outcomes, together), sign, spent)
     return ArmVerdict(
         strength,
         within,
-        looks,
-        {name: _described(outcomes, rows, 1 - LEVEL / looks) for name, rows in controls.items()},
+        {name: _described(outcomes, rows, 1 - LEVEL * spent) for name, rows in controls.items()},
         {name: test.of(rows) for name, rows in suspects.items()},
     )
 
@@ -57,10 +57,10 @@ class _Test:
         candidates: Sequence[Signed],
         controls: Tensor,
         sign: int,
-        looks: int,
+        spent: float,
     ) -> None:
         self.outcomes, self.candidates, self.controls = outcomes, candidates, controls
-        self.sign, self.looks, self.level = sign, looks, 1 - LEVEL / looks
+        self.sign, self.spent, self.level = sign, spent, 1 - LEVEL * spent
         self.changes = outcomes.changes()
         graded = float(outcomes.plain_graded.sum())
         unsteered = float(outcomes.plain_shown.sum()) / graded if graded else 0.0
@@ -71,11 +71,14 @@ class _Test:
         known, controls = _known(self.outcomes, rows), self.controls
         suspects = _described(self.outcomes, rows, self.level)
         each = self._each(rows, known)
+        prompts = int(self.outcomes.used[list(rows)].sum(1).max())
         if not len(known) or not len(controls):
             why = "answers that can be graded, of suspects and of random latents"
-            return SetVerdict(suspects, None, None, None, self.margin, "undecided", why, each)
+            return SetVerdict(
+                suspects, None, None, None, self.margin, "undecided", why, prompts, each
+            )
         values, others = self.sign * self.changes[known], self.sign * self.changes[controls]
-        p = min(1.0, self.looks * permutation_p(values, others))
+        p = min(1.0, permutation_p(values, others) / self.spent)
         difference = float(values.mean() - others.mean())
         variance = difference_variance(self.outcomes, known, controls)
         decision = decide(p, difference, variance, self.margin, self.level)
@@ -84,13 +87,15 @@ class _Test:
             missing = needs(difference, variance, self.margin, self.level)
         signed = self.sign * difference
         interval = _interval(signed, variance, self.level)
-        return SetVerdict(suspects, p, signed, interval, self.margin, decision, missing, each)
+        return SetVerdict(
+            suspects, p, signed, interval, self.margin, decision, missing, prompts, each
+        )
 
     def _each(self, rows: Sequence[int], known: Tensor) -> list[LatentVerdict]:
         """Every latent of a set in its order, with what is known of it."""
         places = known.tolist() if len(self.controls) else []
-        ranks = rank_p(self.sign * self.changes[places], self.sign * self.changes[self.controls])
-        p_values = [min(1.0, self.looks * p) for p in ranks]
+        changes = self.sign * self.changes
+        p_values = rank_p(changes[places], changes[self.controls])
         found = dict(zip(places, zip(p_values, adjusted(p_values), strict=True), strict=True))
         return [
             LatentVerdict(

@@ -33,10 +33,10 @@ def adjusted(p_values: list[float]) -> list[float]:
     return found
 
 
-def controls_needed(suspects: int, looks: int = 1) -> int:
+def controls_needed(suspects: int) -> int:
     """How many controls it takes for one of ``suspects`` latents to pass alone.
 
     The smallest rank p-value is 1 / (controls + 1), and one alone passes at the level
-    :data:`FALSE_DISCOVERIES` / suspects, divided by the number of looks.
+    :data:`FALSE_DISCOVERIES` / suspects.
     """
-    return math.ceil(suspects * looks / FALSE_DISCOVERIES - 1 - _ROUNDING)
+    return math.ceil(suspects / FALSE_DISCOVERIES - 1 - _ROUNDING)

@@ -44,7 +44,8 @@ class SetVerdict:
 
     p: one-sided, in the direction steered, by permutation of suspects and controls. difference:
     mean change of the suspects less the controls', with its interval. margin: the smallest
-    difference that matters here. needs: what would decide it, where it is undecided.
+    difference that matters here. needs: what would decide it, where it is undecided. prompts: how
+    many it was steered on.
     """
 
     suspects: Described
@@ -54,6 +55,7 @@ class SetVerdict:
     margin: float
     decision: Decision
     needs: str
+    prompts: int
     latents: list[LatentVerdict]
 
 
@@ -62,14 +64,12 @@ class ArmVerdict:
     """What one arm of a sweep proves.
 
     strength: at which all are compared, None where there is no such strength. within: the share of
-    all candidates within the incoherence budget there. looks: how often the samples were looked at
-    at most; p-values, intervals and needed controls allow for all of them. controls: each set of
-    random latents; together they are what suspects are tested against. sets: suspects.
+    all candidates within the incoherence budget there. controls: each set of random latents;
+    together they are what suspects are tested against. sets: suspects.
     """
 
     strength: float | None
     within: float | None
-    looks: int
     controls: dict[str, Described]
     sets: dict[str, SetVerdict]
 
@@ -79,7 +79,6 @@ class ArmVerdict:
         return cls(
             stored["strength"],
             stored["within"],
-            stored["looks"],
             {name: _described(item) for name, item in stored["controls"].items()},
             {name: _set(item) for name, item in stored["sets"].items()},
         )
