@@ -4,11 +4,12 @@ VENV := .venv
 VENV4 := .venv-transformers4
 VENV_INTEROP := .venv-interop
 VENV_MODELS := .venv-models
+VENV_CASE := .venv-case-study
 NATIVE := $(wildcard csrc/*.cpp csrc/*.h)
 BUILD := pyproject.toml setup.py constraints.txt $(NATIVE)
 
 .PHONY: help demo test lint format bench readme-demo test-transformers4 test-interop models \
-	clean
+	case-study clean
 
 help:
 	@echo "make demo                run the whole method on the model in the package"
@@ -20,6 +21,7 @@ help:
 	@echo "make test-transformers4  run the tests on transformers 4.57"
 	@echo "make test-interop        hold SAEs against the libraries that train them; write docs/interop.md"
 	@echo "make models              try every kind of model beside naive autograd; write docs/models.md"
+	@echo "make case-study          study a real language model, in hours; a cut run goes on"
 	@echo "make clean               remove environments and build products"
 
 demo: $(VENV)/installed
@@ -59,6 +61,10 @@ models: $(VENV_MODELS)/installed
 	OMP_NUM_THREADS=1 $(VENV_MODELS)/bin/python bench/models/run.py
 	$(VENV_MODELS)/bin/python bench/models/table.py
 
+case-study: $(VENV_CASE)/installed
+	$(VENV_CASE)/bin/python case_study/run.py
+	$(VENV_CASE)/bin/python case_study/page.py
+
 # The extension is removed first: a build that fails must not leave an older one in place.
 $(VENV)/installed: $(BUILD)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
@@ -80,6 +86,14 @@ $(VENV_MODELS)/installed: $(BUILD)
 		torchao optimum-quanto bitsandbytes
 	touch $@
 
+$(VENV_CASE)/installed: $(BUILD)
+	test -x $(VENV_CASE)/bin/python || $(PYTHON) -m venv $(VENV_CASE)
+	rm -f python/deltalens/_cpu*.so
+	$(VENV_CASE)/bin/python -m pip install -q -c constraints.txt torch
+	$(VENV_CASE)/bin/python -m pip install -q -c constraints.txt -e ".[gguf,peft]" accelerate \
+		"sae-lens>=6.54"
+	touch $@
+
 # deltalens itself is taken from python/, as it is.
 $(VENV_INTEROP)/installed: constraints-interop.txt
 	test -x $(VENV_INTEROP)/bin/python || $(PYTHON) -m venv $(VENV_INTEROP)
@@ -90,4 +104,4 @@ $(VENV_INTEROP)/installed: constraints-interop.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV4) $(VENV_INTEROP) $(VENV_MODELS) build dist python/*.egg-info python/deltalens/_cpu*.so
+	rm -rf $(VENV) $(VENV4) $(VENV_INTEROP) $(VENV_MODELS) $(VENV_CASE) build dist python/*.egg-info python/deltalens/_cpu*.so

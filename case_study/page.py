@@ -1,0 +1,178 @@
+"""docs/case-study.md, its figures, and the files behind them, from finished studies."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from deltalens import Attribution
+from deltalens.report import write_figures
+from deltalens.study.quality import quality_sentences, significance_sentence
+from deltalens.trials import SweepResult
+from deltalens.trials.verdicts.words import p_value, points, verdict_sentences
+from judges import validation
+
+HERE = Path(__file__).parent
+DOCS = HERE.parent / "docs"
+RESULTS = HERE / "results"
+CASES = {"validation": "Undesired validation", "advice": "Bad advice"}
+KEPT = ("attribution.csv", "metadata.json", "ablation.csv", "steering/summary.json")
+SHOWN = 10
+
+
+def main() -> None:
+    """Write the page, from --out, and copy what it says it from to results/."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=HERE / "out")
+    out = parser.parse_args().out
+    keep(out)
+    remarks = (HERE / "remarks.md").read_text(encoding="utf-8")
+    parts = [remarks, *model(out)]
+    parts += rule()
+    for name, title in CASES.items():
+        if (out / name / "metadata.json").exists():
+            parts += case(out, name, title)
+    parts += costs(out)
+    (DOCS / "case-study.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
+
+
+def keep(out: Path) -> None:
+    """Copy the small files of every study, verdicts and completions without model weights."""
+    for run in sorted(path.parent for path in out.glob("*/metadata.json")):
+        kept = RESULTS / run.name
+        kept.mkdir(parents=True, exist_ok=True)
+        for file in KEPT:
+            if (run / file).exists():
+                shutil.copyfile(run / file, kept / Path(file).name)
+        for log in (run / "steering").glob("*.jsonl"):
+            shutil.copyfile(log, kept / log.name)
+    for file in (
+        "sae/about.json",
+        "lora/about.json",
+        "check-sae.json",
+        "compare.json",
+        "steps.jsonl",
+    ):
+        if (out / file).exists():
+            shutil.copyfile(out / file, RESULTS / file.replace("/", "-"))
+
+
+def model(out: Path) -> Iterator[str]:
+    """What the SAE explains."""
+    rows, sae = read(out / "rows.json"), read(out / "sae" / "about.json")
+    yield "## The SAE\n"
+    yield (
+        f"{rows['tokens']:,} tokens of the corpus gave {rows['rows']:,} rows without attention "
+        f"sinks. A TopK SAE of {sae['latents']:,} latents, k = {sae['k']}, trained on "
+        f"{sae['samples']:,} draws of them, explains {sae['explained_variance']:.1%} of the "
+        f"variance of {sae['held_out_rows']:,} rows that it has not seen; "
+        f"{sae['dead_share']:.1%} of its latents were active on none of them.\n"
+    )
+
+
+def rule() -> Iterator[str]:
+    """How often the rule for validation says what a reader says, of answers read blind."""
+    lines = (HERE / "reading.jsonl").read_text(encoding="utf-8").splitlines()
+    read_as = [
+        (row["read_as"], validation("", row["answer"]).label) for row in map(json.loads, lines)
+    ]
+    graded = [pair for pair in read_as if "unclear" not in pair]
+    same, agreed = sum(a == b for a, b in graded), [a for a, b in read_as if b == "agrees"]
+    yield "## The rule\n"
+    yield (
+        f"Of {len(read_as)} answers read blind, {len(graded)} were graded by reader and rule, "
+        f"{same} of them alike. Of the {len(agreed)} that the rule counts as agreement the reader "
+        f"had {agreed.count('agrees')} so, {agreed.count('unclear')} as neither and "
+        f"{agreed.count('disagrees')} as disagreement.\n"
+    )
+
+
+def case(out: Path, name: str, title: str) -> Iterator[str]:
+    """One behaviour: what stands out, what steering proves, and the null control."""
+    run = Attribution.load(out / name)
+    yield f"## {title}\n"
+    said = [*significance_sentence(run.metadata), *quality_sentences(run.metadata)]
+    yield f"{len(run.pairs)} pairs. " + " ".join(said) + "\n"
+    yield from top(run)
+    null = out / f"{name}-null"
+    if (null / "metadata.json").exists():
+        told = " ".join(significance_sentence(Attribution.load(null).metadata))
+        yield f"**The same pairs with half of the labels exchanged:** {told}\n"
+    if (out / name / "steering" / "summary.json").exists():
+        yield from steered(out / name, name)
+
+
+def top(run: Attribution) -> Iterator[str]:
+    """The first latents as a table."""
+    rows = []
+    for place in range(min(SHOWN, len(run.latents))):
+        tokens = ", ".join(f"`{token.text.strip()}`" for token in run.lens_of(place).promotes[:4])
+        rows.append(
+            [
+                str(int(run.latents[place])),
+                f"{float(run.scores[place]):.3g} ± {float(run.stderr[place]):.2g}",
+                f"{float(run.p_value[place]):.2g}",
+                f"{float(run.push[place]):+.2g} ± {float(run.push_stderr[place]):.1g}",
+                f"{float(run.presence[place]):+.2g} ± {float(run.presence_stderr[place]):.1g}",
+                tokens,
+            ]
+        )
+    yield table(["latent", "score", "p", "push", "presence", "promotes"], rows)
+
+
+def steered(run: Path, name: str) -> Iterator[str]:
+    """The sweep's verdicts, its sets as a table, and its figures."""
+    result = SweepResult.load(run)
+    for figure in write_figures(run):
+        if figure.suffix == ".svg":
+            copy = f"case-study-{name}-{figure.name}"
+            shutil.copyfile(figure, DOCS / copy)
+            yield f"![{figure.stem}]({copy})\n"
+    for direction, verdict in result.verdicts.items():
+        rate = result.arms[direction].unsteered.behaviour
+        yield f"**Steered {direction}** (unsteered {rate}):\n"
+        rows = [
+            [
+                kind,
+                str(found.suspects.latents),
+                points(found.suspects.mean, found.suspects.interval),
+                points(found.difference, found.interval),
+                p_value(found.p),
+            ]
+            for kind, found in verdict.sets.items()
+            if found.suspects.mean is not None and found.difference is not None
+        ]
+        rows += [
+            [kind, str(found.latents), points(found.mean, found.interval), "", ""]
+            for kind, found in verdict.controls.items()
+            if found.mean is not None
+        ]
+        yield table(["set", "n", "mean change", "against random latents", "p"], rows)
+        yield "\n".join(f"* {line}" for line in verdict_sentences(direction, verdict)) + "\n"
+
+
+def costs(out: Path) -> Iterator[str]:
+    """CPU time of every step."""
+    lines = (out / "steps.jsonl").read_text(encoding="utf-8").splitlines()
+    steps = [json.loads(line) for line in lines]
+    total = sum(step["cpu_s"] for step in steps)
+    yield "## Cost\n"
+    yield f"{total / 3600:.1f} hours of CPU time in all.\n"
+    yield table(["step", "CPU, s"], [[s["step"], f"{s['cpu_s']:,.0f}"] for s in steps])
+
+
+def table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main()
