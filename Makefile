@@ -9,7 +9,7 @@ NATIVE := $(wildcard csrc/*.cpp csrc/*.h)
 BUILD := pyproject.toml setup.py constraints.txt $(NATIVE)
 
 .PHONY: help demo test lint format bench readme-demo test-transformers4 test-interop models \
-	case-study clean
+	demo-seeds case-study clean
 
 help:
 	@echo "make demo                run the whole method on the model in the package"
@@ -18,6 +18,7 @@ help:
 	@echo "make format              let ruff rewrite what it can"
 	@echo "make bench               run the benchmarks and rewrite README's tables"
 	@echo "make readme-demo         run the demo and rewrite README's part on it, with figures"
+	@echo "make demo-seeds          ten seeds of the demo, whole and adaptive, and README's part on them"
 	@echo "make test-transformers4  run the tests on transformers 4.57"
 	@echo "make test-interop        hold SAEs against the libraries that train them; write docs/interop.md"
 	@echo "make models              try every kind of model beside naive autograd; write docs/models.md"
@@ -47,7 +48,14 @@ bench: $(VENV)/installed
 
 readme-demo: $(VENV)/installed
 	$(VENV)/bin/deltalens demo --json > bench/results/demo.json
+	sed -i "s#$(CURDIR)/##" bench/results/demo.json
 	$(VENV)/bin/python bench/readme_figures.py demo-run
+	$(VENV)/bin/python bench/readme_tables.py
+
+demo-seeds: $(VENV)/installed
+	rm -f bench/results/adaptive.csv
+	$(VENV)/bin/python bench/adaptive.py adaptive-run
+	$(VENV)/bin/python bench/demo_seeds.py adaptive-run
 	$(VENV)/bin/python bench/readme_tables.py
 
 test-transformers4: $(VENV4)/installed

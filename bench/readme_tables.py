@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from demo_seeds import adaptive_sentence, seeds_table
 from readme_demo import demo_table
 from readme_performance import performance
 
@@ -18,7 +19,8 @@ def main() -> None:
     text = readme.read_text(encoding="utf-8")
     text = _replace(text, "performance", "\n".join(performance(RESULTS)).rstrip())
     demo = json.loads((RESULTS / "demo.json").read_text(encoding="utf-8"))
-    text = _replace(text, "demo", "\n".join(demo_table(demo)))
+    seeds = [*seeds_table(RESULTS), adaptive_sentence(RESULTS)]
+    text = _replace(text, "demo", "\n".join([*demo_table(demo), "", *seeds]).rstrip())
     readme.write_text(text, encoding="utf-8")
 
 
