@@ -44,6 +44,7 @@ bench: $(VENV)/installed
 	$(VENV)/bin/python -m pytest bench --benchmark-enable
 	$(VENV)/bin/python bench/plan_grid.py
 	$(VENV)/bin/python bench/file_scan.py
+	cd bench && ../$(VENV)/bin/python flips.py
 	$(MAKE) readme-demo
 
 readme-demo: $(VENV)/installed

@@ -28,10 +28,22 @@ def performance(results: Path) -> Iterator[str]:
         for path in sorted(results.glob(f"{suite}-*.csv")):
             yield from table(_read(path))
             yield ""
-    for suite, sentence in (("plan", _plan), ("file-scan", _file_scan)):
+    for suite, sentence in (("plan", _plan), ("file-scan", _file_scan), ("flips", _flips)):
         for path in sorted(results.glob(f"{suite}-*.csv")):
             yield sentence(_read(path))
             yield ""
+
+
+def _flips(rows: list[Row]) -> str:
+    (row,) = rows
+    return (
+        f"Family-wise p-values of {row['pairs']} pairs ({int(row['tokens']):,} tokens, {row['flips']} "
+        f"sign flips) over {int(row['n_latents']):,} latents of d = {row['d_model']}, "
+        f"{row['dtype']}: {int(row['pass_seconds_extrapolated']):,} s beside "
+        f"{row['scan_seconds_extrapolated']} s for the ranking, extrapolated from "
+        f"{int(row['rows_measured']):,} latents (`bench/flips.py`; {_machine(row)}); planned: "
+        f"{int(row['pass_seconds_planned']):,} s. `--flips 0` leaves them out."
+    )
 
 
 def _read(path: Path) -> list[Row]:
