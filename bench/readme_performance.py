@@ -38,8 +38,8 @@ def _flips(rows: list[Row]) -> str:
     (row,) = rows
     return (
         f"Family-wise p-values of {row['pairs']} pairs ({int(row['tokens']):,} tokens, "
-        f"{row['flips']} sign flips) over {int(row['n_latents']):,} latents of d = {row['d_model']}, "
-        f"{row['dtype']}: {int(row['pass_seconds_extrapolated']):,} s beside "
+        f"{row['flips']} sign flips) over {int(row['n_latents']):,} latents of d = "
+        f"{row['d_model']}, {row['dtype']}: {int(row['pass_seconds_extrapolated']):,} s beside "
         f"{row['scan_seconds_extrapolated']} s for the ranking, extrapolated from "
         f"{int(row['rows_measured']):,} latents (`bench/flips.py`; {_machine(row)}); planned: "
         f"{int(row['pass_seconds_planned']):,} s. `--flips 0` leaves them out."
