@@ -30,6 +30,25 @@ def test_it_is_the_formula(heads: int, shared: int) -> None:
     assert float((found.double() - expected).abs().max()) < 2**-7 * float(value.abs().max())
 
 
+@pytest.mark.parametrize(
+    "option", [{"softcap": 30.0}, {"s_aux": torch.zeros(4)}, {"position_bias": torch.zeros(1)}]
+)
+def test_what_changes_scores_is_left_to_transformers(
+    option: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A soft cap or sinks, left out without a word, would give other texts."""
+    given: list[dict[str, Any]] = []
+
+    def recorded(*_: Any, **options: Any) -> tuple[None, None]:
+        given.append(options)
+        return None, None
+
+    monkeypatch.setattr("transformers.integrations.sdpa_attention.sdpa_attention_forward", recorded)
+    states = [torch.zeros(2, 4, 1, 8).bfloat16()] * 3
+    attention._attention(SimpleNamespace(), *states, None, **option)
+    assert option.keys() <= given[0].keys()
+
+
 def test_bfloat16_rows_use_it_and_the_model_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     model, calls, seen = build("llama").bfloat16(), [], []
     plain, chosen = attention._attention, pool.choose

@@ -13,6 +13,7 @@ from deltalens.lm.hooks import input_device
 from deltalens.lm.sites import text_config
 
 _NAME = "deltalens_one_query"
+_OF_POSITIONS = ("position_ids", "cache_position")  # tensors that say where, and change no score
 
 
 @contextmanager
@@ -65,10 +66,7 @@ def _attention(
     """As transformers asks for it: [rows, heads, tokens, head_dim] to [rows, tokens, heads, …]."""
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    simple = attention_mask is None or (
-        attention_mask.dtype == torch.bool and attention_mask.shape[1] == 1
-    )
-    if query.shape[2] != 1 or not simple or kwargs.get("position_bias") is not None:
+    if query.shape[2] != 1 or not _is_plain(attention_mask, kwargs):
         options = {"dropout": dropout, "scaling": scaling, **kwargs}
         return sdpa_attention_forward(module, query, key, value, attention_mask, **options)
     rows, heads, _, size = query.shape
@@ -79,3 +77,12 @@ def _attention(
         scores.masked_fill_(~attention_mask, -torch.inf)
     mixed = scores.softmax(-1).to(value.dtype) @ value
     return mixed.reshape(rows, 1, heads, value.shape[3]), None
+
+
+def _is_plain(mask: Tensor | None, options: dict[str, Any]) -> bool:
+    """Whether nothing changes the scores but a mask that all heads share: no soft cap, no bias."""
+    changed = options.get("softcap") is not None or any(
+        isinstance(value, Tensor) and name not in _OF_POSITIONS for name, value in options.items()
+    )
+    shared = mask is None or (mask.dtype == torch.bool and mask.shape[1] == 1)
+    return shared and not changed
