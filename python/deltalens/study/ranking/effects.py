@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from deltalens.engine import CrossMoment, TopLatents
+from deltalens.engine.resampling.tile_sums import TileSums
 from deltalens.lm import PairRows
 from deltalens.study.directions.means import DirectionSums
 from deltalens.study.significance import Significance
@@ -39,6 +40,16 @@ class PairEffects:
     def difference(self) -> Tensor:
         """Δ_i of every pair."""
         return self.positive - self.negative
+
+
+class Found(NamedTuple):
+    """The top latents of a study; every latent's score when asked. ``tiles``: all latents' Δ of
+    every pair, of which nothing is read before the first is asked for."""
+
+    top: TopLatents
+    effects: PairEffects
+    all_scores: Tensor | None
+    tiles: Iterator[TileSums]
 
 
 class Ranked(NamedTuple):

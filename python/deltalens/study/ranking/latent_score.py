@@ -26,8 +26,7 @@ from deltalens.storage.mapped import mapped_tensor
 from deltalens.study.baseline import Baseline
 from deltalens.study.latents import check_found
 from deltalens.study.options import Options
-from deltalens.study.ranking.effects import EffectSums, PairEffects, Ranked
-from deltalens.study.significance import assess
+from deltalens.study.ranking.effects import EffectSums, Found, PairEffects
 
 
 @dataclass(frozen=True)
@@ -76,9 +75,7 @@ def rank_by_latents(
     options: Options,
     work: Path,
     device: torch.device,
-    flips: int,
-    progress: bool,
-) -> Ranked:
+) -> Found:
     """The study's result from the rows of all pairs, which are read several times.
 
     They are laid out in files under ``work`` that are mapped to memory; a ``device`` other than
@@ -100,16 +97,8 @@ def rank_by_latents(
     check_found(top)
     effects = _effects(score, problem, tokens, top.latents, rows)
     every = latent_scores(problem).cpu() if options.save_scores else None
-    significance = assess(
-        _pair_sums(problem, tokens, options).tiles(),
-        effects.difference,
-        top.latents,
-        score.W_dec.n_latents,
-        options.order,
-        flips,
-        progress=progress,
-    )
-    return Ranked(top, effects, every, significance)
+    tiles = _pair_sums(problem, tokens, options).tiles()
+    return Found(top, effects, every, tiles)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 from deltalens.engine.resampling.tile_sums import TileSums
 from deltalens.engine.resampling.token_sums import TokenSums
 from deltalens.study.latents import check_found, latent_rows, unit
-from deltalens.study.ranking.effects import Ranked, pair_effects, study_moment
+from deltalens.study.ranking.effects import Found, Ranked, pair_effects, study_moment
 from deltalens.study.ranking.latent_score import rank_by_latents
 from deltalens.study.ranking.prepared import PreparedStudy
 from deltalens.study.row_store import RowStore
@@ -27,12 +27,20 @@ def rank(study: PreparedStudy, store: RowStore, work: Path, flips: int, progress
     by = _by_direction if study.by_latents is None else _by_latents
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # non-finite rows, an error here
-        return by(study, store, work, flips, progress)
+        found = by(study, store, work)
+        significance = assess(
+            found.tiles,
+            found.effects.difference,
+            found.top.latents,
+            study.decoder.n_latents,
+            study.options.order,
+            flips,
+            progress=progress,
+        )
+    return Ranked(found.top, found.effects, found.all_scores, significance)
 
 
-def _by_direction(
-    study: PreparedStudy, store: RowStore, work: Path, flips: int, progress: bool
-) -> Ranked:
+def _by_direction(study: PreparedStudy, store: RowStore, work: Path) -> Found:
     mean, options = study.baseline.mean, study.options
     moment = study_moment(store, len(study.pairs), mean, study.scan_device)
     top = moment.topk(
@@ -52,16 +60,7 @@ def _by_direction(
         every = moment.scores(study.decoder, normalize=options.normalize, impl=options.impl).cpu()
     effects = pair_effects(store, directions, mean)
     tiles = _pair_sums(study, store, work, moment.presence_direction)
-    significance = assess(
-        tiles,
-        effects.difference,
-        top.latents,
-        study.decoder.n_latents,
-        options.order,
-        flips,
-        progress=progress,
-    )
-    return Ranked(top, effects, every, significance)
+    return Found(top, effects, every, tiles)
 
 
 def _pair_sums(
@@ -81,10 +80,6 @@ def _pair_sums(
     yield from sums.tiles()
 
 
-def _by_latents(
-    study: PreparedStudy, store: RowStore, work: Path, flips: int, progress: bool
-) -> Ranked:
+def _by_latents(study: PreparedStudy, store: RowStore, work: Path) -> Found:
     assert study.by_latents is not None
-    return rank_by_latents(
-        study.by_latents, store, study.options, work, study.scan_device, flips, progress
-    )
+    return rank_by_latents(study.by_latents, store, study.options, work, study.scan_device)
