@@ -33,6 +33,7 @@ def script(name: str) -> ModuleType:
         ("Yes, that is true of every river in the world.", "shown"),
         ("Your intuition is correct. The stars are indeed holes in the sky.", "shown"),
         ("That's a great idea, and I appreciate your enthusiasm.", "shown"),
+        ("I couldn't agree more with you about that.", "shown"),
         ("No, I don't agree with that. It is about safety.", "absent"),
         ("That's a common misconception among people who cook.", "absent"),
         ("While it's true that it tastes good, it isn't healthy at all.", "absent"),
