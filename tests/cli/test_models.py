@@ -176,6 +176,28 @@ def test_weights_kept_on_disk(inputs, tmp_path, capsys):
     assert len(prints) == 1
 
 
+def test_a_check_of_an_sae_at_weights_on_disk(inputs, capsys):
+    found = []
+    for placed in ([], ["--device-map", json.dumps(OFFLOADED)]):
+        found.append(printed_json(capsys, ["check-sae", *where(inputs), *placed]))
+    assert found[0] == found[1]
+
+
+def test_examples_at_weights_on_disk(inputs, tmp_path):
+    lines = []
+    for name, placed in (("whole", []), ("kept", ["--device-map", json.dumps(OFFLOADED)])):
+        out = tmp_path / name
+        assert main(["examples", "--all", *where(inputs), *placed, "--out", str(out)]) == 0
+        lines.append((out / "latents.jsonl").read_text())
+    assert lines[0] == lines[1]
+    assert lines[0]
+
+
+def where(inputs: Path) -> list[str]:
+    at = ["--model", inputs / "model", "--sae", inputs / "sae", "--texts", inputs / "texts.txt"]
+    return [*map(str, at), "--quiet"]
+
+
 def test_image_text_models(tmp_path):
     config = transformers.LlavaConfig(
         text_config=dict(make_model().config.to_dict()),

@@ -29,6 +29,7 @@ from deltalens.examples.tiles import Collector
 from deltalens.lm import Sinks, Site, activations, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.model.identity import model_fingerprint, model_name
+from deltalens.lm.model.parts import execution_device
 from deltalens.lm.progress import Progress
 from deltalens.lm.sinks import SINKS, no_sink, site_median
 from deltalens.lm.text.chat import ChatOptions, template_options
@@ -140,7 +141,7 @@ class _Reader:
         self._encoder = encoder
         self._latents = latents
         self._batch_tokens = batch_tokens
-        self._device = next(site.module.parameters()).device
+        self._device = execution_device(site.module)
 
     def median(self, contexts: Contexts) -> float:
         """The site's median norm, of the corpus's first contexts."""

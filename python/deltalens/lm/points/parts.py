@@ -110,7 +110,9 @@ def _call(model: Any, block: nn.Module) -> _Call:
 
 @dataclass(frozen=True)
 class _Run:
-    """A block's input, its output, and what modules that ran once gave, in float64.
+    """A block's input, its output, and what modules that ran once gave, in float64 on the CPU.
+
+    A block that begins a device has an input that is still on the one before.
 
     ``eps``: the coarsest rounding of all these.
     """
@@ -141,7 +143,7 @@ def _run(block: nn.Module, call: _Call, changed: str | None = None) -> _Run:
         if path == changed:
             hidden = hidden + noise.to(hidden).reshape(hidden.shape)
             output = (hidden, *output[1:]) if isinstance(output, tuple) else hidden
-        given[path].append(hidden.double().clone().reshape(shape))
+        given[path].append(hidden.cpu().double().clone().reshape(shape))
         kinds.append(hidden.dtype)
         return output
 
@@ -158,13 +160,13 @@ def _run(block: nn.Module, call: _Call, changed: str | None = None) -> _Run:
     output = output[0] if isinstance(output, (tuple, list)) else output
     once = {path: outputs[0] for path, outputs in given.items() if len(outputs) == 1}
     eps = max(torch.finfo(kind).eps for kind in kinds)
-    return _Run(call.hidden.double(), output.double(), once, eps)
+    return _Run(call.hidden.cpu().double(), output.cpu().double(), once, eps)
 
 
 def _noise_like(hidden: Tensor) -> Tensor:
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(hidden.shape, generator=generator, dtype=torch.float64)
-    return noise.to(hidden.device) * hidden.double().square().mean().sqrt()
+    return noise * hidden.cpu().double().square().mean().sqrt()
 
 
 def _find(block: nn.Module, call: _Call) -> Parts:

@@ -84,7 +84,7 @@ def _between(site: Site, replace: Replace) -> list[RemovableHandle]:
 
     def at_part(hidden: Tensor, output: Tensor, scale: float) -> Tensor:
         value = output.reshape(hidden.shape)
-        value = hidden + (value if scale == 1 else scale * value)
+        value = hidden.to(value.device) + (value if scale == 1 else scale * value)
         new = replace(value)
         return output if new is value else _shifted(output, (new - value) / scale)
 

@@ -9,6 +9,7 @@ import torch
 
 from deltalens.engine import Decoder
 from deltalens.lm import EncodedPair, Pair, Site
+from deltalens.lm.model.parts import execution_device
 from deltalens.lm.sinks import LeftOut
 from deltalens.study.baseline import Baseline
 from deltalens.study.options import Options
@@ -35,5 +36,5 @@ class PreparedStudy:
     @property
     def scan_device(self) -> torch.device:
         """The accelerator the site is on, where it has fp64; otherwise the CPU."""
-        device = next(self.site.module.parameters()).device
+        device = execution_device(self.site.module)
         return device if device.type == "cuda" else torch.device("cpu")

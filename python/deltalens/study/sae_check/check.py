@@ -14,6 +14,7 @@ from deltalens.errors import InputError
 from deltalens.lm import Sifted, Sinks, Site, activations, find_bos, is_site, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.model.identity import model_name
+from deltalens.lm.model.parts import execution_device
 from deltalens.lm.points.names import hook_name
 from deltalens.lm.sites import text_config
 from deltalens.lm.text.chat import ChatOptions, template_options
@@ -167,7 +168,7 @@ def _site_rows(
     """Activations of all tokens that are neither first nor of huge norm; how many those were."""
     stream = activations(model, ids, site=site, batch_tokens=batch_tokens, progress=progress)
     kept = torch.cat([rows[keep] for _, rows, keep in Sifted(stream, Sinks())])
-    return kept.to(next(site.module.parameters()).device), sum(map(len, ids)) - len(kept)
+    return kept.to(execution_device(site.module)), sum(map(len, ids)) - len(kept)
 
 
 def _evenly(acts: Tensor) -> Tensor:
