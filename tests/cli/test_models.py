@@ -177,10 +177,11 @@ def test_weights_kept_on_disk(inputs, tmp_path, capsys):
 
 
 def test_a_check_of_an_sae_at_weights_on_disk(inputs, capsys):
-    found = []
-    for placed in ([], ["--device-map", json.dumps(OFFLOADED)]):
-        found.append(printed_json(capsys, ["check-sae", *where(inputs), *placed]))
-    assert found[0] == found[1]
+    whole, kept = (
+        printed_json(capsys, ["check-sae", *where(inputs), *placed])
+        for placed in ([], ["--device-map", json.dumps(OFFLOADED)])
+    )
+    assert whole == kept
 
 
 def test_examples_at_weights_on_disk(inputs, tmp_path):
