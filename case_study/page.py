@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -77,17 +78,21 @@ def model(out: Path) -> Iterator[str]:
 def rule() -> Iterator[str]:
     """How often the rule for validation says what a reader says, of answers read blind."""
     lines = (HERE / "reading.jsonl").read_text(encoding="utf-8").splitlines()
-    read_as = [
+    both = Counter(
         (row["read_as"], validation("", row["answer"]).label) for row in map(json.loads, lines)
-    ]
-    graded = [pair for pair in read_as if "unclear" not in pair]
-    same, agreed = sum(a == b for a, b in graded), [a for a, b in read_as if b == "agrees"]
-    yield "## The rule\n"
+    )
+    said = ("agrees", "disagrees", "unclear")
+    decided = sum(both[reader, ruled] for reader in said[:2] for ruled in said[:2])
+    alike = both["agrees", "agrees"] + both["disagrees", "disagrees"]
+    yield "## The rule for validation\n"
     yield (
-        f"Of {len(read_as)} answers read blind, {len(graded)} were graded by reader and rule, "
-        f"{same} of them alike. Of the {len(agreed)} that the rule counts as agreement the reader "
-        f"had {agreed.count('agrees')} so, {agreed.count('unclear')} as neither and "
-        f"{agreed.count('disagrees')} as disagreement.\n"
+        f"{len(lines)} answers, drawn at random after the rule was settled, were read blind. Where "
+        f"reader and rule both decide, they say the same of {alike} of {decided}; over all three "
+        f"readings of {alike + both['unclear', 'unclear']} of {len(lines)}.\n"
+    )
+    yield table(
+        ["read as", *(f"rule: {ruled}" for ruled in said)],
+        [[reader, *(str(both[reader, ruled]) for ruled in said)] for reader in said],
     )
 
 

@@ -18,7 +18,7 @@ def test_each_thing_recorded_is_a_sentence():
         "out as attention sinks.",
         "Held against exact ablation of the first 8 latents over 32 pairs, first order has a "
         "correlation of 0.91 and a slope of 1.02.",
-        "The prompts' token “\n” (0.91 times the median norm) carries more than half of the score "
+        "The prompts' token “↵” (0.91 times the median norm) carries more than half of the score "
         "of 3 latents.",
     ]
 

@@ -11,9 +11,9 @@ from deltalens.examples.text import (
     lens_tokens,
     sections,
     summary,
-    visible,
     window_tokens,
 )
+from deltalens.lm.text.visible import visible
 
 _STYLE = """
 :root { color-scheme: light dark; --hot: 255 140 0; --dim: #666; --line: #ddd; }

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import unicodedata
 from collections.abc import Iterator
 from typing import Any
+
+from deltalens.lm.text.visible import visible
 
 Line = dict[str, Any]
 
 _FEW_TOKENS = 8  # of a lens
-_UNSEEN = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")  # controls, and what changes the text around it
-_MARKS = {"\n": "↵", "\t": "→"}
-
-
-def visible(text: str) -> str:
-    """``text`` without anything that acts on a terminal or hides: such characters as escapes."""
-    return "".join(
-        _MARKS.get(letter)
-        or (_escape(letter) if unicodedata.category(letter) in _UNSEEN else letter)
-        for letter in text
-    )
-
-
-def _escape(letter: str) -> str:
-    return letter.encode("unicode_escape").decode("ascii")
 
 
 def summary(found: Line) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from deltalens.examples.text import summary, visible
+from deltalens.examples.text import summary
+from deltalens.lm.text.visible import visible
 from deltalens.report.evidence import Evidence
 from deltalens.report.steering_part import latent_steering, suspects
 from deltalens.report.text import exact, readable, short

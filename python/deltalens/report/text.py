@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deltalens.examples.text import visible
 from deltalens.lm.pairs import is_chat
+from deltalens.lm.text.visible import visible
 
 TEXT_SHOWN = 1500  # characters of one prompt or completion
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from deltalens.lm.text.visible import visible
+
 
 def significance_sentence(metadata: Mapping[str, Any]) -> Iterator[str]:
     """How many latents stand out from chance; nothing of a run made before this was tested."""
@@ -37,7 +39,7 @@ def quality_sentences(metadata: Mapping[str, Any]) -> Iterator[str]:
         where = (
             f"at position {token['position']}"
             if token["token"] is None
-            else f"“{token['token'].strip() or token['token']}”"
+            else f"“{visible(token['token'].strip() or token['token'])}”"
         )
         yield (
             f"The prompts' token {where} ({token['norm']:.2g} times the median norm) carries more "
