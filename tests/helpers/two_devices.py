@@ -6,6 +6,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
 
@@ -26,36 +27,43 @@ DIRECTIONS = torch.randn(len(PAIRS), D_MODEL, generator=torch.Generator().manual
 W_DEC = torch.randn(64, D_MODEL, generator=torch.Generator().manual_seed(2))
 
 
-def main() -> None:
+def main(first: str, second: str) -> None:
     """Print the largest differences, one JSON object a line."""
-    second_device.register()
-    whole = make_model()
-    truth = dict(found(whole))
-    # Tensors that wrap others cannot be made in inference mode.
-    with patch.object(pool, "inference", lambda _: torch.no_grad()), second_device.TwoDevices():
+    emulated = second_device.NAME in (first, second)
+    if emulated:
+        second_device.register()  # before autograd counts the devices
+    truth = dict(found(make_model()))
+    with ExitStack() as stack:
+        if emulated:
+            # Tensors that wrap others cannot be made in inference mode.
+            stack.enter_context(patch.object(pool, "inference", lambda _: torch.no_grad()))
+            stack.enter_context(second_device.TwoDevices())
         for crossing in range(LAYERS):
-            for there_first in (False, True):
-                split = divided(crossing, there_first)
-                for name, value in found(split):
-                    error = (value.double() - truth[name].double()).abs().max()
-                    scale = truth[name].double().abs().max()
-                    row = {
-                        "crossing": crossing,
-                        "there_first": there_first,
-                        "name": name,
-                        "error": float(error / scale),
-                        "type": type(value).__name__,
-                    }
-                    print(json.dumps(row))
+            for devices in ((first, second), (second, first)):
+                for name, value in found(divided(crossing, *devices)):
+                    print(json.dumps(compared(name, value, truth[name], crossing, devices)))
 
 
-def divided(crossing: int, there_first: bool) -> Any:
+def compared(
+    name: str, value: Tensor, truth: Tensor, crossing: int, devices: tuple[str, str]
+) -> dict[str, Any]:
+    error = (value.double() - truth.double()).abs().max() / truth.double().abs().max()
+    return {
+        "crossing": crossing,
+        "devices": devices,
+        "name": name,
+        "error": float(error),
+        "type": f"{type(value).__name__} on {value.device}",
+    }
+
+
+def divided(crossing: int, first: str, last: str) -> Any:
     """The model with blocks up to ``crossing`` on one device and the others on the other one."""
-    first, last = ("elsewhere:0", "cpu") if there_first else ("cpu", "elsewhere:0")
     places = {f"model.layers.{n}": first if n <= crossing else last for n in range(LAYERS)}
     places |= {"model.embed_tokens": first, "model.rotary_emb": first}
     places |= {"model.norm": last, "lm_head": last}
-    return dispatch_model(make_model(), places, main_device="cpu")
+    main_device = "cpu" if second_device.NAME in (first, last) else first
+    return dispatch_model(make_model(), places, main_device=main_device)
 
 
 def found(model: Any) -> Iterator[tuple[str, Tensor]]:
@@ -114,4 +122,4 @@ def texts(model: Any, tokenizer: Any, prompts: list[list[int]]) -> Tensor:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main(*sys.argv[1:])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 import torch.utils.backend_registration
 
 from helpers.processes import run_helper
@@ -19,11 +20,20 @@ TOLERANCE = {"texts": 0.0, "latents": 0.0}
     reason="this torch cannot be given a device in Python",
 )
 def test_gradients_and_texts_cross_devices() -> None:
-    done = run_helper("two_devices", timeout=300)
+    check("cpu", "elsewhere")
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+def test_gradients_and_texts_cross_gpus() -> None:
+    check("cuda:0", "cuda:1")
+
+
+def check(first: str, second: str) -> None:
+    done = run_helper("two_devices", first, second, timeout=300)
     assert done.returncode == 0, done.stderr
     rows = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len({(row["crossing"], row["there_first"]) for row in rows}) == 6
+    assert len({(row["crossing"], *row["devices"]) for row in rows}) == 6
     assert {"grads 1", "losses", "texts", "scores"} <= {row["name"] for row in rows}
     for row in rows:
-        assert row["type"] == "Tensor", row
+        assert row["type"] == "Tensor on cpu", row
         assert row["error"] <= TOLERANCE.get(row["name"], 1e-5), row
