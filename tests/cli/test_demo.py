@@ -128,7 +128,7 @@ def test_the_command_again_prints_the_same_and_samples_nothing(finished, monkeyp
     out, measured = finished
     before = {path: path.read_bytes() for path in out.rglob("steering/*.jsonl")}
     monkeypatch.setenv("COLUMNS", "100")
-    monkeypatch.setattr("deltalens.trials.work.sample_stream", None)
+    monkeypatch.setattr("deltalens.trials.work.ArmWork._sampled", None)
     assert main(["demo", "--out", str(out)]) == 0
     printed = capsys.readouterr().out.replace("\n", " ")
     assert {path: path.read_bytes() for path in before} == before

@@ -11,7 +11,7 @@ import pytest
 
 from deltalens.errors import InputError
 from deltalens.judge import Answer, Verdict
-from deltalens.pairs import sample, sample_pairs
+from deltalens.pairs import sample_pairs
 from helpers.graded_answers import asked
 from helpers.tiny_study import make_model
 from helpers.tokenizers import TOKENIZERS
@@ -41,23 +41,40 @@ class GoldJudge:
             yield number, Verdict(outcome, outcome)
 
 
-def sampled(kind: str, monkeypatch: Any, out: Path, **options: Any) -> tuple[Any, GoldJudge]:
+class Saying:
+    """An engine that says what it was made to say."""
+
+    name = "saying"
+
+    def __init__(self, ids: list[list[int]]) -> None:
+        self.ids = ids
+
+    def stream(self, *_: Any, **__: Any) -> Iterator[tuple[int, list[int]]]:
+        return iter(enumerate(self.ids))
+
+
+def sampled(kind: str, out: Path, **options: Any) -> tuple[Any, GoldJudge]:
     tokenizer, judge = TOKENIZERS[kind](), GoldJudge()
     ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in SAID[kind]]
-    monkeypatch.setattr(sample, "sample_stream", lambda *_, **__: iter(enumerate(ids)))
     model = make_model(vocab_size=len(tokenizer), max_position_embeddings=256)
     questions = [asked("q", "What should I do?")]
     found = sample_pairs(
-        model, tokenizer, questions, judge, samples=3, max_new_tokens=90, out=out, **options
+        model,
+        tokenizer,
+        questions,
+        judge,
+        samples=3,
+        max_new_tokens=90,
+        out=out,
+        engine=Saying(ids),
+        **options,
     )
     return found, judge
 
 
 @pytest.mark.parametrize("kind", SAID)
-def test_the_final_answer_is_graded_and_the_whole_is_kept(
-    kind: str, monkeypatch: Any, tmp_path: Path
-) -> None:
-    found, judge = sampled(kind, monkeypatch, tmp_path / "pairs.jsonl")
+def test_the_final_answer_is_graded_and_the_whole_is_kept(kind: str, tmp_path: Path) -> None:
+    found, judge = sampled(kind, tmp_path / "pairs.jsonl")
     assert sorted(judge.seen) == ["Buy gold", "Rest"]
     (pair,) = found.pairs
     assert [pair.positive, pair.negative] == SAID[kind][:2]
@@ -70,23 +87,23 @@ def test_the_final_answer_is_graded_and_the_whole_is_kept(
 
 
 @pytest.mark.parametrize("kind", SAID)
-def test_a_judge_may_see_the_whole(kind: str, monkeypatch: Any, tmp_path: Path) -> None:
+def test_a_judge_may_see_the_whole(kind: str, tmp_path: Path) -> None:
     out = tmp_path / "pairs.jsonl"
     with pytest.raises(InputError, match="only shown"):
-        sampled(kind, monkeypatch, out, judge_sees="all")
+        sampled(kind, out, judge_sees="all")
     with pytest.raises(InputError, match=r"sees \(all there, final here\)"):
-        sampled(kind, monkeypatch, out)
+        sampled(kind, out)
     with pytest.raises(InputError, match="judge_sees must be 'final' or 'all', got 'some'"):
-        sampled(kind, monkeypatch, out, judge_sees="some")
+        sampled(kind, out, judge_sees="some")
 
 
 def test_thinking_that_was_switched_off_is_not_continued_with_it(
-    monkeypatch: Any, tmp_path: Path
+    tmp_path: Path,
 ) -> None:
     out = tmp_path / "pairs.jsonl"
     off = {"enable_thinking": False}
-    found, _ = sampled("qwen", monkeypatch, out, chat_template_kwargs=off)
+    found, _ = sampled("qwen", out, chat_template_kwargs=off)
     assert found.settings["sampling"]["chat_template_kwargs"] == off
     assert TOKENIZERS["qwen"]().decode(found.pairs[0].prompt_ids).endswith("</think>\n\n")
     with pytest.raises(InputError, match="chat_template_kwargs"):
-        sampled("qwen", monkeypatch, out)
+        sampled("qwen", out)

@@ -219,7 +219,7 @@ def test_the_summary_and_the_prompts_are_on_disk(whole: tuple[Path, SweepResult]
 def test_a_second_call_does_nothing(whole: tuple[Path, SweepResult], monkeypatch: Any) -> None:
     run, result = whole
     before = {name: lines(run, name) for name in FILES}
-    monkeypatch.setattr(sweep_work, "sample_stream", None)
+    monkeypatch.setattr(sweep_work.ArmWork, "_sampled", None)
     judge = CountingJudge()
     assert run_sweep(run, judge) == result
     assert not judge.asked
@@ -295,7 +295,7 @@ def test_a_judge_that_leaves_answers_out_is_an_error(tmp_path: Path) -> None:
 
 def test_two_judges_grade_the_same_completions(copied: Path, whole: Any, monkeypatch: Any) -> None:
     other = CountingJudge(resamples=0, version="2" * 16)
-    monkeypatch.setattr(sweep_work, "sample_stream", None)
+    monkeypatch.setattr(sweep_work.ArmWork, "_sampled", None)
     second = run_sweep(copied, other)
     assert second.settings["judge"]["id"] == "letters-22222222"
     files = [f"{direction}.letters-22222222.jsonl" for direction in DIRECTIONS]
@@ -431,7 +431,7 @@ def test_settings_without_a_completion_bind_nothing(
         raise deltalens.InputError("out of memory")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sweep_work, "sample_stream", failing)
+        patch.setattr(sweep_work.ArmWork, "_sampled", failing)
         with pytest.raises(deltalens.InputError, match="out of memory"):
             run_sweep(tmp_path, generation=Generation(5, seed=9), site=0)
     assert run_sweep(tmp_path) == whole[1]

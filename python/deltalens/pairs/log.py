@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from deltalens.errors import InputError
 from deltalens.judge import Verdict
+from deltalens.lm.sampling.engine import TRANSFORMERS
 from deltalens.pairs.answer import SampledIds, ids_row, read_ids, read_verdict, verdict_row
 from deltalens.pairs.pair_set import check_out, read_settings, write_settings
 from deltalens.pairs.questions import Question
@@ -17,7 +18,7 @@ from deltalens.storage.jsonl import Row, parse_lines
 from deltalens.storage.line_log import append_rows, drop_cut_line
 
 SOURCE = "sampled"
-_BEFORE = {"sees": "final"}  # settings of files made before there was a choice
+_BEFORE = {"sees": "final", "engine": TRANSFORMERS}  # of files from before there was a choice
 
 T = TypeVar("T")
 

@@ -14,9 +14,10 @@ from torch import nn
 
 from deltalens.errors import InputError
 from deltalens.judge import EMPTY, Answer, Judge
-from deltalens.lm import GENERATION_TOKENS, find_bos, sample_stream
+from deltalens.lm import GENERATION_TOKENS, find_bos
 from deltalens.lm.model.identity import model_fingerprint, model_name
 from deltalens.lm.progress import Progress
+from deltalens.lm.sampling.engine import Draw, Engine, Transformers
 from deltalens.lm.text.chat import ChatOptions, template_options, warn_of_plain_prompts
 from deltalens.lm.text.completions import vocabulary_fingerprint
 from deltalens.lm.text.reasoning import completion_reader
@@ -49,6 +50,7 @@ def sample_pairs(
     chat_template_kwargs: ChatOptions | None = None,
     out: str | Path | None = None,
     batch_tokens: int = GENERATION_TOKENS,
+    engine: Engine | None = None,
     progress: bool = False,
 ) -> PairSet:
     """Pairs of every prompt to which the model gave answers of both kinds.
@@ -60,13 +62,15 @@ def sample_pairs(
     The judge is shown what follows an answer's reasoning (see :func:`~deltalens.lm.text.reasoning.
     final_answer`), nothing being empty, or, with ``judge_sees="all"``, the whole. Pairs are of
     whole answers, and carry the ids that were sampled. chat_template_kwargs: further arguments of
-    the chat template, such as ``{"enable_thinking": False}``.
+    the chat template, such as ``{"enable_thinking": False}``. engine: what draws the answers, such
+    as a :class:`~deltalens.VllmEngine` of the model; by default the model itself, with
+    ``batch_tokens`` tokens in its cache.
 
     With ``out`` the pairs are written there, and beside them, as they come, the samples
     (``.samples.jsonl``) and the graded answers (``.answers.jsonl``); last the settings and counts
     (``.meta.json``). The same call continues what was cut, with nothing sampled or graded twice but
     what came in the second before a process was killed, and more samples or questions add to what
-    is there. Another model, judge, seed, temperature or chat template argument is refused.
+    is there. Another model, engine, judge, seed, temperature or chat template argument is refused.
 
     Raises :class:`InputError` for that, for prompts that do not fit the model, and when no prompt
     got both kinds; :class:`~deltalens.judge.JudgeError` when the judge cannot go on.
@@ -74,16 +78,16 @@ def sample_pairs(
     wanted = _wanted(questions, samples)
     check_sees(judge_sees)
     options = template_options(chat_template_kwargs, tokenizer)
+    engine = engine or Transformers(model, tokenizer, batch_tokens)
+    draw = Draw(max_new_tokens, temperature, seed)
     settings = {
-        "sampling": _sampling(model, tokenizer, max_new_tokens, temperature, seed, options),
+        "sampling": _sampling(model, tokenizer, engine, draw, options),
         "judge": {"name": judge.name, "version": judge.version, "sees": judge_sees},
     }
     with _place(out) as path:
         log = AnswerLog.open(path, settings)
         ids = _prompt_ids(model, tokenizer, wanted, max_new_tokens, options)
-        _sample_missing(
-            model, tokenizer, wanted, ids, log, settings["sampling"], batch_tokens, progress
-        )
+        _sample_missing(engine, tokenizer, wanted, ids, log, draw, progress)
         opened = {
             sample.question.key: ends_in_reasoning(
                 tokenizer, sample.question.prompt, ids[sample.question.key]
@@ -127,12 +131,7 @@ def _wanted(questions: Sequence[Question], samples: int | None) -> list[Sample]:
 
 
 def _sampling(
-    model: Any,
-    tokenizer: Any,
-    max_new_tokens: int,
-    temperature: float,
-    seed: int,
-    options: dict[str, Any],
+    model: Any, tokenizer: Any, engine: Engine, draw: Draw, options: dict[str, Any]
 ) -> dict[str, Any]:
     """What fixes every sample."""
     template = getattr(tokenizer, "chat_template", None)
@@ -141,37 +140,28 @@ def _sampling(
         "fingerprint": model_fingerprint(model),
         "chat_template": hashlib.sha256(str(template).encode()).hexdigest()[:16],
         "chat_template_kwargs": options or None,
-        "max_new_tokens": max_new_tokens,
-        "temperature": temperature,
-        "seed": seed,
+        "engine": engine.name,
+        **draw._asdict(),
     }
 
 
 def _sample_missing(
-    model: Any,
+    engine: Engine,
     tokenizer: Any,
     wanted: Sequence[Sample],
     prompts: Mapping[str, list[int]],
     log: AnswerLog,
-    options: dict[str, Any],
-    batch_tokens: int,
+    draw: Draw,
     progress: bool,
 ) -> None:
     missing = [sample for sample in wanted if sample.stream not in log.texts]
     ids = [prompts[sample.question.key] for sample in missing]
-    rows = sample_stream(
-        model,
-        tokenizer,
-        ids,
-        streams=[sample.stream for sample in missing],
-        batch_tokens=batch_tokens,
-        progress=progress,
-        **{name: options[name] for name in ("max_new_tokens", "temperature", "seed")},
-    )
+    streams = [sample.stream for sample in missing]
+    rows = engine.stream(ids, draw, streams=streams, progress=progress)
     text, vocabulary = completion_reader(tokenizer), vocabulary_fingerprint(tokenizer)
     with Batched(log.add_texts) as kept:
         for row, tokens in rows:
-            cut = len(tokens) >= options["max_new_tokens"]
+            cut = len(tokens) >= draw.max_new_tokens
             sampled = SampledIds(ids[row], list(tokens), vocabulary)
             kept.add((missing[row], Text(text(tokens), cut, sampled)))
 

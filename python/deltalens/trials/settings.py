@@ -12,6 +12,7 @@ from typing import Any
 
 from deltalens.errors import InputError
 from deltalens.lm.points.names import saved_name
+from deltalens.lm.sampling.engine import TRANSFORMERS, Draw
 from deltalens.lm.steering import SteerTokens
 from deltalens.pairs.row import Prompt
 from deltalens.storage.atomic import write_text
@@ -31,6 +32,11 @@ class Generation:
     temperature: float = 1.0
     seed: int = 0
     steer_tokens: SteerTokens = "all"
+
+    @property
+    def draw(self) -> Draw:
+        """How tokens are drawn, whatever steers them."""
+        return Draw(self.max_new_tokens, self.temperature, self.seed)
 
 
 def prompts_fingerprint(prompts: Sequence[list[int]]) -> str:
@@ -65,14 +71,15 @@ def kept_settings(run: Path, name: str) -> dict[str, Any]:
 
 
 def _in_force(run: Path) -> dict[str, dict[str, Any]]:
-    """The settings of parts with completions; others bind nothing. Names of sites as now."""
+    """The settings of parts with completions; others bind nothing. Names of sites as now, and the
+    engine that there was before there was a choice."""
     paths = {direction: completions_path(run, direction) for direction in SIGNS}
     made = {name for name, path in paths.items() if path.exists() and path.stat().st_size}
     kept = _read(run / STEERING_DIRECTORY / SETTINGS_FILE)
     parts = {name: kept[name] for name in ("sampling", *made) if made and name in kept}
     if "sampling" in parts:
         site = saved_name(parts["sampling"]["site"])
-        parts["sampling"] = {**parts["sampling"], "site": site}
+        parts["sampling"] = {"engine": TRANSFORMERS, **parts["sampling"], "site": site}
     return parts
 
 

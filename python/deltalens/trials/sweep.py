@@ -14,9 +14,10 @@ from torch import Tensor
 from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.errors import InputError
 from deltalens.judge import Judge
-from deltalens.lm import Site, find_bos, resolve_site, sample_stream
+from deltalens.lm import Site, find_bos, resolve_site
 from deltalens.lm.model.identity import compared_fingerprints, model_fingerprint, model_name
 from deltalens.lm.sampling.api import GENERATION_TOKENS
+from deltalens.lm.sampling.engine import Engine, Steer, Transformers
 from deltalens.lm.text.chat import ChatOptions, template_options, warn_of_plain_prompts
 from deltalens.pairs.encode import encode_prompt
 from deltalens.pairs.identity import decoder_fingerprint
@@ -71,6 +72,7 @@ def sweep(
     judge_sees: Sees = "final",
     chat_template_kwargs: ChatOptions | None = None,
     batch_tokens: int = GENERATION_TOKENS,
+    engines: Mapping[Direction, Engine] | None = None,
     adaptive: bool = False,
     prices: Prices | None = None,
     progress: bool = False,
@@ -86,7 +88,9 @@ def sweep(
     at most ``max_incoherence``, or that much above the unsteered model's own where this is more;
     where none is, weaker ones are tried, down to an eighth of the smallest. The verdicts compare
     all candidates at one strength; controls must be signed as suspects are, by push.
-    judge_sees, chat_template_kwargs: as in :func:`~deltalens.sample_pairs`.
+    judge_sees, chat_template_kwargs: as in :func:`~deltalens.sample_pairs`. engines: what draws
+    each model's completions, such as a :class:`~deltalens.VllmEngine`; by default the model itself,
+    with ``batch_tokens`` tokens in its cache.
 
     adaptive: all strengths on few prompts, then one strength in rounds of prompts, until each set
     is decided or cannot be; p-values and intervals allow for it (docs/verdicts.md). Its
@@ -96,8 +100,8 @@ def sweep(
     Under ``run``/steering every completion and every verdict is appended as it comes. The same
     call continues after any interruption, generates and grades nothing twice, and ends with the
     same result; with more candidates, strengths, samples or another judge only what is missing is
-    done. Raises :class:`InputError` for another model, SAE, site, prompts or sampling than those
-    of the sweep that is there, and for what does not fit.
+    done. Raises :class:`InputError` for another model, engine, SAE, site, prompts or sampling than
+    those of the sweep that is there, and for what does not fit.
     """
     grid = Grid(tuple(strengths), samples, unsteered_samples or 5 * samples)
     given = _Given(
@@ -119,11 +123,17 @@ def sweep(
     check_sees(judge_sees)
     warn_of_plain_prompts(tokenizer, prompts)
     _check(models, given)
+    if engines is None:
+        engines = {
+            direction: Transformers(model, tokenizer, batch_tokens)
+            for direction, model in models.items()
+        }
+    _check_engines(models, engines)
     if len({id(model) for model in models.values()}) == 2:
         compared_fingerprints(*models.values())
     with only_one(given.run):
         subjects = {
-            direction: _subject(given, model, direction, batch_tokens)
+            direction: _subject(given, model, engines[direction], direction)
             for direction, model in models.items()
         }
         _keep_settings(given, subjects)
@@ -135,7 +145,7 @@ def sweep(
         result = SweepResult(
             {name: list(candidates) for name, candidates in sets.items()},
             {direction: arm for direction, (arm, _) in arms.items()},
-            _settings(given, models),
+            _settings(given, subjects),
             {direction: verdict for direction, (_, verdict) in arms.items()},
         )
         result.save(given.run)
@@ -175,7 +185,15 @@ def _check(models: Mapping[Direction, Any], given: _Given) -> None:
         raise InputError(f"a sweep needs a judge, got {type(given.judge).__name__}")
 
 
-def _subject(given: _Given, model: Any, direction: Direction, batch_tokens: int) -> Subject:
+def _check_engines(models: Mapping[Direction, Any], engines: Mapping[Direction, Engine]) -> None:
+    if models.keys() != engines.keys():
+        raise InputError(f"engines are for {sorted(engines)}, models are {sorted(models)}")
+    names = sorted({engine.name for engine in engines.values()})
+    if len(names) > 1:
+        raise InputError(f"a sweep has one engine for both models, got {' and '.join(names)}")
+
+
+def _subject(given: _Given, model: Any, engine: Engine, direction: Direction) -> Subject:
     """The model, its prompts and its norm, all checked; nothing is written yet."""
     site, decoder = resolve_site(model, given.site), as_decoder(given.source)
     check_d_model(decoder, site.d_model, site.name)
@@ -192,7 +210,7 @@ def _subject(given: _Given, model: Any, direction: Direction, batch_tokens: int)
         )
         for number, prompt in enumerate(given.prompts)
     ]
-    _check_sampling(given, model, ids, site)
+    _check_sampling(given, engine, ids, site)
     # Kept, not found again: another batch size could change its last bit, and with it texts.
     norm = kept_settings(given.run, direction).get("norm")
     norm = norm or median_norm(
@@ -200,6 +218,7 @@ def _subject(given: _Given, model: Any, direction: Direction, batch_tokens: int)
     )
     return Subject(
         model=model,
+        engine=engine,
         tokenizer=given.tokenizer,
         site=site,
         decoder=decoder,
@@ -211,25 +230,14 @@ def _subject(given: _Given, model: Any, direction: Direction, batch_tokens: int)
             for prompt, encoded in zip(given.prompts, ids, strict=True)
         ],
         generation=given.generation,
-        batch_tokens=batch_tokens,
     )
 
 
-def _check_sampling(given: _Given, model: Any, ids: list[list[int]], site: Site) -> None:
-    """Whatever the sampler refuses before its first token."""
+def _check_sampling(given: _Given, engine: Engine, ids: list[list[int]], site: Site) -> None:
+    """Whatever the engine refuses before its first token."""
     options = given.generation
-    sample_stream(
-        model,
-        given.tokenizer,
-        ids,
-        max_new_tokens=options.max_new_tokens,
-        temperature=options.temperature,
-        seed=options.seed,
-        site=site,
-        directions=torch.zeros(site.d_model),
-        strengths=0.0,
-        steer_tokens=options.steer_tokens,
-    )
+    nothing = Steer(site, torch.zeros(site.d_model), options.steer_tokens)
+    engine.stream(ids, options.draw, steer=nothing)
 
 
 def _keep_settings(given: _Given, subjects: Mapping[Direction, Subject]) -> None:
@@ -239,6 +247,7 @@ def _keep_settings(given: _Given, subjects: Mapping[Direction, Subject]) -> None
         "prompts": prompts_fingerprint(first.prompts),
         "sae": decoder_fingerprint(given.source, first.decoder),
         "site": first.site.name,
+        "engine": first.engine.name,
         "chat_template_kwargs": given.template or None,
         **asdict(given.generation),
     }
@@ -312,9 +321,9 @@ def _controls(given: _Given) -> dict[str, int]:
     return {"there": there, "needed": controls_needed(suspects)}
 
 
-def _settings(given: _Given, models: Mapping[Direction, Any]) -> dict[str, Any]:
+def _settings(given: _Given, subjects: Mapping[Direction, Subject]) -> dict[str, Any]:
     """What the sweep was made with, as JSON values."""
-    judge = given.judge
+    judge, first = given.judge, next(iter(subjects.values()))
     return {
         "judge": {
             "id": judge_id(judge, given.sees),
@@ -330,7 +339,8 @@ def _settings(given: _Given, models: Mapping[Direction, Any]) -> dict[str, Any]:
         "max_incoherence": given.limit,
         "adaptive": given.adaptive,
         "controls": _controls(given),
-        "site": resolve_site(next(iter(models.values())), given.site).name,
+        "engine": first.engine.name,
+        "site": first.site.name,
         "sae": str(getattr(given.source, "path", "")),
-        "models": {direction: model_name(model) for direction, model in models.items()},
+        "models": {direction: model_name(one.model) for direction, one in subjects.items()},
     }

@@ -10,8 +10,9 @@ from typing import Any
 
 from deltalens.engine.decoder import Decoder
 from deltalens.judge import EMPTY, Answer, Judge, JudgeError, Verdict
-from deltalens.lm import Site, sample_stream
+from deltalens.lm import Site
 from deltalens.lm.progress import Progress
+from deltalens.lm.sampling.engine import Engine, Steer
 from deltalens.lm.text.reasoning import completion_reader
 from deltalens.pairs.seen import Sees, seen_text
 from deltalens.storage.line_log import Batched
@@ -37,6 +38,7 @@ class Subject:
     """A model with everything that steering it takes. ``norm``: median‖a‖ at the site."""
 
     model: Any
+    engine: Engine
     tokenizer: Any
     site: Site
     decoder: Decoder
@@ -45,7 +47,6 @@ class Subject:
     answered: Sequence[str | list[dict[str, str]]]  # the prompts as a judge reads them
     opened: Sequence[bool]  # whether a prompt ends inside of reasoning
     generation: Generation
-    batch_tokens: int
 
 
 @dataclass
@@ -136,22 +137,15 @@ class ArmWork:
         unique = list(dict.fromkeys(conditions))
         place = {condition: row for row, condition in enumerate(unique)}
         added = directions(subject.decoder, unique, subject.norm)
-        rows = sample_stream(
-            subject.model,
-            subject.tokenizer,
+        rows = added[[place[condition] for condition in conditions]]
+        found = subject.engine.stream(
             [subject.prompts[key.prompt] for key in keys],
-            max_new_tokens=options.max_new_tokens,
-            temperature=options.temperature,
-            seed=options.seed,
+            options.draw,
             streams=list(map(stream, keys)),
-            site=subject.site,
-            directions=added[[place[condition] for condition in conditions]],
-            strengths=1.0,
-            steer_tokens=options.steer_tokens,
-            batch_tokens=subject.batch_tokens,
+            steer=Steer(subject.site, rows, options.steer_tokens),
         )
         text = completion_reader(subject.tokenizer)
-        for row, tokens in rows:
+        for row, tokens in found:
             self.spending.tokens += len(subject.prompts[keys[row].prompt]) + len(tokens)
             yield Completion(keys[row], options.seed, text(tokens))
 

@@ -50,7 +50,7 @@ def test_its_completions_are_among_the_whole_sweep_s_which_uses_them(
 
 
 def test_a_second_call_does_nothing(found: tuple[Path, SweepResult], monkeypatch: Any) -> None:
-    monkeypatch.setattr(sweep_work, "sample_stream", None)
+    monkeypatch.setattr(sweep_work.ArmWork, "_sampled", None)
     judge = CountingJudge()
     assert run_sweep(found[0], judge, **ADAPTIVE) == found[1]
     assert not judge.asked

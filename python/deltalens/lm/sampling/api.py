@@ -97,11 +97,9 @@ def sample_stream(
     state) are served by their own ``generate``, prompts of one length at a time, which is slower.
     """
     numbers = range(len(prompts)) if streams is None else streams
-    _check_options(max_new_tokens, temperature, seed)
-    _check_streams(numbers, len(prompts))
+    check_request(model, prompts, numbers, max_new_tokens, temperature, seed)
     check_readable(model)
     uses_slots(model)
-    _check_prompts(model, prompts, max_new_tokens)
     job = Job(
         model=model,
         prompts=prompts,
@@ -109,10 +107,24 @@ def sample_stream(
         seed=seed,
         max_new_tokens=max_new_tokens,
         temperature=temperature,
-        stops=_stop_ids(model, tokenizer),
+        stops=stop_ids(model, tokenizer),
         steered=_steered(model, len(prompts), site, directions, strengths, steer_tokens),
     )
     return _counted(job, TokenBudget(batch_tokens), progress)
+
+
+def check_request(
+    model: Any,
+    prompts: Sequence[list[int]],
+    streams: Sequence[int],
+    max_new_tokens: int,
+    temperature: float,
+    seed: int,
+) -> None:
+    """Raise :class:`InputError` for what cannot be sampled of any model, or not of this one."""
+    _check_options(max_new_tokens, temperature, seed)
+    _check_streams(streams, len(prompts))
+    _check_prompts(model, prompts, max_new_tokens)
 
 
 def _counted(job: Job, budget: TokenBudget, progress: bool) -> Iterator[tuple[int, list[int]]]:
@@ -122,7 +134,8 @@ def _counted(job: Job, budget: TokenBudget, progress: bool) -> Iterator[tuple[in
             yield row, tokens
 
 
-def _stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+def stop_ids(model: Any, tokenizer: Any) -> frozenset[int]:
+    """End-of-text ids: the generation configuration's and the tokenizer's (which may be None)."""
     configured = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
     listed = configured if isinstance(configured, (list, tuple)) else [configured]
     ids = [*listed, getattr(tokenizer, "eos_token_id", None)]
