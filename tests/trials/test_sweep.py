@@ -17,6 +17,7 @@ import deltalens
 from deltalens.errors import InputError
 from deltalens.judge import JudgeError
 from deltalens.lm import activations, sample
+from deltalens.lm.sampling.engine import Transformers
 from deltalens.trials import work as sweep_work
 from deltalens.trials.conditions import stream
 from deltalens.trials.log import Key, read_completions, read_graded, read_verdicts
@@ -493,3 +494,46 @@ def test_judges_of_a_sweep_see_final_answers(tmp_path: Path, monkeypatch: Any) -
     assert all(completion.text.startswith(said) for completion in found.values())
     with pytest.raises(InputError, match="judge_sees must be"):
         run_sweep(tmp_path, judge_sees="none")
+
+
+class Counted(Transformers):
+    """Another engine, whose texts are another's."""
+
+    name = "counted 1.0"  # type: ignore[misc]
+
+
+def counted(name: str = "counted 1.0") -> dict[str, Any]:
+    models = {"away": make_model(), "toward": make_model(seed=1)}
+    engines = {key: Counted(model, make_tokenizer()) for key, model in models.items()}
+    return {"models": models, "engines": engines}
+
+
+def test_an_engine_draws_and_is_recorded(tmp_path: Path, whole: tuple[Path, SweepResult]) -> None:
+    result = run_sweep(tmp_path, **counted())
+    assert result.arms == whole[1].arms
+    assert result.settings["engine"] == "counted 1.0"
+    assert whole[1].settings["engine"] == "transformers"
+
+
+def test_a_sweep_is_not_continued_on_another_engine(copied: Path, whole: Any) -> None:
+    with pytest.raises(
+        deltalens.InputError, match=r"other settings: engine \(transformers there, counted 1.0 here"
+    ):
+        run_sweep(copied, **counted())
+    path = copied / "steering" / "settings.json"
+    kept = json.loads(path.read_text())
+    del kept["sampling"]["engine"]  # as earlier versions wrote it
+    path.write_text(json.dumps(kept))
+    with pytest.raises(deltalens.InputError, match=r"engine \(transformers there, counted 1.0 he"):
+        run_sweep(copied, **counted())
+    assert run_sweep(copied) == whole[1]
+
+
+def test_both_models_have_one_engine(tmp_path: Path) -> None:
+    given = counted()
+    mixed = {**given["engines"], "away": Transformers(given["models"]["away"], make_tokenizer())}
+    with pytest.raises(deltalens.InputError, match=r"got counted 1\.0 and transformers"):
+        run_sweep(tmp_path, models=given["models"], engines=mixed)
+    del mixed["toward"]
+    with pytest.raises(deltalens.InputError, match="engines are for"):
+        run_sweep(tmp_path, models=given["models"], engines=mixed)

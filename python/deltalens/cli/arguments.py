@@ -53,7 +53,7 @@ def add_chat_template(group: Any, prefix: str = "") -> None:
         f"--{prefix}chat-template-kwargs",
         nargs="+",
         type=key_value,
-        action=_Options,
+        action=NamedValues,
         metavar="KEY=VALUE",
         help="arguments of the chat template, such as enable_thinking=false; values are JSON, or "
         "else text",
@@ -67,7 +67,7 @@ def add_as_chat(group: Any, what: str) -> None:
     )
 
 
-class _Options(argparse.Action):
+class NamedValues(argparse.Action):
     """Pairs of names and values as a dictionary."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:

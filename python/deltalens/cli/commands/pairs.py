@@ -14,7 +14,9 @@ from deltalens.cli.arguments import (
     add_output,
     positive_int,
 )
+from deltalens.cli.engines import add_engine, load_engine
 from deltalens.cli.judging import add_judge
+from deltalens.cli.models.source import ModelSource
 from deltalens.errors import InputError
 
 
@@ -50,6 +52,7 @@ def configure(commands: Any) -> None:
     _add_graded(parser)
     add_judge(parser)
     add_model(parser, required=False)
+    add_engine(parser)
     add_chat_template(parser)
     add_output(parser)
     parser.set_defaults(run=run)
@@ -120,6 +123,7 @@ def _sample(args: argparse.Namespace) -> tuple[Any, Any]:
         judge_sees=args.judge_sees,
         chat_template_kwargs=args.chat_template_kwargs,
         out=args.out,
+        engine=load_engine(args, model, tokenizer, ModelSource.of(args)),
         progress=not args.quiet,
         **batch_options(args),
     )
@@ -142,7 +146,7 @@ def _read(args: argparse.Namespace) -> tuple[Any, None]:
     )
     from deltalens.pairs.graded.pairs import GradedFields
 
-    for name in ("model", "judge", "samples", "chat-template-kwargs"):
+    for name in ("model", "judge", "samples", "engine", "chat-template-kwargs"):
         if getattr(args, name.replace("-", "_")) is not None:
             raise InputError(f"--{name} is for sampling, and --graded holds answers; leave one out")
     questions = None

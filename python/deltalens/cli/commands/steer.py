@@ -15,6 +15,7 @@ from deltalens.cli.arguments import (
     add_sae,
     positive_int,
 )
+from deltalens.cli.engines import add_engine, load_engines
 from deltalens.cli.judging import add_judge
 
 
@@ -49,6 +50,7 @@ def configure(commands: Any) -> None:
     _add_sampling(parser)
     add_judge(parser)
     add_model(parser, required=False)
+    add_engine(parser)
     add_chat_template(parser)
     add_sae(parser, required=False)
     add_output(parser)
@@ -171,6 +173,7 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
             models["toward"] = models["away"]
     else:
         models["away"], models["toward"], tokenizer = load_two_models(args, args.against)
+    engines = load_engines(args, models, tokenizer)
     warn_of_other_model(models["away"], args, result.metadata)
     activation = activation_of_run(
         args.run_dir,
@@ -207,6 +210,7 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
         max_incoherence=args.max_incoherence,
         judge_sees=args.judge_sees,
         chat_template_kwargs=args.chat_template_kwargs,
+        engines=engines,
         adaptive=args.adaptive,
         prices=_prices(args),
         progress=not args.quiet,
