@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
 from models import MODELS, Loaded
 from processes import environment
@@ -23,6 +24,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(environment())
+    torch.set_num_threads(1)
     config.stash[RECORD] = Record()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -17,27 +18,30 @@ from truth import agreement
 ALLOWED = 5e-4  # sums are split
 
 
-@pytest.mark.parametrize("tokens", ["all", "generated"])
-@pytest.mark.parametrize("how", ["tensor_parallel", "pipeline_parallel"])
-def test_greedy_tokens_are_those_of_transformers(
-    loaded: Loaded, how: str, tokens: Any, record: Record
-) -> None:
-    options: dict[str, Any] = {how: 2}
+@pytest.fixture(scope="module", params=["tensor_parallel", "pipeline_parallel"])
+def split(loaded: Loaded, request: pytest.FixtureRequest) -> Iterator[tuple[str, VllmEngine]]:
+    options: dict[str, Any] = {request.param: 2}
     engine = VllmEngine(loaded.model, loaded.tokenizer, loaded.place, **options)
+    yield f"{request.param.replace('_', ' ')} 2", engine
+    engine.close()
+
+
+@pytest.mark.parametrize("tokens", ["all", "generated"])
+def test_greedy_tokens_are_those_of_transformers(
+    loaded: Loaded, split: tuple[str, VllmEngine], tokens: Any, record: Record
+) -> None:
+    how, engine = split
     prompts, directions = loaded.prompts[:ROWS], loaded.directions(ROWS)
     directions[::4] = 0
     steer = Steer(resolve_site(loaded.model, loaded.site), directions, tokens)
-    try:
-        said = all_said(engine, prompts, steer)
-    finally:
-        engine.close()
+    said = all_said(engine, prompts, steer)
     found = agreement(loaded.model, loaded.site, prompts, said, directions, tokens)
     assert found.equal == found.tokens
     assert found.apart < ALLOWED
     record.add(
         f"{tokens}, mixed",
         loaded.name,
-        f"{how.replace('_', ' ')} 2",
+        how,
         f"{found.tokens} tokens",
         f"{found.equal} equal, log-probabilities within {found.apart:.1e}",
     )
