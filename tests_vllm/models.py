@@ -19,7 +19,7 @@ from deltalens.organism.behaviours import BEHAVIOURS
 from deltalens.organism.corpus import chat_ids
 from deltalens.organism.load import DATA
 
-VOCABULARY, D_MODEL, LAYERS = 32_768, 576, 6
+VOCABULARY, D_MODEL, LAYERS = 32_768, 576, 4
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ def llama(directory: Path) -> Loaded:
     draw = random.Random(0)
     prompts = []
     for text in islice(_texts(), 24):
-        start = draw.randrange(max(1, len(text) - 800))
-        ids = tokenizer(text[start : start + draw.randrange(20, 800)])["input_ids"]
+        start = draw.randrange(max(1, len(text) - 400))
+        ids = tokenizer(text[start : start + draw.randrange(20, 400)])["input_ids"]
         prompts.append([tokenizer.bos_token_id, *ids])
     return Loaded("llama", model, tokenizer, str(directory), LAYERS // 2, prompts)
 

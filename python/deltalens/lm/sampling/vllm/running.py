@@ -66,6 +66,8 @@ class Running:
                 worker_extension_cls=_WORKER,
                 **arguments,
             )
+            if arguments["pipeline_parallel_size"] > 1:
+                self._llm.collective_rpc("deltalens_pipeline")
 
     @property
     def context(self) -> int:

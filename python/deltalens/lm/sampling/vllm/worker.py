@@ -36,6 +36,12 @@ class SteeringWorker:
         values = torch.from_numpy(np.frombuffer(rows, dtype=np.float32).reshape(-1, width).copy())
         return steered.begin(number, _block(runner.get_model(), layer, n_layers), values)
 
+    def deltalens_pipeline(self) -> None:
+        """Make the buffers between stages, which a CPU's runner makes only when it compiles."""
+        runner: Any = self.model_runner  # type: ignore[attr-defined]
+        if runner.device.type == "cpu":
+            runner.profile_run()
+
     def deltalens_check(self) -> None:
         """Raise unless the last batch was steered."""
         self.model_runner.deltalens_rows.check()  # type: ignore[attr-defined]
