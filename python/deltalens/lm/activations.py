@@ -1,9 +1,10 @@
-"""Residual rows of token sequences at a site."""
+"""Residual rows of token sequences at sites."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 from deltalens.errors import InputError
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
 from deltalens.lm.hooks import frozen, input_device, without_graph
+from deltalens.lm.in_order import Arrival, in_order
 from deltalens.lm.model.independence import check_readable
 from deltalens.lm.points.replacing import replacing
 from deltalens.lm.progress import Progress
@@ -23,10 +25,11 @@ from deltalens.lm.tokenise import check_context, check_ids
 _WINDOW = 256  # sequences sorted by length together
 
 Label = Callable[[int], str]
+Reduce = Callable[[Tensor], Tensor]
 
 
-class _SiteReached(Exception):
-    """Ends a forward pass at the site: what lies above is not needed."""
+class _SitesReached(Exception):
+    """Ends a forward pass at the last of the sites: what lies above is not needed."""
 
 
 def activations(
@@ -45,64 +48,99 @@ def activations(
     :class:`InputError`, naming the sequence by its ``label``, when it is empty, does not fit the
     model, or gives NaN or infinite activations.
     """
-    where = resolve_site(model, site)
+    stream = activations_at(
+        model,
+        sequences,
+        [resolve_site(model, site)],
+        batch_tokens=batch_tokens,
+        label=label,
+        progress=progress,
+    )
+    return ((number, rows[0]) for number, rows in stream)
+
+
+def activations_at(
+    model: Any,
+    sequences: Iterable[list[int]],
+    sites: Sequence[Site],
+    *,
+    reduce: Reduce = lambda rows: rows,
+    batch_tokens: int = BATCH_TOKENS,
+    label: Label = "sequence {}".format,
+    progress: bool = False,
+) -> Iterator[tuple[int, list[Tensor]]]:
+    """As :func:`activations`, at several sites in one pass; each sequence has a tensor for each.
+
+    ``reduce`` takes a site's rows to what is wanted of them, before any are put by.
+    """
     check_readable(model)
-    return _stream(model, where, iter(sequences), TokenBudget(batch_tokens), label, progress)
+    read = _Reader(model, sites, reduce, label)
+    return _stream(read, iter(sequences), TokenBudget(batch_tokens), progress)
+
+
+class _Reader:
+    def __init__(self, model: Any, sites: Sequence[Site], reduce: Reduce, label: Label) -> None:
+        self.model, self.sites = model, sites
+        self._reduce, self.label = reduce, label
+
+    def __call__(self, rows: Sequence[TokenRow], numbers: list[int]) -> list[list[Tensor]]:
+        """Of each row, a tensor for each site."""
+        seen: dict[int, list[Tensor]] = {}
+        batch = pad_rows([rows[number] for number in numbers], numbers)
+        sizes = batch.counted.sum(dim=1).tolist()
+        batch = batch.to(input_device(self.model))
+        with frozen(self.model), without_graph(), ExitStack() as stack, suppress(_SitesReached):
+            for number, site in enumerate(self.sites):
+                at_site = partial(self._see, seen, number, batch, sizes)
+                stack.enter_context(replacing(site, at_site))
+            self.model(**batch.model_inputs(), use_cache=False)
+        by_site = [seen[number] for number in range(len(self.sites))]
+        return [list(tensors) for tensors in zip(*by_site, strict=True)]
+
+    def _see(
+        self,
+        seen: dict[int, list[Tensor]],
+        number: int,
+        batch: RowBatch,
+        sizes: list[int],
+        hidden: Tensor,
+    ) -> Tensor:
+        rows = hidden[batch.counted.to(hidden.device)].float().cpu()
+        seen[number] = [self._reduce(one.clone()) for one in rows.split(sizes)]
+        if len(seen) == len(self.sites):
+            raise _SitesReached
+        return hidden
 
 
 def _stream(
-    model: Any,
-    site: Site,
-    sequences: Iterator[list[int]],
-    budget: TokenBudget,
-    label: Label,
-    progress: bool,
-) -> Iterator[tuple[int, Tensor]]:
+    read: _Reader, sequences: Iterator[list[int]], budget: TokenBudget, progress: bool
+) -> Iterator[tuple[int, list[Tensor]]]:
     start = 0
     with Progress(progress, "sequences", None) as bar:
         while window := list(islice(sequences, _WINDOW)):
-            for number, rows in _window(model, site, window, start, budget, label):
+            for found in in_order(_window(read, window, start, budget)):
                 bar.advance()
-                yield number, rows
+                yield start + found.index, found.tensors
             start += len(window)
 
 
 def _window(
-    model: Any,
-    site: Site,
-    window: list[list[int]],
-    start: int,
-    budget: TokenBudget,
-    label: Label,
-) -> Iterator[tuple[int, Tensor]]:
+    read: _Reader, window: list[list[int]], start: int, budget: TokenBudget
+) -> Iterator[Arrival[None]]:
     for index, ids in enumerate(window):
-        _check(model, ids, label(start + index))
+        _check(read.model, ids, read.label(start + index))
     rows = [TokenRow(ids, [], [True] * len(ids)) for ids in window]
-
-    def run(numbers: list[int]) -> list[Tensor]:
-        return _site_rows(model, site, pad_rows([rows[number] for number in numbers], numbers))
-
-    groups = [[index] for index in range(len(rows))]
-    lengths = [len(ids) for ids in window]
-    found = dict(run_batches(groups, lengths, run, budget, lambda row: label(start + row)))
-    for index in range(len(rows)):
-        _check_finite(found[index], label(start + index), site)
-        yield start + index, found.pop(index)
-
-
-def _site_rows(model: Any, site: Site, batch: RowBatch) -> list[Tensor]:
-    seen: list[Tensor] = []
-
-    def at_site(hidden: Tensor) -> Tensor:
-        seen.append(hidden[batch.counted.to(hidden.device)].float().cpu())
-        raise _SiteReached
-
-    sizes = batch.counted.sum(dim=1).tolist()
-    batch = batch.to(input_device(model))
-    with frozen(model), without_graph(), replacing(site, at_site), suppress(_SiteReached):
-        model(**batch.model_inputs(), use_cache=False)
-    with without_graph():
-        return [rows.clone() for rows in seen[0].split(sizes)]
+    found = run_batches(
+        [[index] for index in range(len(rows))],
+        [len(ids) for ids in window],
+        lambda numbers: read(rows, numbers),
+        budget,
+        lambda row: read.label(start + row),
+    )
+    for index, tensors in found:
+        for site, tensor in zip(read.sites, tensors, strict=True):
+            _check_finite(tensor, read.label(start + index), site)
+        yield Arrival(index, tensors, None)
 
 
 def _check(model: Any, ids: list[int], label: str) -> None:

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, overload
 
-import torch
 from torch import Tensor
 
 from deltalens.errors import InputError
-from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
+from deltalens.lm.batching import BATCH_TOKENS, TokenBudget
 from deltalens.lm.forward import Loss, check_loss
 from deltalens.lm.gradients import Provider, integrated_gradients, plain_gradients
-from deltalens.lm.hooks import frozen, without_graph
+from deltalens.lm.in_order import in_order
 from deltalens.lm.lrp import lrp_gradients
 from deltalens.lm.model.independence import check_readable
-from deltalens.lm.pairs import Pair, pair_label
+from deltalens.lm.pairs import Pair
+from deltalens.lm.passes import PairRows, PairRunner, pair_arrivals, pair_rows
 from deltalens.lm.progress import Progress
-from deltalens.lm.rows import PaddingSide, TokenRow, pad_rows
-from deltalens.lm.sinks import SINKS, Sinks, without_sinks
-from deltalens.lm.sites import Site, resolve_site
+from deltalens.lm.rows import PaddingSide
+from deltalens.lm.several import AnySite, SeveralSites, for_each, listed, resolve_sites
+from deltalens.lm.sinks import SINKS, Sinks, without_sinks_at
+from deltalens.lm.sites import Site
 from deltalens.lm.text.chat import ChatOptions
 from deltalens.lm.tokenise import EncodedPair, encode_pairs
 
@@ -30,26 +31,51 @@ _WINDOW = 128  # pairs sorted by length together; bounds the rows held back to k
 
 
 @dataclass(frozen=True)
-class PairRows:
-    """One pair's rows: float32 tensors [T, d_model] on the CPU, T the prompt's counted tokens.
+class CapturedPair:
+    """Pair ``index``: its rows at every site, in the order of the sites."""
 
-    ``acts`` are the site's activations; ``grad_positive`` and ``grad_negative`` the gradients of
-    the completions' log-losses ``loss_positive`` and ``loss_negative``.
-    """
-
-    acts: Tensor
-    grad_positive: Tensor
-    grad_negative: Tensor
-    pair: Pair
-    loss_positive: float
-    loss_negative: float
+    index: int
+    rows: list[PairRows]
 
 
-@dataclass(frozen=True)
-class _Row:
-    acts: Tensor
-    grads: Tensor
-    loss: float
+@overload
+def capture(
+    model: Any,
+    tokenizer: Any,
+    pairs: Iterable[Pair],
+    *,
+    site: AnySite,
+    loss: Loss = ...,
+    tokens: Literal["prompt"] = ...,
+    gradients: Gradients = ...,
+    baseline: Tensor | None = ...,
+    steps: int = ...,
+    sinks: Sinks | None = ...,
+    chat_template_kwargs: ChatOptions | None = ...,
+    batch_tokens: int = ...,
+    padding_side: PaddingSide = ...,
+    progress: bool = ...,
+) -> Iterator[PairRows]: ...
+
+
+@overload
+def capture(
+    model: Any,
+    tokenizer: Any,
+    pairs: Iterable[Pair],
+    *,
+    site: SeveralSites,
+    loss: Loss = ...,
+    tokens: Literal["prompt"] = ...,
+    gradients: Gradients = ...,
+    baseline: Sequence[Tensor] | Mapping[AnySite, Tensor] | None = ...,
+    steps: int = ...,
+    sinks: Sinks | None = ...,
+    chat_template_kwargs: ChatOptions | None = ...,
+    batch_tokens: int = ...,
+    padding_side: PaddingSide = ...,
+    progress: bool = ...,
+) -> Iterator[dict[AnySite, PairRows]]: ...
 
 
 def capture(
@@ -57,18 +83,18 @@ def capture(
     tokenizer: Any,
     pairs: Iterable[Pair],
     *,
-    site: int | str | Site,
+    site: AnySite | SeveralSites,
     loss: Loss = "sum",
     tokens: Literal["prompt"] = "prompt",
     gradients: Gradients = "plain",
-    baseline: Tensor | None = None,
+    baseline: Any = None,
     steps: int = 16,
     sinks: Sinks | None = SINKS,
     chat_template_kwargs: ChatOptions | None = None,
     batch_tokens: int = BATCH_TOKENS,
     padding_side: PaddingSide = "right",
     progress: bool = False,
-) -> Iterator[PairRows]:
+) -> Iterator[PairRows] | Iterator[dict[AnySite, PairRows]]:
     """Activations and gradients of every pair at ``site``, in the order of ``pairs``.
 
     ``loss`` is the completion's log-loss summed ("sum") or averaged ("mean") over its tokens;
@@ -80,6 +106,12 @@ def capture(
     for all its rows; no graph exists below the site and no logits away from completion tokens. The
     model is left as it was found.
 
+    With a list of sites, of whatever kinds, each pair gives a dict of rows by site, as the sites
+    were named: the same rows as one site at a time, from one forward and one backward for all
+    (integrated gradients take a pass for each site, and a baseline for each: a list in their order
+    or a dict). Which tokens are sinks is each site's own. Rows that wait for an earlier pair's take
+    half a gigabyte at most, and lie in a temporary file beyond that.
+
     All pairs are checked before the first is run. Raises :class:`InputError`, naming the pair, for
     whatever cannot be tokenised or does not fit the context, for NaN or infinity in activations,
     losses or gradients, for gradients that are missing or all zero, and for a model that was loaded
@@ -90,30 +122,43 @@ def capture(
     if padding_side not in ("right", "left"):
         raise InputError(f"padding_side must be 'right' or 'left', got {padding_side!r}")
     check_loss(loss)
-    where = resolve_site(model, site)
+    given = listed(site)
+    sites = resolve_sites(model, given)
     check_weights(model)
     check_readable(model, padding_side)
-    provider = _provider(gradients, baseline, steps, where)
+    several = isinstance(site, (list, tuple))
+    if baseline is not None:
+        baseline = for_each(given, baseline, "baseline") if several else [baseline]
+    provider = _provider(gradients, baseline, steps, sites)
     encoded = encode_pairs(model, tokenizer, pairs, chat_template_kwargs=chat_template_kwargs)
-    encoded, _ = without_sinks(model, encoded, where, sinks, batch_tokens=batch_tokens)
-    run = _Runner(model, where, provider, loss, padding_side)
-    return _stream(run, encoded, TokenBudget(batch_tokens), progress)
+    counted = without_sinks_at(
+        model, encoded, sites, sinks, medians=[None] * len(sites), batch_tokens=batch_tokens
+    )
+    run = PairRunner(model, sites, provider, loss, padding_side)
+    stream = _stream(run, [found for found, _ in counted], TokenBudget(batch_tokens), progress)
+    if several:
+        return (dict(zip(given, rows, strict=True)) for rows in stream)
+    return (rows[0] for rows in stream)
 
 
 def capture_encoded(
     model: Any,
-    encoded: Sequence[EncodedPair],
-    site: Site,
+    encoded: Sequence[Sequence[EncodedPair]],
+    sites: Sequence[Site],
     *,
     loss: Loss,
     gradients: Gradients,
-    baseline: Tensor,
+    baselines: Sequence[Tensor],
     steps: int,
     batch_tokens: int,
-) -> Iterator[PairRows]:
-    """:func:`capture` of pairs whose tokens are known, those to be counted among them."""
-    run = _Runner(model, site, _provider(gradients, baseline, steps, site), loss, "right")
-    return _stream(run, encoded, TokenBudget(batch_tokens), False)
+) -> Iterator[CapturedPair]:
+    """:func:`capture` of pairs whose tokens are known, as soon as a pair's rows are there.
+
+    encoded: for each site the same pairs, with the tokens that are counted there.
+    """
+    run = PairRunner(model, sites, _provider(gradients, baselines, steps, sites), loss, "right")
+    arrivals = pair_arrivals(run, encoded, 1, TokenBudget(batch_tokens))
+    return (CapturedPair(arrival.index, pair_rows(arrival)) for arrival in arrivals)
 
 
 def check_weights(model: Any) -> None:
@@ -125,107 +170,33 @@ def check_weights(model: Any) -> None:
         )
 
 
-def _provider(gradients: str, baseline: Tensor | None, steps: int, site: Site) -> Provider:
+def _provider(
+    gradients: str, baselines: Sequence[Tensor] | None, steps: int, sites: Sequence[Site]
+) -> Provider:
     if gradients == "plain":
         return plain_gradients
     if gradients == "lrp":
-        return lrp_gradients(site)
+        return lrp_gradients(sites[0])
     if gradients != "integrated":
         raise InputError(f"gradients must be plain, integrated or lrp, got {gradients!r}")
-    if baseline is None:
+    if baselines is None:
         raise InputError("integrated gradients start at the baseline; pass baseline [d_model]")
-    if baseline.shape != (site.d_model,):
-        raise InputError(
-            f"baseline must be [{site.d_model}], the width of {site.name}, "
-            f"got {list(baseline.shape)}"
-        )
-    return integrated_gradients(baseline, steps)
-
-
-@dataclass(frozen=True)
-class _Runner:
-    model: Any
-    site: Site
-    provider: Provider
-    loss: Loss
-    padding_side: PaddingSide
-
-    def __call__(self, rows: Sequence[TokenRow], numbers: list[int]) -> list[_Row]:
-        with frozen(self.model), without_graph():
-            batch = pad_rows([rows[number] for number in numbers], numbers, side=self.padding_side)
-            found = self.provider(self.model, self.site, batch, self.loss)
-            sizes = batch.counted.sum(dim=1).tolist()
-            acts, grads = found.acts.split(sizes), found.grads.split(sizes)
-            parts = zip(acts, grads, found.losses.tolist(), strict=True)
-            return [_Row(acts.clone(), grads.clone(), loss) for acts, grads, loss in parts]
+    for site, baseline in zip(sites, baselines, strict=True):
+        if baseline.shape != (site.d_model,):
+            raise InputError(
+                f"baseline must be [{site.d_model}], the width of {site.name}, "
+                f"got {list(baseline.shape)}"
+            )
+    return integrated_gradients(baselines, steps)
 
 
 def _stream(
-    run: _Runner, encoded: Sequence[EncodedPair], budget: TokenBudget, progress: bool
-) -> Iterator[PairRows]:
-    with Progress(progress, "pairs", len(encoded)) as bar:
-        for start in range(0, len(encoded), _WINDOW):
-            window = encoded[start : start + _WINDOW]
-            for rows in _window_rows(run, window, start + 1, budget):
+    run: PairRunner, encoded: Sequence[Sequence[EncodedPair]], budget: TokenBudget, progress: bool
+) -> Iterator[list[PairRows]]:
+    pairs = len(encoded[0])
+    with Progress(progress, "pairs", pairs) as bar:
+        for start in range(0, pairs, _WINDOW):
+            window = [of_site[start : start + _WINDOW] for of_site in encoded]
+            for arrival in in_order(pair_arrivals(run, window, start + 1, budget)):
                 bar.advance()
-                yield rows
-
-
-def _window_rows(
-    run: _Runner, window: Sequence[EncodedPair], first: int, budget: TokenBudget
-) -> Iterator[PairRows]:
-    """Row 2i is pair i's positive completion and row 2i + 1 its negative one."""
-    rows = [row for item in window for row in _both_rows(item)]
-    done: dict[int, _Row] = {}
-    batches = run_batches(
-        [(2 * index, 2 * index + 1) for index in range(len(window))],
-        [row.length for row in rows],
-        lambda numbers: run(rows, numbers),
-        budget,
-        lambda row: _row_label(window, first, row),
-    )
-    for number, result in batches:
-        _check_row(result, _row_label(window, first, number), run.site)
-        done[number] = result
-    for index, item in enumerate(window):
-        yield _pair_rows(item.pair, done.pop(2 * index), done.pop(2 * index + 1))
-
-
-def _both_rows(item: EncodedPair) -> tuple[TokenRow, TokenRow]:
-    return (
-        TokenRow(item.prompt_ids, item.positive_ids, item.counted),
-        TokenRow(item.prompt_ids, item.negative_ids, item.counted),
-    )
-
-
-def _pair_rows(pair: Pair, positive: _Row, negative: _Row) -> PairRows:
-    return PairRows(
-        acts=positive.acts,
-        grad_positive=positive.grads,
-        grad_negative=negative.grads,
-        pair=pair,
-        loss_positive=positive.loss,
-        loss_negative=negative.loss,
-    )
-
-
-def _row_label(window: Sequence[EncodedPair], first: int, row: int) -> str:
-    index, side = divmod(row, 2)
-    pair = window[index].pair
-    return f"{pair_label(pair, first + index)}: {('positive', 'negative')[side]}"
-
-
-def _check_row(row: _Row, label: str, site: Site) -> None:
-    values = {"activations": row.acts, "loss": torch.tensor(row.loss), "gradients": row.grads}
-    for name, value in values.items():
-        bad = int((~torch.isfinite(value)).sum())
-        if bad:
-            raise InputError(
-                f"{label}: {bad} of {value.numel()} values of the {name} at {site.name} are NaN "
-                "or infinite; check the model's weights, or load it in bfloat16 or float32"
-            )
-    if not row.grads.any():
-        raise InputError(
-            f"{label}: the gradient at {site.name} is zero everywhere; load the model on one "
-            "device and check that blocks above the site use its output"
-        )
+                yield pair_rows(arrival)

@@ -1,8 +1,9 @@
-"""One forward pass of a batch with its site's output under control and its completions' losses."""
+"""One forward pass of a batch with what happens at sites under control, and its losses."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -12,9 +13,7 @@ from torch import Tensor
 from deltalens.errors import InputError
 from deltalens.lm.head import HeadInput, read_to_head, surprisals, surprisals_and_gradient
 from deltalens.lm.hooks import input_device
-from deltalens.lm.points.replacing import replacing
 from deltalens.lm.rows import RowBatch
-from deltalens.lm.sites import Site
 
 Loss = Literal["sum", "mean"]
 LOSSES = ("sum", "mean")
@@ -35,25 +34,25 @@ class Slope:
 
 
 def batch_losses(
-    model: Any, batch: RowBatch, site: Site, at_site: Callable[[Tensor], Tensor], loss: Loss
+    model: Any, batch: RowBatch, hooks: AbstractContextManager[Any], loss: Loss
 ) -> Tensor:
-    """-log p of each row's completion [rows], the site's output replaced by ``at_site(output)``.
+    """-log p of each row's completion [rows], by a forward pass within ``hooks``.
 
     Logits exist at completion positions only, a chunk of them at a time; log p is taken in float32
     (float64 for float64 models), and nothing is cached. "mean" divides by the completion's length.
     """
-    states, batch = _at_head(model, batch, site, at_site)
+    states, batch = _at_head(model, batch, hooks)
     return _row_losses(surprisals(states, batch.targets), batch, loss)
 
 
 def batch_slope(
-    model: Any, batch: RowBatch, site: Site, at_site: Callable[[Tensor], Tensor], loss: Loss
+    model: Any, batch: RowBatch, hooks: AbstractContextManager[Any], loss: Loss
 ) -> tuple[Tensor, Slope]:
     """As :func:`batch_losses`, and how the losses' sum changes with the head's input.
 
-    The losses have no graph; the slope's ``hidden`` has the one that ``at_site`` started.
+    The losses have no graph; the slope's ``hidden`` has the one that ``hooks`` started.
     """
-    states, batch = _at_head(model, batch, site, at_site)
+    states, batch = _at_head(model, batch, hooks)
     weights = torch.ones_like(batch.targets, dtype=torch.float64)
     if loss == "mean":
         weights = weights / torch.bincount(batch.target_rows)[batch.target_rows]
@@ -62,12 +61,12 @@ def batch_slope(
 
 
 def _at_head(
-    model: Any, batch: RowBatch, site: Site, at_site: Callable[[Tensor], Tensor]
+    model: Any, batch: RowBatch, hooks: AbstractContextManager[Any]
 ) -> tuple[HeadInput, RowBatch]:
     """The completions' hidden states in front of the head, and the batch on their device."""
     batch = batch.to(input_device(model))
     inputs = {**batch.model_inputs(), "use_cache": False}
-    with replacing(site, at_site):
+    with hooks:
         states = read_to_head(model, inputs, _at_completions(batch))
     return states, batch.to(states.hidden.device)
 

@@ -13,6 +13,7 @@ from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
 from deltalens.lm.forward import Loss, batch_losses, check_loss
 from deltalens.lm.hooks import frozen, without_graph
 from deltalens.lm.model.independence import check_readable
+from deltalens.lm.points.replacing import replacing
 from deltalens.lm.progress import Progress
 from deltalens.lm.rows import RowBatch, TokenRow, pad_rows
 from deltalens.lm.sites import Site, resolve_site
@@ -48,7 +49,8 @@ def completion_losses(
     def run(numbers: list[int]) -> list[float]:
         with frozen(model), without_graph():
             batch = pad_rows([rows[number] for number in numbers], numbers)
-            losses = batch_losses(model, batch, where, _at_site(edit, batch), loss)
+            hooks = replacing(where, _at_site(edit, batch))
+            losses = batch_losses(model, batch, hooks, loss)
         return losses.tolist()
 
     losses = torch.empty(len(rows), dtype=torch.float64)

@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from deltalens.errors import InputError
 from deltalens.lm.forward import Loss
-from deltalens.lm.gradients import BatchGradients, Provider, plain_gradients
-from deltalens.lm.rows import RowBatch
+from deltalens.lm.gradients import BatchGradients, Provider, SiteBatch, plain_gradients
 from deltalens.lm.sites import Site
 
 
 def lrp_gradients(site: Site) -> Provider:
     """Gradients under the AttnLRP rules (Achtibat et al. 2024), so that grad·act is relevance.
 
-    lxt rewrites whole classes of transformers and torch; here that lasts for one pass and is
-    undone, so it must not run beside other threads that use the same classes. Raises
-    :class:`InputError` when lxt is missing or does not work with the installed transformers, and
-    when it has no rules for the model's family.
+    They are of any sites of the model that ``site`` is one of. lxt rewrites whole classes of
+    transformers and torch; here that lasts for one pass and is undone, so it must not run beside
+    other threads that use the same classes. Raises :class:`InputError` when lxt is missing or does
+    not work with the installed transformers, and when it has no rules for the model's family.
     """
     modelling = sys.modules[type(site.module).__module__]
     patch, rules = _rules(modelling)
 
-    def provider(model: Any, site: Site, batch: RowBatch, loss: Loss) -> BatchGradients:
+    def provider(model: Any, at: Sequence[SiteBatch], loss: Loss) -> list[BatchGradients]:
         with _restored([modelling, *rules]):
             patch(modelling, rules)
-            return plain_gradients(model, site, batch, loss)
+            return plain_gradients(model, at, loss)
 
     return provider
 

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from deltalens.errors import InputError
-from deltalens.lm.activations import activations
+from deltalens.lm.activations import activations, activations_at
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.pairs import pair_label
 from deltalens.lm.sites import Site
@@ -25,6 +24,7 @@ from deltalens.lm.tokenise import EncodedPair
 MEASURED_TOKENS = 4096  # from which a stream's median is taken
 
 Rows = tuple[int, Tensor]
+SiftedRows = tuple[int, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -97,38 +97,43 @@ def _enough(sequences: Iterable[list[int]]) -> Iterator[list[int]]:
             return
 
 
-class Sifted:
-    """(number, rows, bool [tokens] without sinks) of a stream of sequences' rows.
+class Sieve:
+    """Tells sinks among sequences that are put in one after the other; a site has its own.
 
-    The median is that of the sequences read until there are :data:`MEASURED_TOKENS` tokens, which
-    are held back so long; it does not depend on batches. With ``sinks`` None nothing is left out.
+    The median is that of the sequences up to :data:`MEASURED_TOKENS` tokens, which are held back so
+    long; it does not depend on batches. With ``sinks`` None nothing is left out.
     """
 
-    def __init__(self, stream: Iterable[Rows], sinks: Sinks | None) -> None:
-        self._stream = iter(stream)
+    def __init__(self, sinks: Sinks | None) -> None:
         self._sinks = sinks
         self._first = self._massive = self._tokens = 0
+        self._held: list[tuple[int, Tensor]] | None = []
         self.median: float | None = None
 
     @property
     def left_out(self) -> LeftOut:
-        """Of what has been read so far."""
+        """Of what has come out so far."""
         limit = (
             None if self._sinks is None or self.median is None else self._sinks.limit(self.median)
         )
         return LeftOut(self._first, self._massive, self._tokens, self.median, limit)
 
-    def __iter__(self) -> Iterator[tuple[int, Tensor, Tensor]]:
-        held, tokens = [], 0
-        for number, rows in self._stream:
-            held.append((number, rows))
-            tokens += len(rows)
-            if tokens >= MEASURED_TOKENS:
-                break
+    def put(self, number: int, rows: Tensor) -> Iterator[SiftedRows]:
+        """Take in a sequence; what comes out is it, or nothing, or all that were held back."""
+        if self._held is None:
+            yield number, rows, self._kept(rows)
+            return
+        self._held.append((number, rows))
+        if sum(len(one) for _, one in self._held) >= MEASURED_TOKENS:
+            yield from self.rest()
+
+    def rest(self) -> Iterator[SiftedRows]:
+        """What is still held back when no more sequences come."""
+        held, self._held = self._held, None
         if not held:
             return
         self.median = median_norm(rows for _, rows in held)
-        for number, rows in chain(held, self._stream):
+        for number, rows in held:
             yield number, rows, self._kept(rows)
 
     def _kept(self, rows: Tensor) -> Tensor:
@@ -141,6 +146,33 @@ class Sifted:
         return kept
 
 
+class Sifted:
+    """(number, rows, bool [tokens] without sinks) of a stream of sequences' rows."""
+
+    def __init__(self, stream: Iterable[Rows], sinks: Sinks | None) -> None:
+        self._stream = stream
+        self._sieve = Sieve(sinks)
+
+    @property
+    def median(self) -> float | None:
+        """The site's median norm, once it is known."""
+        return self._sieve.median
+
+    @property
+    def left_out(self) -> LeftOut:
+        """Of what has been read so far."""
+        return self._sieve.left_out
+
+    def __iter__(self) -> Iterator[SiftedRows]:
+        for number, rows in self._stream:
+            yield from self._sieve.put(number, rows)
+        yield from self._sieve.rest()
+
+
+Counted = tuple[list[EncodedPair], LeftOut]
+"""Pairs with sinks among their prompts' tokens no longer counted, and how many those were."""
+
+
 def without_sinks(
     model: Any,
     encoded: Sequence[EncodedPair],
@@ -149,15 +181,31 @@ def without_sinks(
     *,
     median: float | None = None,
     batch_tokens: int = BATCH_TOKENS,
-) -> tuple[list[EncodedPair], LeftOut]:
+) -> Counted:
     """The pairs with sinks among their prompts' tokens no longer counted.
 
     median: the site's median norm where it is known; else that of the prompts. The blocks up to the
     site read every prompt once. Raises :class:`InputError` naming a pair that no token is left of.
     """
-    counted = sum(sum(pair.counted) for pair in encoded)
+    (found,) = without_sinks_at(
+        model, encoded, [site], sinks, medians=[median], batch_tokens=batch_tokens
+    )
+    return found
+
+
+def without_sinks_at(
+    model: Any,
+    encoded: Sequence[EncodedPair],
+    sites: Sequence[Site],
+    sinks: Sinks | None,
+    *,
+    medians: Sequence[float | None],
+    batch_tokens: int = BATCH_TOKENS,
+) -> list[Counted]:
+    """:func:`without_sinks` for each of several sites, whose prompts are read in one pass."""
     if sinks is None:
-        return list(encoded), LeftOut(0, 0, counted, None, None)
+        counted = sum(sum(pair.counted) for pair in encoded)
+        return [(list(encoded), LeftOut(0, 0, counted, None, None)) for _ in sites]
     first_with = {tuple(pair.prompt_ids): n for n, pair in reversed(list(enumerate(encoded, 1)))}
     prompts = list(first_with)[::-1]
 
@@ -165,22 +213,39 @@ def without_sinks(
         pair = first_with[prompts[number]]
         return pair_label(encoded[pair - 1].pair, pair)
 
-    stream = activations(
-        model, map(list, prompts), site=site, batch_tokens=batch_tokens, label=label
+    stream = activations_at(
+        model,
+        map(list, prompts),
+        sites,
+        reduce=lambda rows: rows.norm(dim=1, keepdim=True),
+        batch_tokens=batch_tokens,
+        label=label,
     )
-    norms = [rows.norm(dim=1, keepdim=True) for _, rows in stream]
-    median = median_norm(norms) if median is None else median
-    kept = {
-        prompt: no_sink(one, sinks.limit(median)).tolist()
-        for prompt, one in zip(prompts, norms, strict=True)
-    }
+    norms = [of_sites for _, of_sites in stream]
+    return [
+        _without(encoded, dict(zip(prompts, of_prompts, strict=True)), sinks, median)
+        for of_prompts, median in zip(zip(*norms, strict=True), medians, strict=True)
+    ]
+
+
+def _without(
+    encoded: Sequence[EncodedPair],
+    norms: dict[tuple[int, ...], Tensor],
+    sinks: Sinks,
+    median: float | None,
+) -> Counted:
+    """norms: of every prompt, [tokens, 1]."""
+    median = median_norm(norms.values()) if median is None else median
+    limit = sinks.limit(median)
+    kept = {prompt: no_sink(one, limit).tolist() for prompt, one in norms.items()}
     found = [
         _kept_only(pair, kept[tuple(pair.prompt_ids)], number)
         for number, pair in enumerate(encoded, start=1)
     ]
     first = sum(pair.counted[0] for pair in encoded)
+    counted = sum(sum(pair.counted) for pair in encoded)
     left = counted - sum(sum(pair.counted) for pair in found)
-    return found, LeftOut(first, left - first, counted, median, sinks.limit(median))
+    return found, LeftOut(first, left - first, counted, median, limit)
 
 
 def _kept_only(pair: EncodedPair, kept: list[bool], number: int) -> EncodedPair:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
@@ -15,17 +15,36 @@ from deltalens.lm.sites import Site
 Replace = Callable[[Tensor], Tensor]
 
 
-@contextmanager
-def replacing(site: Site, replace: Replace) -> Iterator[None]:
+class Visited(NamedTuple):
+    """A site's ``value`` [rows, seq, d_model] in a forward pass, and where the model has it from.
+
+    ``carrier`` is the model's own tensor, of which a change counts ``scale`` times in the value.
+    """
+
+    value: Tensor
+    carrier: Tensor
+    scale: float
+
+
+Visit = Callable[[Visited], Tensor]
+
+
+def replacing(site: Site, replace: Replace) -> AbstractContextManager[None]:
     """Within the context the site's tensor [rows, seq, d_model] is ``replace(tensor)``.
 
     Where ``replace`` returns the tensor it was given, nothing changes, to the last bit. Raises
     :class:`InputError` in the forward pass of a model with several residual streams.
     """
+    return visiting(site, lambda visited: replace(visited.value))
 
-    def checked(hidden: Tensor) -> Tensor:
-        _check_shape(site, hidden)
-        return replace(hidden)
+
+@contextmanager
+def visiting(site: Site, visit: Visit) -> Iterator[None]:
+    """As :func:`replacing`, for those who want to know what the site's tensor is made of."""
+
+    def checked(visited: Visited) -> Tensor:
+        _check_shape(site, visited.value)
+        return visit(visited)
 
     handles = _HOOKS[site.kind](site, checked)
     try:
@@ -43,29 +62,33 @@ def _check_shape(site: Site, hidden: Tensor) -> None:
         )
 
 
-def _block_input(site: Site, replace: Replace) -> list[RemovableHandle]:
+def _block_input(site: Site, visit: Visit) -> list[RemovableHandle]:
     def before(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if args:
-            return (replace(args[0]), *args[1:]), kwargs
-        return args, {**kwargs, "hidden_states": replace(kwargs["hidden_states"])}
+            return (visit(_itself(args[0])), *args[1:]), kwargs
+        return args, {**kwargs, "hidden_states": visit(_itself(kwargs["hidden_states"]))}
 
     return [site.module.register_forward_pre_hook(before, with_kwargs=True)]
 
 
-def _block_output(site: Site, replace: Replace) -> list[RemovableHandle]:
+def _block_output(site: Site, visit: Visit) -> list[RemovableHandle]:
     def after(module: nn.Module, args: Any, output: Any) -> Any:
-        return _with_first(output, replace(_first(output)))
+        return _with_first(output, visit(_itself(_first(output))))
 
     return [site.module.register_forward_hook(after)]
 
 
-def _part_output(site: Site, replace: Replace) -> list[RemovableHandle]:
+def _itself(hidden: Tensor) -> Visited:
+    return Visited(hidden, hidden, 1)
+
+
+def _part_output(site: Site, visit: Visit) -> list[RemovableHandle]:
     """The site is what a part adds: its output, which may be flat, times its factor."""
 
     def at_part(hidden: Tensor, output: Tensor, scale: float) -> Tensor:
         value = output.reshape(hidden.shape)
         value = value if scale == 1 else scale * value
-        new = replace(value)
+        new = visit(Visited(value, output, scale))
         if new is value:
             return output
         if scale == 1:
@@ -76,7 +99,7 @@ def _part_output(site: Site, replace: Replace) -> list[RemovableHandle]:
     return _at_part(site, at_part)
 
 
-def _between(site: Site, replace: Replace) -> list[RemovableHandle]:
+def _between(site: Site, visit: Visit) -> list[RemovableHandle]:
     """The site is block input + attention: attention's output makes up the difference.
 
     So the MLP and the sum after it see the same, and with it no graph but that above the site.
@@ -85,7 +108,7 @@ def _between(site: Site, replace: Replace) -> list[RemovableHandle]:
     def at_part(hidden: Tensor, output: Tensor, scale: float) -> Tensor:
         value = output.reshape(hidden.shape)
         value = hidden.to(value.device) + (value if scale == 1 else scale * value)
-        new = replace(value)
+        new = visit(Visited(value, output, scale))
         return output if new is value else _shifted(output, (new - value) / scale)
 
     return _at_part(site, at_part)
@@ -129,7 +152,7 @@ def _with_first(output: Any, hidden: Tensor) -> Any:
     return hidden
 
 
-_HOOKS: dict[str, Callable[[Site, Replace], list[RemovableHandle]]] = {
+_HOOKS: dict[str, Callable[[Site, Visit], list[RemovableHandle]]] = {
     "hook_resid_pre": _block_input,
     "hook_resid_mid": _between,
     "hook_resid_post": _block_output,
