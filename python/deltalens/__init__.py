@@ -61,6 +61,7 @@ _HOME = {
     "sample_pairs": "deltalens.pairs",
     "scan_moments": "deltalens.engine",
     "steering": "deltalens.lm",
+    "study_moments": "deltalens.study",
     "sweep": "deltalens.trials",
     "write_report": "deltalens.report",
 }
@@ -115,6 +116,7 @@ __all__ = [
     "sample_pairs",
     "scan_moments",
     "steering",
+    "study_moments",
     "sweep",
     "write_report",
 ]
@@ -170,6 +172,7 @@ if TYPE_CHECKING:
         export,
         lens,
         mean_activation,
+        study_moments,
     )
     from deltalens.trials import (
         Candidate,

@@ -129,7 +129,7 @@ def test_one_forward_and_one_backward() -> None:
 
 @pytest.mark.parametrize("held", [0, 5000, 1 << 30])
 def test_rows_that_wait_may_lie_on_disk(monkeypatch: pytest.MonkeyPatch, held: int) -> None:
-    monkeypatch.setattr(sys.modules["deltalens.lm.in_order"], "HELD_BYTES", held)
+    monkeypatch.setattr(sys.modules["deltalens.storage.in_order"], "HELD_BYTES", held)
     model = build("llama", torch.float32)
     assert_as_one_by_one(model, SITES, batch_tokens=20)
     sequences = [pair.prompt for pair in made_pairs()]

@@ -18,7 +18,7 @@ from deltalens.study import (
     Baseline,
     attribute,
 )
-from deltalens.study.row_store import RowStore
+from deltalens.study.running.row_store import RowStore
 from helpers.tiny_study import (
     BOS,
     D_MODEL,
@@ -27,8 +27,8 @@ from helpers.tiny_study import (
     make_pairs,
 )
 
-attribute_module = importlib.import_module("deltalens.study.attribute")
-row_store_module = importlib.import_module("deltalens.study.row_store")
+rows_module = importlib.import_module("deltalens.study.running.capture")
+row_store_module = importlib.import_module("deltalens.study.running.row_store")
 attribution_module = importlib.import_module("deltalens.study.attribution")
 
 FILES = {
@@ -89,15 +89,16 @@ def captured(monkeypatch):
     class Captured(list):
         fail_at: str | None = None
 
-        def __call__(self, model, encoded, site, **options):
-            for rows in capture_encoded(model, encoded, site, **options):
-                if rows.pair.id == self.fail_at:
+        def __call__(self, model, encoded, sites, **options):
+            for captured in capture_encoded(model, encoded, sites, **options):
+                pair = captured.note.pair
+                if pair.id == self.fail_at:
                     raise Cut
-                self.append(rows.pair.id)
-                yield rows
+                self.append(pair.id)
+                yield captured
 
     watched = Captured()
-    monkeypatch.setattr(attribute_module, "capture_encoded", watched)
+    monkeypatch.setattr(rows_module, "capture_encoded", watched)
     return watched
 
 
@@ -165,7 +166,7 @@ def test_a_cut_run_continues_to_the_same_bits(study, captured, tmp_path, fail_at
     captured.clear()
     captured.fail_at = None
     assert_same(study(tmp_path / "run"), whole)
-    assert list(captured) == [f"p{number}" for number in range(kept, 7)]
+    assert sorted(captured) == [f"p{number}" for number in range(kept, 7)]
     assert {path.name for path in (tmp_path / "run").iterdir()} == FILES
 
 
@@ -177,14 +178,14 @@ def test_a_cut_before_the_first_shard_leaves_nothing(study, captured, tmp_path):
 
 
 def test_bad_activations_late_in_a_run_leave_nothing(study, captured, tmp_path, monkeypatch):
-    real = attribute_module.capture_encoded
+    real = rows_module.capture_encoded
 
-    def fail(model, encoded, site, **options):
-        if encoded[0].pair.id == "p4":
+    def fail(model, encoded, sites, **options):
+        if encoded[0][0].pair.id == "p4":
             raise InputError("NaN")
-        return real(model, encoded, site, **options)
+        return real(model, encoded, sites, **options)
 
-    monkeypatch.setattr(attribute_module, "capture_encoded", fail)
+    monkeypatch.setattr(rows_module, "capture_encoded", fail)
     with pytest.raises(InputError, match="NaN"):
         study(tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -224,7 +225,7 @@ def test_a_cut_while_saving_never_looks_complete(study, captured, tmp_path, monk
     assert not (tmp_path / "metadata.json").exists()
     monkeypatch.undo()
     monkeypatch.setattr(row_store_module, "SHARD_PAIRS", 2)
-    monkeypatch.setattr(attribute_module, "capture_encoded", None)  # all rows are there already
+    monkeypatch.setattr(rows_module, "capture_encoded", None)  # all rows are there already
     assert_same(study(tmp_path), Attribution.load(tmp_path))
     assert {path.name for path in tmp_path.iterdir()} == FILES
 
@@ -259,7 +260,7 @@ def test_a_run_with_other_settings_is_refused(study, captured, tmp_path, complet
 
 def test_the_same_weights_elsewhere_continue(study, tmp_path, monkeypatch):
     study(tmp_path / "run")
-    monkeypatch.setattr(attribute_module, "capture_encoded", None)
+    monkeypatch.setattr(rows_module, "capture_encoded", None)
     model = make_model()
     model.config._name_or_path = "/moved/here"
     study(tmp_path / "run", model=model)
@@ -302,10 +303,12 @@ def test_a_damaged_run_says_so(study, tmp_path):
 def test_rows_come_back_from_the_store_unchanged(model, tmp_path):
     pairs = make_pairs(5)
     rows = list(capture(model, None, pairs, site=SITE))
-    store = RowStore(tmp_path, pairs)
+    store = RowStore(tmp_path, pairs, D_MODEL)
     assert store.missing == [range(2), range(2, 4), range(4, 5)]
     for shard in store.missing:
-        store.put(shard, [rows[pair] for pair in shard])
+        with store.filling(shard, [len(rows[pair].acts) for pair in shard]) as filler:
+            for pair in reversed(shard):
+                filler.put(pair - shard.start, rows[pair])
     assert not store.missing
     for found, expected in zip(store, rows, strict=True):
         assert torch.equal(found.acts, expected.acts)

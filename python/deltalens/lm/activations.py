@@ -14,13 +14,13 @@ from torch import Tensor
 from deltalens.errors import InputError
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
 from deltalens.lm.hooks import frozen, input_device, without_graph
-from deltalens.lm.in_order import Arrival, in_order
 from deltalens.lm.model.independence import check_readable
 from deltalens.lm.points.replacing import replacing
 from deltalens.lm.progress import Progress
 from deltalens.lm.rows import RowBatch, TokenRow, pad_rows
 from deltalens.lm.sites import Site, resolve_site
 from deltalens.lm.tokenise import check_context, check_ids
+from deltalens.storage.in_order import Arrival, in_order
 
 _WINDOW = 256  # sequences sorted by length together
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, overload
 
 from torch import Tensor
@@ -11,12 +10,11 @@ from torch import Tensor
 from deltalens.errors import InputError
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget
 from deltalens.lm.forward import Loss, check_loss
-from deltalens.lm.gradients import Provider, integrated_gradients, plain_gradients
-from deltalens.lm.in_order import in_order
-from deltalens.lm.lrp import lrp_gradients
+from deltalens.lm.gradients.lrp import lrp_gradients
+from deltalens.lm.gradients.passes import Captured, PairRows, PairRunner, pair_arrivals, pair_rows
+from deltalens.lm.gradients.providers import Provider, integrated_gradients, plain_gradients
 from deltalens.lm.model.independence import check_readable
 from deltalens.lm.pairs import Pair
-from deltalens.lm.passes import PairRows, PairRunner, pair_arrivals, pair_rows
 from deltalens.lm.progress import Progress
 from deltalens.lm.rows import PaddingSide
 from deltalens.lm.several import AnySite, SeveralSites, for_each, listed, resolve_sites
@@ -24,18 +22,11 @@ from deltalens.lm.sinks import SINKS, Sinks, without_sinks_at
 from deltalens.lm.sites import Site
 from deltalens.lm.text.chat import ChatOptions
 from deltalens.lm.tokenise import EncodedPair, encode_pairs
+from deltalens.storage.in_order import Arrival, in_order
 
 Gradients = Literal["plain", "integrated", "lrp"]
 
 _WINDOW = 128  # pairs sorted by length together; bounds the rows held back to keep input order
-
-
-@dataclass(frozen=True)
-class CapturedPair:
-    """Pair ``index``: its rows at every site, in the order of the sites."""
-
-    index: int
-    rows: list[PairRows]
 
 
 @overload
@@ -151,14 +142,14 @@ def capture_encoded(
     baselines: Sequence[Tensor],
     steps: int,
     batch_tokens: int,
-) -> Iterator[CapturedPair]:
-    """:func:`capture` of pairs whose tokens are known, as soon as a pair's rows are there.
+) -> Iterator[Arrival[Captured]]:
+    """:func:`capture` of pairs whose tokens are known, each as soon as its rows are there.
 
-    encoded: for each site the same pairs, with the tokens that are counted there.
+    encoded: for each site the same pairs, with the tokens that are counted there. What comes is
+    taken apart by :func:`~deltalens.lm.gradients.passes.pair_rows`.
     """
     run = PairRunner(model, sites, _provider(gradients, baselines, steps, sites), loss, "right")
-    arrivals = pair_arrivals(run, encoded, 1, TokenBudget(batch_tokens))
-    return (CapturedPair(arrival.index, pair_rows(arrival)) for arrival in arrivals)
+    return pair_arrivals(run, encoded, 1, TokenBudget(batch_tokens))
 
 
 def check_weights(model: Any) -> None:

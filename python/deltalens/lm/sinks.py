@@ -119,7 +119,10 @@ class Sieve:
         return LeftOut(self._first, self._massive, self._tokens, self.median, limit)
 
     def put(self, number: int, rows: Tensor) -> Iterator[SiftedRows]:
-        """Take in a sequence; what comes out is it, or nothing, or all that were held back."""
+        """Take in a sequence; what comes out is it, or nothing, or all that were held back.
+
+        ``number`` is any that the sequence is to be known by.
+        """
         if self._held is None:
             yield number, rows, self._kept(rows)
             return

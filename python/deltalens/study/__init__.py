@@ -13,6 +13,7 @@ from deltalens.study.comparison import Comparison, compare
 from deltalens.study.export import export
 from deltalens.study.lens import LatentLens, LensToken, lens
 from deltalens.study.mean_activation import mean_activation
+from deltalens.study.running.moments import study_moments
 from deltalens.study.sae_check import SAECheck, check_sae
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "export",
     "lens",
     "mean_activation",
+    "study_moments",
 ]

@@ -1,22 +1,24 @@
-"""The mean activation of a site over a body of text, streamed in fp64."""
+"""The mean activations of sites over a body of text, streamed in fp64."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from deltalens.errors import InputError
-from deltalens.lm import Sifted, Sinks, Site, activations, find_bos, resolve_site
+from deltalens.lm import Sinks, Site, find_bos
+from deltalens.lm.activations import activations_at
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.model.identity import model_name
-from deltalens.lm.sinks import SINKS
+from deltalens.lm.several import AnySite, SeveralSites, for_each, listed, resolve_sites
+from deltalens.lm.sinks import SINKS, Sieve, SiftedRows
 from deltalens.lm.sites import text_config
 from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.pairs.encode import encode_prompt
@@ -29,12 +31,48 @@ from deltalens.study.baseline import Baseline
 CONTEXT = 1024
 
 
+@overload
 def mean_activation(
     model: nn.Module,
     tokenizer: Any,
     texts: Texts | Iterable[Prompt],
     *,
-    site: int | str | Site,
+    site: AnySite,
+    sae: Any = ...,
+    sinks: Sinks | None = ...,
+    include_bos: bool = ...,
+    max_tokens: int | None = ...,
+    context: int | None = ...,
+    chat_template_kwargs: ChatOptions | None = ...,
+    batch_tokens: int = ...,
+    progress: bool = ...,
+) -> Baseline: ...
+
+
+@overload
+def mean_activation(
+    model: nn.Module,
+    tokenizer: Any,
+    texts: Texts | Iterable[Prompt],
+    *,
+    site: SeveralSites,
+    sae: Sequence[Any] | Mapping[AnySite, Any] | None = ...,
+    sinks: Sinks | None = ...,
+    include_bos: bool = ...,
+    max_tokens: int | None = ...,
+    context: int | None = ...,
+    chat_template_kwargs: ChatOptions | None = ...,
+    batch_tokens: int = ...,
+    progress: bool = ...,
+) -> dict[AnySite, Baseline]: ...
+
+
+def mean_activation(
+    model: nn.Module,
+    tokenizer: Any,
+    texts: Texts | Iterable[Prompt],
+    *,
+    site: AnySite | SeveralSites,
     sae: Any = None,
     sinks: Sinks | None = SINKS,
     include_bos: bool = False,
@@ -43,11 +81,12 @@ def mean_activation(
     chat_template_kwargs: ChatOptions | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
-) -> Baseline:
+) -> Baseline | dict[AnySite, Baseline]:
     """ā: the mean over all tokens of ``texts`` of the activation at ``site``.
 
     With an ``sae`` (of :func:`~deltalens.load_sae`, or a SAELens object), in the same pass also z̄,
-    the mean of its latents.
+    the mean of its latents. With a list of sites, the result is a dict of baselines by site, as
+    the sites were named, from one pass for all; ``sae`` then has one for each, in a list or a dict.
 
     texts: :func:`~deltalens.study.read_texts` of a file, or any iterable of strings, chats and
     token-id lists; it is streamed, and read no further than ``max_tokens`` tokens require. Longer
@@ -60,8 +99,11 @@ def mean_activation(
     Raises :class:`InputError` when no token is left to average, and for what does not fit the
     model.
     """
-    place = resolve_site(model, site)
-    latents = None if sae is None else LatentSums(encoder_at(sae, place))
+    several = isinstance(site, (list, tuple))
+    given = listed(site)
+    places = resolve_sites(model, given)
+    saes = for_each(given, sae, "SAE") if several and sae is not None else [sae] * len(given)
+    sums = [_SiteMean(place, one, sinks) for place, one in zip(places, saes, strict=True)]
     if max_tokens is not None and max_tokens < 1:
         raise InputError(f"max_tokens must be at least 1, got {max_tokens}")
     stream = _Windows(
@@ -73,40 +115,68 @@ def mean_activation(
         _context(model, context),
         template_options(chat_template_kwargs, tokenizer),
     )
-    total = torch.zeros(place.d_model, dtype=torch.float64)
-    sifted = Sifted(
-        activations(model, stream, site=place, batch_tokens=batch_tokens, progress=progress), sinks
-    )
-    tokens = 0
-    for number, rows, kept in sifted:
+    for number, rows in activations_at(
+        model, stream, places, batch_tokens=batch_tokens, progress=progress
+    ):
         head = stream.heads.pop(number)
-        kept[:head] = include_bos
-        counted = rows[kept]
-        total += counted.double().sum(0)
-        tokens += len(counted)
-        if latents is not None:
-            latents.add(counted)
-    if not tokens:
-        raise InputError(
-            "the texts hold no token to average; give texts with more than their first token"
-        )
+        for one, of_site in zip(sums, rows, strict=True):
+            one.put(of_site, head, include_bos)
     provenance = {
         "source": texts.name if isinstance(texts, Texts) else "memory",
         "sha256": texts.sha256 if isinstance(texts, Texts) else None,
         "tokens_sha256": stream.digest.hexdigest(),
         "windows": stream.windows,
         "include_bos": include_bos,
-        "sinks": sifted.left_out.as_dict(),
         "max_tokens": max_tokens,
         "context": stream.context,
         "chat_template_kwargs": stream.template,
         "model": model_name(model),
         "transformers": version("transformers"),
     }
-    mean = Baseline(total / tokens, tokens, place.name, provenance, median_norm=sifted.median)
-    if latents is None:
-        return mean
-    return replace(mean, latent_mean=latents.result().mean, sae=as_sae(sae).fingerprint)
+    found = [one.result(provenance, include_bos) for one in sums]
+    return dict(zip(given, found, strict=True)) if several else found[0]
+
+
+class _SiteMean:
+    """Adds up what is counted at one site."""
+
+    def __init__(self, site: Site, sae: Any, sinks: Sinks | None) -> None:
+        self._site, self._sae = site, sae
+        self._sieve = Sieve(sinks)
+        self._latents = None if sae is None else LatentSums(encoder_at(sae, site))
+        self._total = torch.zeros(site.d_model, dtype=torch.float64)
+        self._tokens = 0
+
+    def put(self, rows: Tensor, head: int, include_bos: bool) -> None:
+        """A window's rows, of which the first ``head`` are BOS."""
+        self._add(self._sieve.put(head, rows), include_bos)
+
+    def _add(self, sifted: Iterable[SiftedRows], include_bos: bool) -> None:
+        for head, rows, kept in sifted:
+            kept[:head] = include_bos
+            counted = rows[kept]
+            self._total += counted.double().sum(0)
+            self._tokens += len(counted)
+            if self._latents is not None:
+                self._latents.add(counted)
+
+    def result(self, provenance: dict[str, Any], include_bos: bool) -> Baseline:
+        self._add(self._sieve.rest(), include_bos)
+        if not self._tokens:
+            raise InputError(
+                "the texts hold no token to average; give texts with more than their first token"
+            )
+        mean = Baseline(
+            self._total / self._tokens,
+            self._tokens,
+            self._site.name,
+            {**provenance, "sinks": self._sieve.left_out.as_dict()},
+            median_norm=self._sieve.median,
+        )
+        if self._latents is None:
+            return mean
+        latent_mean = self._latents.result().mean
+        return replace(mean, latent_mean=latent_mean, sae=as_sae(self._sae).fingerprint)
 
 
 @dataclass

@@ -11,7 +11,7 @@ from typing import Any
 
 from deltalens.engine import Decoder
 from deltalens.lm import EncodedPair, Site
-from deltalens.lm.model.identity import model_fingerprint, model_name
+from deltalens.lm.model.identity import model_name
 from deltalens.pairs.identity import (
     decoder_fingerprint,
     pairs_fingerprint,
@@ -23,7 +23,7 @@ from deltalens.version import __version__
 
 
 def run_settings(
-    model: Any,
+    model: str,
     encoded: Sequence[EncodedPair],
     source: Any,
     decoder: Decoder,
@@ -31,11 +31,14 @@ def run_settings(
     baseline: Baseline,
     options: Options,
 ) -> dict[str, Any]:
-    """What must be equal for a run to be the same run; plain JSON values."""
+    """What must be equal for a run to be the same run; plain JSON values.
+
+    ``model`` is the model's fingerprint.
+    """
     return {
         "options": {"site": site.name, **options.as_dict()},
         "fingerprints": {
-            "model": model_fingerprint(model),
+            "model": model,
             "sae": decoder_fingerprint(source, decoder),
             "baseline": vector_fingerprint(baseline.mean),
             "pairs": pairs_fingerprint(encoded),

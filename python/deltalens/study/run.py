@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.errors import InputError
+from deltalens.lm import Site
 from deltalens.lm.points.names import saved_name
 from deltalens.storage.atomic import write_text
 from deltalens.study.attribution import METADATA_FILE, read_metadata
@@ -21,6 +22,23 @@ SETTINGS_FILE = "settings.json"
 Settings = Mapping[str, Any]
 
 _BEFORE = {"score": "direction", "chat_template_kwargs": {}}  # of runs made before it was a choice
+
+
+def site_directory(directory: Path, site: Site) -> Path:
+    """Where below ``directory`` the run of one of several sites lies: ``site-12``, or
+    ``site-12-mlp_out`` where that is no block's output."""
+    kind = site.kind.removeprefix("hook_")
+    return directory / (f"site-{site.layer}" + ("" if kind == "resid_post" else f"-{kind}"))
+
+
+def check_no_run(directory: Path) -> None:
+    """Raise :class:`InputError` where ``directory``, for runs of several sites, is a run itself."""
+    if directory.exists() and not directory.is_dir():
+        raise InputError(f"{directory} is a file; choose another run directory")
+    if (directory / METADATA_FILE).exists() or (directory / WORK_DIRECTORY).exists():
+        raise InputError(
+            f"{directory} holds the run of a single site; choose another directory for several"
+        )
 
 
 def is_complete(directory: Path, settings: Settings) -> bool:
@@ -61,17 +79,18 @@ def work_directory(directory: Path | None, settings: Settings) -> Iterator[Path]
         write_text(work / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
         yield work
     except InputError:
-        _discard(directory, work)
+        discard(directory)
         raise
     except BaseException:
         if not any(work.glob("*.safetensors")):
-            _discard(directory, work)
+            discard(directory)
         raise
-    shutil.rmtree(work)
+    discard(directory)
 
 
-def _discard(directory: Path, work: Path) -> None:
-    shutil.rmtree(work, ignore_errors=True)
+def discard(directory: Path) -> None:
+    """Remove the rows that were kept in ``directory``, and it too where there is nothing else."""
+    shutil.rmtree(directory / WORK_DIRECTORY, ignore_errors=True)
     if directory.exists() and not any(directory.iterdir()):
         directory.rmdir()
 

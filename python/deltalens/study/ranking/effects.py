@@ -78,11 +78,16 @@ def study_moment(
     """
     moment = CrossMoment(mean.shape[0], device)
     for row in rows:
-        tokens = row.acts.shape[0]
-        weights = torch.full((tokens,), 1.0 / (pairs * tokens), dtype=torch.float64)
-        difference = row.grad_positive.double() - row.grad_negative.double()
-        moment.add(row.acts.double(), difference, baseline=mean, weights=weights)
+        add_pair(moment, row, pairs, mean)
     return moment
+
+
+def add_pair(moment: CrossMoment, row: PairRows, pairs: int, mean: Tensor) -> None:
+    """Add to the moment of a study of so many ``pairs`` the rows of one of them."""
+    tokens = row.acts.shape[0]
+    weights = torch.full((tokens,), 1.0 / (pairs * tokens), dtype=torch.float64)
+    difference = row.grad_positive.double() - row.grad_negative.double()
+    moment.add(row.acts.double(), difference, baseline=mean, weights=weights)
 
 
 def pair_effects(rows: Iterable[PairRows], directions: Tensor, mean: Tensor) -> PairEffects:

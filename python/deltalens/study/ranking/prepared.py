@@ -35,6 +35,11 @@ class PreparedStudy:
 
     @property
     def scan_device(self) -> torch.device:
-        """The accelerator the site is on, where it has fp64; otherwise the CPU."""
-        device = execution_device(self.site.module)
-        return device if device.type == "cuda" else torch.device("cpu")
+        """Where decoders are scanned."""
+        return scan_device(self.site)
+
+
+def scan_device(site: Site) -> torch.device:
+    """The accelerator the site is on, where it has fp64; otherwise the CPU."""
+    device = execution_device(site.module)
+    return device if device.type == "cuda" else torch.device("cpu")

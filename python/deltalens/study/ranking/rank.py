@@ -14,7 +14,7 @@ from deltalens.study.latents import check_found, latent_rows, unit
 from deltalens.study.ranking.effects import Found, Ranked, pair_effects, study_moment
 from deltalens.study.ranking.latent_score import rank_by_latents
 from deltalens.study.ranking.prepared import PreparedStudy
-from deltalens.study.row_store import RowStore
+from deltalens.study.running.row_store import RowStore
 from deltalens.study.significance import assess
 from deltalens.study.significance.study_tokens import study_tokens
 

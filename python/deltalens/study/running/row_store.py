@@ -3,16 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import accumulate
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from deltalens.lm import Pair, PairRows
-from deltalens.storage.atomic import write_tensors
+from deltalens.storage.filled import Blank, FilledTensors, filled_tensors
 
 SHARD_PAIRS = 16
 _FIELDS = ("acts", "grad_positive", "grad_negative")
+
+
+def shards(pairs: int) -> list[range]:
+    """All pairs, :data:`SHARD_PAIRS` at a time."""
+    return [range(start, min(start + SHARD_PAIRS, pairs)) for start in range(0, pairs, SHARD_PAIRS)]
+
+
+class ShardFiller:
+    """Takes the rows of a shard's pairs."""
+
+    def __init__(self, file: FilledTensors, offsets: Sequence[int]) -> None:
+        self._file, self._offsets = file, offsets
+
+    def put(self, index: int, rows: PairRows) -> None:
+        """The rows of the pair at place ``index`` of the shard."""
+        for name in _FIELDS:
+            self._file.put(name, self._offsets[index], getattr(rows, name))
+        losses = torch.tensor([[rows.loss_positive, rows.loss_negative]], dtype=torch.float64)
+        self._file.put("losses", index, losses)
 
 
 class RowStore:
@@ -22,22 +43,28 @@ class RowStore:
     and after an interruption went through the model in the same batches.
     """
 
-    def __init__(self, directory: Path, pairs: Sequence[Pair]) -> None:
+    def __init__(self, directory: Path, pairs: Sequence[Pair], d_model: int) -> None:
         self._directory = directory
         self._pairs = pairs
+        self._d_model = d_model
 
     @property
     def missing(self) -> list[range]:
         """The pairs of each shard that is still to be captured."""
         return [shard for shard in self._shards() if not self._path(shard).exists()]
 
-    def put(self, shard: range, rows: Sequence[PairRows]) -> None:
-        """Store the rows of the shard's pairs, given in their order."""
-        tensors = {name: torch.cat([getattr(row, name) for row in rows]) for name in _FIELDS}
-        losses = [[row.loss_positive, row.loss_negative] for row in rows]
-        tensors["losses"] = torch.tensor(losses, dtype=torch.float64)
-        tensors["lengths"] = torch.tensor([row.acts.shape[0] for row in rows])
-        write_tensors(self._path(shard), tensors)
+    @contextmanager
+    def filling(self, shard: range, lengths: Sequence[int]) -> Iterator[ShardFiller]:
+        """Store the rows of the shard's pairs, of ``lengths`` tokens each, in whatever order."""
+        tokens, pairs, d_model = sum(lengths), len(shard), self._d_model
+        blanks = {
+            "losses": Blank((pairs, 2), torch.float64),
+            "lengths": Blank((pairs,), torch.int64),
+            **{name: Blank((tokens, d_model), torch.float32) for name in _FIELDS},
+        }
+        with filled_tensors(self._path(shard), blanks) as file:
+            file.put("lengths", 0, torch.tensor(lengths))
+            yield ShardFiller(file, [0, *accumulate(lengths)])
 
     def __iter__(self) -> Iterator[PairRows]:
         """All pairs' rows in order, one shard in memory at a time; every shard must be there."""
@@ -67,10 +94,7 @@ class RowStore:
         )
 
     def _shards(self) -> list[range]:
-        count = len(self._pairs)
-        return [
-            range(start, min(start + SHARD_PAIRS, count)) for start in range(0, count, SHARD_PAIRS)
-        ]
+        return shards(len(self._pairs))
 
     def _path(self, shard: range) -> Path:
         return self._directory / f"{shard.start:06d}.safetensors"

@@ -9,7 +9,7 @@ from typing import Any
 
 from deltalens.errors import InputError
 from deltalens.lm.forward import Loss
-from deltalens.lm.gradients import BatchGradients, Provider, SiteBatch, plain_gradients
+from deltalens.lm.gradients.providers import BatchGradients, Provider, SiteBatch, plain_gradients
 from deltalens.lm.sites import Site
 
 

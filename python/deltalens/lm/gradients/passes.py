@@ -12,13 +12,13 @@ from torch import Tensor
 from deltalens.errors import InputError
 from deltalens.lm.batching import TokenBudget, run_batches
 from deltalens.lm.forward import Loss
-from deltalens.lm.gradients import BatchGradients, Provider, SiteBatch
+from deltalens.lm.gradients.providers import BatchGradients, Provider, SiteBatch
 from deltalens.lm.hooks import frozen, without_graph
-from deltalens.lm.in_order import Arrival
 from deltalens.lm.pairs import Pair, pair_label
 from deltalens.lm.rows import PaddingSide, TokenRow, pad_rows
 from deltalens.lm.sites import Site
 from deltalens.lm.tokenise import EncodedPair
+from deltalens.storage.in_order import Arrival
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,63 @@
+"""Files of tensors whose rows are written as they come, in any order."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from itertools import takewhile
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import torch
+from torch import Tensor
+
+from deltalens.storage.atomic import complete_file
+
+_NAMES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}  # of safetensors
+
+
+class Blank(NamedTuple):
+    """A tensor to be filled: its shape and dtype (float32, float64 or int64)."""
+
+    shape: tuple[int, ...]
+    dtype: torch.dtype
+
+    @property
+    def nbytes(self) -> int:
+        return torch.Size(self.shape).numel() * self.dtype.itemsize
+
+
+class FilledTensors:
+    """The tensors of a file that is being written."""
+
+    def __init__(self, file: IO[bytes], blanks: Mapping[str, Blank]) -> None:
+        self._file, self._blanks = file, blanks
+        header, end = {}, 0
+        for name, blank in blanks.items():
+            start, end = end, end + blank.nbytes
+            said = {"dtype": _NAMES[blank.dtype], "shape": blank.shape}
+            header[name] = {**said, "data_offsets": [start, end]}
+        text = json.dumps(header).encode()
+        text += b" " * (-len(text) % 8)
+        self._data = file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(self._data + end)
+
+    def put(self, name: str, start: int, rows: Tensor) -> None:
+        """Write ``rows`` [n, …] from row ``start`` on."""
+        shape, dtype = self._blanks[name]
+        assert (rows.dtype, tuple(rows.shape[1:])) == (dtype, shape[1:]), name
+        row_bytes = torch.Size(shape[1:]).numel() * dtype.itemsize
+        self._file.seek(self._start_of(name) + start * row_bytes)
+        self._file.write(rows.detach().cpu().contiguous().numpy().tobytes())
+
+    def _start_of(self, name: str) -> int:
+        before = takewhile(lambda other: other != name, self._blanks)
+        return self._data + sum(self._blanks[other].nbytes for other in before)
+
+
+@contextmanager
+def filled_tensors(path: Path, blanks: Mapping[str, Blank]) -> Iterator[FilledTensors]:
+    """A safetensors file that is there, whole, when the block succeeds, and else is not."""
+    with complete_file(path) as temporary, temporary.open("wb") as file:
+        yield FilledTensors(file, blanks)
