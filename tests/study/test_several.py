@@ -13,7 +13,15 @@ import torch
 from deltalens.errors import InputError
 from deltalens.lm import Sinks, resolve_site
 from deltalens.lm.capture import capture_encoded
-from deltalens.study import Attribution, Baseline, attribute, mean_activation, study_moments
+from deltalens.study import (
+    Attribution,
+    Baseline,
+    attribute,
+    delta_activation,
+    delta_activation_of_pairs,
+    mean_activation,
+    study_moments,
+)
 from helpers.saes_by_site import write_saes
 from helpers.tiny_study import D_MODEL, make_model, make_pairs
 
@@ -306,3 +314,29 @@ def test_moments_are_those_of_the_studies(study, model, monkeypatch, held):
         assert torch.equal(top.latents, results[site].latents)
         assert torch.equal(top.scores, results[site].scores)
         assert torch.equal(top.error_bound.double(), results[site].error_bound)
+
+
+def assert_same_difference(found, expected) -> None:
+    for name in ("latents", "difference", "mean", "mean_against", "frequency"):
+        assert torch.equal(getattr(found, name), getattr(expected, name)), name
+    assert found.metadata == expected.metadata
+
+
+def test_delta_activation_of_several_sites(model, tmp_path):
+    names = [resolve_site(model, site).name for site in SITES]
+    saes = dict(zip(SITES, write_saes(tmp_path, names).values(), strict=True))
+    other = make_model(seed=1)
+    prompts = [[1, 7, 8, 9], [1, 10, 11], [1, 12, 13, 14, 15]]
+    options = {"k": 5, "sinks": Sinks(1.5), "batch_tokens": 10}
+    of_models = delta_activation(model, other, None, prompts, saes, site=SITES, **options)
+    of_pairs = delta_activation_of_pairs(
+        model, None, make_pairs(7), list(saes.values()), site=SITES, tokens="all", **options
+    )
+    assert list(of_models) == list(of_pairs) == SITES
+    for site, sae in saes.items():
+        alone = delta_activation(model, other, None, prompts, sae, site=site, **options)
+        assert_same_difference(of_models[site], alone)
+        alone = delta_activation_of_pairs(
+            model, None, make_pairs(7), sae, site=site, tokens="all", **options
+        )
+        assert_same_difference(of_pairs[site], alone)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -16,32 +15,30 @@ Rows = tuple[Tensor, Tensor]
 """Activations of one prompt on both sides, [tokens, d_model] each."""
 
 
-def batches(rows: Iterator[Rows]) -> Iterator[list[Rows]]:
-    """``rows`` of whole prompts, at most BATCH_TOKENS tokens together unless one has more."""
-    batch: list[Rows] = []
-    tokens = 0
-    for both in rows:
-        size = sum(map(len, both))
-        if batch and tokens + size > BATCH_TOKENS:
-            yield batch
-            batch, tokens = [], 0
-        batch.append(both)
-        tokens += size
-    yield batch
-
-
 class PairedSums:
-    """Sums over prompts of both sides' means, and of their difference's squares; fp64."""
+    """Sums over prompts of both sides' means, and of their difference's squares; fp64.
+
+    Whole prompts are encoded together, at most BATCH_TOKENS tokens unless one has more.
+    """
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder = encoder
+        self._waiting: list[Rows] = []
+        self._tokens = 0
         self._means, self._frequencies = torch.zeros(2, 2, encoder.n_latents, dtype=torch.float64)
         self._squares = torch.zeros(encoder.n_latents, dtype=torch.float64)
         self._prompts = 0
 
-    def add(self, batch: list[Rows]) -> None:
-        """Whole prompts, both sides of each."""
-        segments = [side for both in batch for side in both]
+    def add(self, both: Rows) -> None:
+        """A whole prompt, both sides of it."""
+        size = sum(map(len, both))
+        if self._waiting and self._tokens + size > BATCH_TOKENS:
+            self._encode()
+        self._waiting.append(both)
+        self._tokens += size
+
+    def _encode(self) -> None:
+        segments = [side for both in self._waiting for side in both]
         lengths = torch.tensor([len(side) for side in segments])
         rows = torch.cat(segments)
         for start, sums, active in segment_sums(self._encoder, rows, lengths.tolist()):
@@ -52,10 +49,12 @@ class PairedSums:
             self._means[:, at] += means.sum(0)
             self._frequencies[:, at] += shares.sum(0)
             self._squares[at] += (means[:, 0] - means[:, 1]).square().sum(0)
-        self._prompts += len(batch)
+        self._prompts += len(self._waiting)
+        self._waiting, self._tokens = [], 0
 
     def result(self, k: int, metadata: dict[str, Any]) -> ActivationDifference:
         """What the prompts added so far, at least one, amount to."""
+        self._encode()
         count = self._prompts
         means, frequencies = self._means / count, self._frequencies / count
         difference = means[0] - means[1]
