@@ -64,6 +64,14 @@ def load(path: Path, part: str | None = None) -> SAE:
     return _load_cross(path, encoders, part, config)
 
 
+def parts(path: Path) -> list[str]:
+    """The layers; of a cross-layer transcoder, every source:target."""
+    if not path.is_dir():
+        return []
+    single = _files(path, SINGLE)
+    return list(single) if single else _cross_parts(_cross_decoders(_files(path, ENCODER)))
+
+
 def _files(path: Path, pattern: re.Pattern[str]) -> dict[str, Path]:
     files = path.iterdir() if path.is_dir() else [path]
     matches = ((pattern.fullmatch(file.name), file) for file in files)
@@ -136,12 +144,8 @@ def _activation(weights: TensorFile, name: str, F: int) -> Activation:
 def _load_cross(
     path: Path, encoders: dict[str, Path], part: str | None, config: dict[str, Any]
 ) -> SAE:
-    decoders = {source: _cross_decoder(file, source) for source, file in encoders.items()}
-    options = [
-        f"{source}:{int(source) + step}"
-        for source, (_, stored) in decoders.items()
-        for step in range(stored.shape[1])
-    ]
+    decoders = _cross_decoders(encoders)
+    options = _cross_parts(decoders)
     source, target = choose(path, part, options, "source:target").split(":")
     encoder = open_tensors(encoders[source])
     decoder, stored = decoders[source]
@@ -157,6 +161,21 @@ def _load_cross(
         read_encoding=partial(_cross_encoding, encoder, W_dec, source),
         input_site=_input_site(config, source),
     )
+
+
+_Decoders = dict[str, tuple[TensorFile, StoredTensor]]
+
+
+def _cross_decoders(encoders: dict[str, Path]) -> _Decoders:
+    return {source: _cross_decoder(file, source) for source, file in encoders.items()}
+
+
+def _cross_parts(decoders: _Decoders) -> list[str]:
+    return [
+        f"{source}:{int(source) + step}"
+        for source, (_, stored) in decoders.items()
+        for step in range(stored.shape[1])
+    ]
 
 
 def _cross_decoder(encoder_file: Path, source: str) -> tuple[TensorFile, StoredTensor]:

@@ -79,11 +79,16 @@ def load(path: Path, part: str | None = None) -> SAE:
     )
 
 
+def parts(path: Path) -> list[str]:
+    """The layers that a cross-layer transcoder writes to."""
+    shape = open_tensors(weight_file(path, WEIGHTS)).get("w_dec").shape
+    return [str(layer) for layer in range(_source(path) or 0, shape[1])] if shape[2:] else []
+
+
 def _target(weights: TensorFile, path: Path, part: str | None) -> int | None:
     shape = weights.get("w_dec").shape
     if len(shape) == 3:
-        layers = range(_source(path) or 0, shape[1])
-        return int(choose(path, part, map(str, layers), PART))
+        return int(choose(path, part, parts(path), PART))
     if part is not None:
         raise InputError(f"{path}: part={part!r}, but this is no cross-layer transcoder")
     return None

@@ -105,7 +105,7 @@ def number(config: dict[str, Any], key: str, where: Path) -> float:
 
 def choose(path: Path, part: str | None, options: Iterable[str], what: str) -> str:
     """``part`` if it is one of the checkpoint's ``options``, or the only one if it is None."""
-    known = sorted(options, key=_natural)
+    known = sorted(options, key=by_number)
     if part in known:
         return part
     if part is None and len(known) == 1:
@@ -115,7 +115,8 @@ def choose(path: Path, part: str | None, options: Iterable[str], what: str) -> s
     raise InputError(f"{path}: {asked}; it has {listed}")
 
 
-def _natural(name: str) -> list[tuple[int, str]]:
+def by_number(name: str) -> list[tuple[int, str]]:
+    """A key that sorts names by the numbers in them: 2 before 10."""
     return [(int(piece or 0), text) for text, piece in re.findall(r"(\D*)(\d*)", name)]
 
 

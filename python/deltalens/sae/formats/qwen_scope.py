@@ -54,6 +54,11 @@ def load(path: Path, part: str | None = None) -> SAE:
     )
 
 
+def parts(path: Path) -> list[str]:
+    """The layers."""
+    return list(_layers(path)) if path.is_dir() else []
+
+
 def _layers(path: Path) -> dict[str, Path]:
     files = path.iterdir() if path.is_dir() else [path]
     matches = ((FILE.fullmatch(file.name), file) for file in files)

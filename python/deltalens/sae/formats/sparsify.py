@@ -31,7 +31,7 @@ PART = "hookpoint"
 def detect(path: Path) -> bool:
     file = weight_file(path, WEIGHTS)
     alone = file.name == WEIGHTS and file.is_file() and file.with_name(CONFIG).is_file()
-    return alone or bool(_hookpoints(path))
+    return alone or bool(parts(path))
 
 
 def load(path: Path, part: str | None = None) -> SAE:
@@ -56,7 +56,8 @@ def load(path: Path, part: str | None = None) -> SAE:
     )
 
 
-def _hookpoints(path: Path) -> list[str]:
+def parts(path: Path) -> list[str]:
+    """The hookpoints of a run."""
     if not path.is_dir():
         return []
     held = (file.parent for file in path.glob(f"*/{WEIGHTS}"))
@@ -65,7 +66,7 @@ def _hookpoints(path: Path) -> list[str]:
 
 def _weights(path: Path, part: str | None) -> Path:
     file = weight_file(path, WEIGHTS)
-    hookpoints = _hookpoints(path)
+    hookpoints = parts(path)
     if file.is_file() or not hookpoints:
         if part is not None:
             raise InputError(f"{path}: part={part!r}, but this holds one SAE")
