@@ -85,12 +85,22 @@ def key_value(text: str) -> tuple[str, Any]:
         return key, value
 
 
-def add_sae(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """--sae and how it is read."""
+def add_sae(
+    parser: argparse.ArgumentParser, *, required: bool = True, several: bool = False
+) -> None:
+    """--sae and how it is read; with ``several`` one or more of them."""
     group = parser.add_argument_group("SAE")
-    group.add_argument(
-        "--sae", required=required, help="SAE directory, file or hub folder org/repo/folder"
-    )
+    what = "SAE directory, file or hub folder org/repo/folder"
+    if several:
+        group.add_argument(
+            "--sae",
+            nargs="+",
+            required=required,
+            help=what + "; of several sites one for each, or a directory with them below it, told "
+            "by what they say of themselves",
+        )
+    else:
+        group.add_argument("--sae", required=required, help=what)
     group.add_argument(
         "--sae-format", help="saelens, sparsify, gemma_scope …; default: by what is there"
     )
@@ -100,15 +110,20 @@ def add_sae(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     group.add_argument("--sae-tensor", help="name of the decoder tensor in a bare file")
 
 
-def add_site(parser: argparse.ArgumentParser, *, required: bool = False) -> None:
-    """--site; without it the SAE's own record decides."""
+def add_site(
+    parser: argparse.ArgumentParser, *, required: bool = False, several: bool = False
+) -> None:
+    """--site; without it the SAE's own record decides; with ``several`` one or more of them."""
+    more: dict[str, Any] = {"nargs": "+"} if several else {}
     parser.add_argument(
         "--site",
         type=site,
         required=required,
+        **more,
         help="layer number (the block's output), or a name: blocks.12.hook_resid_post, "
         "blocks.12.hook_resid_mid, .hook_mlp_out, .hook_attn_out, blocks.0.hook_resid_pre, "
         "model.layers.12.mlp, 12-gemmascope-res-16k"
+        + ("; several are read in one pass" if several else "")
         + ("" if required else "; default: where the SAE says it was trained"),
     )
 

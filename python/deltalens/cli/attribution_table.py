@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from deltalens.cli.output import number, p_value, print_line, print_table, tokens
 from deltalens.study.quality import quality_sentences, significance_sentence
 
 COLUMNS = ("rank", "latent", "score", "± s.e.", "p", "ranks", "push", "presence", "promotes")
+SITE_COLUMNS = ("site", "stand out", "latent", "score", "p", "push", "promotes")
 UNSURE = "?"
 
 
@@ -25,6 +27,16 @@ def print_attribution(result: Any, rows: int) -> None:
         print_line(f"{UNSURE}: push is within three standard errors of zero; its sign is unsure")
     for sentence in quality_sentences(result.metadata):
         print_line(sentence)
+
+
+def print_sites(results: Sequence[Any]) -> None:
+    """The first latent of each of several sites' studies, and how many stand out there."""
+    table = []
+    for result in results:
+        _, latent, score, _, p, _, push, _, promotes = _row(result, 0)
+        table.append([result.site, str(result.stand_out), latent, score, p, push, promotes])
+    left = (SITE_COLUMNS[0], SITE_COLUMNS[-1])
+    print_table("The first latent of each site", SITE_COLUMNS, table, left=left)
 
 
 def _row(result: Any, rank: int) -> list[str]:

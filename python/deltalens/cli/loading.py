@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from pathlib import Path
 from typing import Any
 
 from deltalens.errors import InputError
@@ -37,10 +36,10 @@ def load_sae(args: argparse.Namespace) -> Any:
     return load_sae(args.sae, format=args.sae_format, tensor=args.sae_tensor, part=args.sae_part)
 
 
-def choose_site(args: argparse.Namespace, sae: Any) -> int | str:
+def choose_site(site: int | str | None, sae: Any) -> int | str:
     """--site, else the SAE's record; :class:`InputError` when neither says."""
-    if args.site is not None:
-        return args.site
+    if site is not None:
+        return site
     if sae.site is None:
         raise InputError(f"{sae.path} does not say where it was trained; give --site LAYER")
     return sae.site
@@ -57,41 +56,6 @@ def warn_of_other_site(model: Any, site: int | str, sae: Any) -> None:
         warnings.warn(
             f"the SAE says it was trained at {sae.site}, but the site is {used.name}", stacklevel=2
         )
-
-
-def load_baseline(
-    text: str,
-    model: Any,
-    tokenizer: Any,
-    site: Any,
-    sinks: Any,
-    quiet: bool,
-    sae: Any = None,
-    chat_template_kwargs: Any = None,
-) -> Any:
-    """--baseline: the word zero, a saved baseline, or texts to average over now, with the mean of
-    the latents of ``sae`` if one is given."""
-    from deltalens.lm import resolve_site
-    from deltalens.pairs import read_texts
-    from deltalens.study import (
-        Baseline,
-        mean_activation,
-    )
-
-    if text == "zero":
-        return Baseline.zero(resolve_site(model, site).d_model)
-    if Path(text).suffix == ".safetensors":
-        return Baseline.load(text)
-    return mean_activation(
-        model,
-        tokenizer,
-        read_texts(text),
-        site=site,
-        sae=sae,
-        sinks=sinks,
-        chat_template_kwargs=chat_template_kwargs,
-        progress=not quiet,
-    )
 
 
 def sinks_of(args: argparse.Namespace) -> Any:

@@ -28,16 +28,23 @@ def configure(commands: Any) -> None:
         "attribute",
         "rank SAE latents by their effect on positive over negative completions",
         "deltalens attribute --model google/gemma-2-2b --sae gemma-scope/layer_12/width_16k "
-        "--pairs pairs.jsonl --baseline baseline.safetensors --out runs/first",
+        "--pairs pairs.jsonl --baseline baseline.safetensors --out runs/first\n"
+        "  deltalens attribute --model google/gemma-2-2b --site 6 12 18 --sae saes/ "
+        "--pairs pairs.jsonl --baseline baselines/ --out runs/layers",
     )
     add_model(parser)
-    add_sae(parser)
-    add_site(parser)
+    add_sae(parser, several=True)
+    add_site(parser, several=True)
     add_pairs(parser)
     add_chat_template(parser)
     _add_method(parser)
     add_sinks(parser)
-    parser.add_argument("--out", type=Path, required=True, help="run directory to write")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="run directory to write; of several sites each has its own below it, site-12 …",
+    )
     parser.add_argument("--show", type=int, default=20, help="rows of the table; default: 20")
     add_output(parser)
     parser.set_defaults(run=run)
@@ -48,7 +55,8 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--baseline",
         required=True,
-        help="a saved baseline (.safetensors), texts to average over now, or zero",
+        help="a saved baseline (.safetensors), a directory of those of several sites, texts to "
+        "average over now, or zero",
     )
     group.add_argument(
         "--score",
@@ -84,18 +92,15 @@ def _add_method(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Attribute, write the run directory, show the top."""
+    """Attribute, write the run directories, show the top."""
     from deltalens.cli.loading import (
         batch_options,
-        choose_site,
         fill_from_pairs,
-        load_baseline,
         load_model,
-        load_sae,
         loading_record,
         sinks_of,
-        warn_of_other_site,
     )
+    from deltalens.cli.sites import choose_sites, load_baselines, load_saes, out_directories
     from deltalens.pairs import read_pairs
     from deltalens.study import attribute
 
@@ -107,27 +112,19 @@ def run(args: argparse.Namespace) -> None:
         as_chat=args.as_chat,
     )
     fill_from_pairs(args)
-    sae = load_sae(args)
-    site = choose_site(args, sae)
+    saes = load_saes(args)
     model, tokenizer = load_model(args)
-    warn_of_other_site(model, site, sae)
+    chosen = choose_sites(args, model, saes)
+    encoded_with = chosen.saes if args.score == "latent" else None
+    baselines = load_baselines(args, model, tokenizer, chosen, encoded_with)
     result = attribute(
         model,
         tokenizer,
         pairs,
-        sae,
-        site=site,
-        baseline=load_baseline(
-            args.baseline,
-            model,
-            tokenizer,
-            site,
-            sinks_of(args),
-            args.quiet,
-            sae if args.score == "latent" else None,
-            args.chat_template_kwargs,
-        ),
-        k=args.k or min(DEFAULT_K, sae.W_dec.n_latents),
+        chosen.given(chosen.saes),
+        site=chosen.given(chosen.sites),
+        baseline=chosen.given(baselines),
+        k=args.k or min(DEFAULT_K, *(sae.W_dec.n_latents for sae in chosen.saes)),
         score=args.score,
         normalize=False if args.no_normalize else None,
         ranking=args.ranking,
@@ -146,7 +143,12 @@ def run(args: argparse.Namespace) -> None:
         metadata=loading_record(args),
         **batch_options(args),
     )
-    _show(args, result)
+    results = chosen.found(result)
+    directories = out_directories(args.out, model, chosen)
+    if chosen.several:
+        _show_several(args, results, directories)
+    else:
+        _show(args, results[0])
 
 
 def _show(args: argparse.Namespace, result: Any) -> None:
@@ -158,6 +160,27 @@ def _show(args: argparse.Namespace, result: Any) -> None:
         return
     print_attribution(result, args.show)
     print_line(f"{len(result.pairs)} pairs; the run is in {args.out}")
+
+
+def _show_several(args: argparse.Namespace, results: list[Any], directories: list[Path]) -> None:
+    from deltalens.cli.attribution_table import print_sites
+    from deltalens.cli.output import print_json, print_line
+
+    if args.json:
+        runs = zip(results, directories, strict=True)
+        print_json(
+            {
+                "runs": [
+                    {"run": str(directory), "site": result.site, **summary(result)}
+                    for result, directory in runs
+                ]
+            }
+        )
+        return
+    print_sites(results)
+    print_line(
+        f"{len(results[0].pairs)} pairs; the runs are in {directories[0]} … {directories[-1].name}"
+    )
 
 
 def summary(result: Any) -> dict[str, Any]:

@@ -26,17 +26,23 @@ def configure(commands: Any) -> None:
         "baseline",
         "average a site's activations over text, for use as the ablation baseline",
         "deltalens baseline --model google/gemma-2-2b --site 12 --texts web.txt "
-        "--out baseline.safetensors",
+        "--out baseline.safetensors\n  deltalens baseline --model google/gemma-2-2b "
+        "--site 6 12 18 --texts web.txt --out baselines",
     )
     add_model(parser)
     add_chat_template(parser)
-    add_site(parser, required=True)
+    add_site(parser, required=True, several=True)
     parser.add_argument(
         "--texts", type=Path, required=True, help="text file, JSONL file or run directory"
     )
-    parser.add_argument("--out", type=Path, required=True, help="baseline.safetensors to write")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        required=True,
+        help="baseline.safetensors to write; of several sites the directory to write them to",
+    )
     parser.add_argument("--max-tokens", type=positive_int, help="stop after this many tokens")
-    add_sae(parser, required=False)
+    add_sae(parser, required=False, several=True)
     add_sinks(parser)
     parser.add_argument("--include-bos", action="store_true", help="average BOS positions too")
     add_output(parser)
@@ -45,22 +51,25 @@ def configure(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compute and save."""
-    from deltalens.cli.loading import batch_options, load_model, load_sae, sinks_of
-    from deltalens.cli.output import print_json, print_line
+    from deltalens.cli.loading import batch_options, load_model, sinks_of
+    from deltalens.cli.sites import Chosen, choose_sites, load_saes
     from deltalens.pairs import read_texts
     from deltalens.study import mean_activation
 
-    if args.out.suffix != ".safetensors":
-        raise InputError(f"--out {args.out} must end in .safetensors")
+    if (args.out.suffix == ".safetensors") != (len(args.site) == 1):
+        expected = "end in .safetensors" if len(args.site) == 1 else "be a directory"
+        raise InputError(f"--out {args.out} must {expected} for {len(args.site)} sites")
     texts = read_texts(args.texts)
-    sae = None if args.sae is None else load_sae(args)
+    saes = None if args.sae is None else load_saes(args)
     model, tokenizer = load_model(args)
-    baseline = mean_activation(
+    none = Chosen(args.site, [None] * len(args.site))
+    chosen = none if saes is None else choose_sites(args, model, saes)
+    means = mean_activation(
         model,
         tokenizer,
         texts,
-        site=args.site,
-        sae=sae,
+        site=chosen.given(chosen.sites),
+        sae=None if saes is None else chosen.given(chosen.saes),
         sinks=sinks_of(args),
         include_bos=args.include_bos,
         max_tokens=args.max_tokens,
@@ -68,24 +77,55 @@ def run(args: argparse.Namespace) -> None:
         progress=not args.quiet,
         **batch_options(args),
     )
-    baseline.save(args.out)
+    baselines = chosen.found(means)
+    files = _files(args.out, model, chosen)
+    for baseline, file in zip(baselines, files, strict=True):
+        baseline.save(file)
+    _show(args, baselines, files, chosen.saes)
+
+
+def _files(out: Path, model: Any, chosen: Any) -> list[Path]:
+    from deltalens.cli.sites import baseline_file
+    from deltalens.lm.several import resolve_sites
+
+    if not chosen.several:
+        return [out]
+    return [baseline_file(out, place) for place in resolve_sites(model, chosen.sites)]
+
+
+def _show(
+    args: argparse.Namespace, baselines: list[Any], files: list[Path], saes: list[Any]
+) -> None:
+    from deltalens.cli.output import print_json
+
+    each = list(zip(baselines, files, saes, strict=True))
     if args.json:
-        print_json(
-            {
-                "out": str(args.out),
-                "tokens": baseline.tokens,
-                "site": baseline.site,
-                "d_model": baseline.d_model,
-                "norm": float(baseline.mean.norm()),
-                "latents": None if sae is None else sae.W_dec.n_latents,
-                "provenance": baseline.provenance,
-            }
-        )
+        said = [_as_json(*one) for one in each]
+        print_json(said[0] if len(said) == 1 else {"baselines": said})
         return
+    for one in each:
+        _print(*one)
+
+
+def _as_json(baseline: Any, file: Path, sae: Any) -> dict[str, Any]:
+    return {
+        "out": str(file),
+        "tokens": baseline.tokens,
+        "site": baseline.site,
+        "d_model": baseline.d_model,
+        "norm": float(baseline.mean.norm()),
+        "latents": None if sae is None else sae.W_dec.n_latents,
+        "provenance": baseline.provenance,
+    }
+
+
+def _print(baseline: Any, file: Path, sae: Any) -> None:
+    from deltalens.cli.output import print_line
+
     also = "" if sae is None else f" and z̄ of {sae.W_dec.n_latents} latents"
     print_line(
         f"ā{also} over {baseline.tokens} tokens at {baseline.site}: "
-        f"norm {float(baseline.mean.norm()):.4g}, written to {args.out}"
+        f"norm {float(baseline.mean.norm()):.4g}, written to {file}"
     )
     sinks = baseline.provenance["sinks"]
     if sinks["limit"] is not None:

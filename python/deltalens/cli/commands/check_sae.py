@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
 
     texts = None if args.texts is None else read_texts(args.texts)
     sae = load_sae(args)
-    site = choose_site(args, sae)
+    site = choose_site(args.site, sae)
     model, tokenizer = load_model(args)
     found = check_sae(
         model,

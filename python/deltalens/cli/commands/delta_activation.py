@@ -35,8 +35,8 @@ def configure(commands: Any) -> None:
     )
     add_model(parser)
     parser.add_argument("--against", help="the other model; both read the prompts of --texts")
-    add_sae(parser)
-    add_site(parser)
+    add_sae(parser, several=True)
+    add_site(parser, several=True)
     add_sinks(parser)
     parser.add_argument(
         "--texts", type=Path, help="with --against: text file, JSONL file or run directory"
@@ -60,33 +60,28 @@ def configure(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Compare, write the table and every latent's values, show the top."""
-    from deltalens.cli.loading import (
-        choose_site,
-        fill_from_pairs,
-        load_model,
-        load_sae,
-        load_two_models,
-        warn_of_other_site,
-    )
+    from deltalens.cli.loading import fill_from_pairs, load_model, load_two_models
+    from deltalens.cli.sites import choose_sites, load_saes, out_directories
 
-    if (args.pairs is None) == (args.against is None) or (args.texts is None) != (
-        args.against is None
+    if (args.pairs is None) == (args.against is None) or (args.texts is not None) != (
+        args.against is not None
     ):
         raise InputError("give either --pairs, or --against MODEL with --texts")
     read = _read_input(args)
     if args.pairs is not None:
         fill_from_pairs(args)
-    sae = load_sae(args)
-    site = choose_site(args, sae)
+    saes = load_saes(args)
     original = None
     if args.against is None:
         model, tokenizer = load_model(args)
     else:
         model, original, tokenizer = load_two_models(args, args.against)
-    warn_of_other_site(model, site, sae)
-    found = _compare(args, model, original, tokenizer, read, sae, site)
-    found.save(args.out)
-    _show(args, found)
+    chosen = choose_sites(args, model, saes)
+    results = _compare(args, model, original, tokenizer, read, chosen)
+    directories = out_directories(args.out, model, chosen)
+    for found, directory in zip(results, directories, strict=True):
+        found.save(directory)
+    _show(args, results, directories)
 
 
 def _read_input(args: argparse.Namespace) -> Any:
@@ -112,38 +107,51 @@ def _compare(
     original: Any,
     tokenizer: Any,
     read: Any,
-    sae: Any,
-    site: Any,
-) -> Any:
+    chosen: Any,
+) -> list[Any]:
     from deltalens.cli.loading import batch_options, sinks_of
     from deltalens.study import delta_activation, delta_activation_of_pairs
 
     options = {
-        "site": site,
-        "k": args.k or min(DEFAULT_K, sae.W_dec.n_latents),
+        "site": chosen.given(chosen.sites),
+        "k": args.k or min(DEFAULT_K, *(sae.W_dec.n_latents for sae in chosen.saes)),
         "sinks": sinks_of(args),
         "chat_template_kwargs": args.chat_template_kwargs,
         "progress": not args.quiet,
         **batch_options(args),
     }
-    if args.pairs is not None:
-        return delta_activation_of_pairs(model, tokenizer, read, sae, tokens=args.tokens, **options)
-    return delta_activation(model, original, tokenizer, read, sae, **options)
+    saes = chosen.given(chosen.saes)
+    if args.pairs is None:
+        return chosen.found(delta_activation(model, original, tokenizer, read, saes, **options))
+    return chosen.found(
+        delta_activation_of_pairs(model, tokenizer, read, saes, tokens=args.tokens, **options)
+    )
 
 
-def _show(args: argparse.Namespace, found: Any) -> None:
-    from deltalens.cli.output import number, print_json, print_line, print_table
+def _show(args: argparse.Namespace, results: list[Any], directories: list[Path]) -> None:
+    from deltalens.cli.output import print_json
 
+    each = list(zip(results, directories, strict=True))
     if args.json:
-        print_json(
-            {
-                "out": str(args.out),
-                "prompts": found.prompts,
-                **found.metadata,
-                "latents": found.rows(),
-            }
-        )
+        said = [_as_json(*one) for one in each]
+        print_json(said[0] if len(said) == 1 else {"sites": said})
         return
+    for one in each:
+        _print(args.show, *one)
+
+
+def _as_json(found: Any, directory: Path) -> dict[str, Any]:
+    return {
+        "out": str(directory),
+        "prompts": found.prompts,
+        **found.metadata,
+        "latents": found.rows(),
+    }
+
+
+def _print(show: int, found: Any, directory: Path) -> None:
+    from deltalens.cli.output import number, print_line, print_table
+
     columns = ("rank", "latent", "difference", "± s.e.", "mean", "other mean", "active", "other")
     rows = [
         [
@@ -156,7 +164,8 @@ def _show(args: argparse.Namespace, found: Any) -> None:
             f"{row['frequency']:.1%}",
             f"{row['frequency_against']:.1%}",
         ]
-        for row in found.rows()[: args.show]
+        for row in found.rows()[:show]
     ]
-    print_table(f"Top {len(rows)} latents by Δ-activation", columns, rows)
-    print_line(f"{found.prompts} prompts; the values of all latents are in {args.out}")
+    site = found.metadata["site"]
+    print_table(f"Top {len(rows)} latents by Δ-activation at {site}", columns, rows)
+    print_line(f"{found.prompts} prompts; the values of all latents are in {directory}")

@@ -113,7 +113,7 @@ def run(args: argparse.Namespace) -> None:
         latents = result.latents
         fill_chat_template(args, result.metadata["options"].get("chat_template_kwargs"))
     texts, sae = read_texts(args.texts), load_sae(args)
-    site = choose_site(args, sae)
+    site = choose_site(args.site, sae)
     model, tokenizer = load_model(args)
     warn(model, site, sae)
     summary = collect_examples(

@@ -27,12 +27,13 @@ _PARTS: dict[str, Callable[[Path], list[str]]] = {
 
 
 def saes_below(path: str | Path, *, format: str | None = None) -> list[SAE]:
-    """Every SAE in the directory ``path`` and the folders below it, in order; headers are read only.
+    """Every SAE in the directory ``path`` and the folders below it, by name.
 
-    What the published layouts have is found: a folder for each SAE, at any depth (SAELens,
-    dictionary_learning, Gemma Scope, Llama Scope), a file for each layer (Qwen Scope, transcoders
-    of circuit-tracer, OpenAI), and folders by hookpoint (sparsify). A bare matrix, which nothing
-    tells from other files, is not. An SAE itself is found alone, and a file gives none.
+    Nothing but headers is read. What the published layouts have is found: a folder for each SAE, at
+    any depth (SAELens, dictionary_learning, Gemma Scope, Llama Scope), a file for each layer (Qwen
+    Scope, transcoders of circuit-tracer, OpenAI), and folders by hookpoint (sparsify). A bare
+    matrix, which nothing tells from other files, is not. An SAE itself is found alone, and a file
+    gives none.
 
     ``format`` admits SAEs of one format only.
     """
@@ -54,8 +55,9 @@ def _below(path: Path, format: str | None, depth: int) -> Iterator[SAE]:
 
 def _all_parts(path: Path, found: Format) -> Iterator[SAE]:
     parts = _PARTS[found.NAME](path) if found.NAME in _PARTS else []
-    if not parts:
+    if len(parts) < 2:
         yield load_sae(path, format=found.NAME)
+        return
     for part in sorted(parts, key=by_number):
         yield load_sae(path, format=found.NAME, part=part)
 
