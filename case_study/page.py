@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import csv
+import gzip
 import json
 import shutil
+import statistics
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -23,6 +26,7 @@ RESULTS = HERE / "results"
 CASES = {"validation": "Undesired validation", "advice": "Bad advice"}
 KEPT = ("attribution.csv", "metadata.json", "ablation.csv", "steering/summary.json")
 SHOWN = 10
+DECISIONS = {"beyond": "beyond chance", "alike": "no different", "undecided": "undecided"}
 
 
 def main() -> None:
@@ -37,8 +41,10 @@ def main() -> None:
     for name, title in CASES.items():
         if (out / name / "metadata.json").exists():
             parts += case(out, name, title)
+    parts += compared(out)
     parts += costs(out)
     (DOCS / "case-study.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
+    put_in_readme(HERE.parent / "README.md", "\n".join(summary(out)))
 
 
 def keep(out: Path) -> None:
@@ -50,7 +56,8 @@ def keep(out: Path) -> None:
             if (run / file).exists():
                 shutil.copyfile(run / file, kept / Path(file).name)
         for log in (run / "steering").glob("*.jsonl"):
-            shutil.copyfile(log, kept / log.name)
+            packed = gzip.compress(log.read_bytes(), mtime=0)
+            (kept / f"{log.name}.gz").write_bytes(packed)
     for file in (
         "sae/about.json",
         "lora/about.json",
@@ -60,6 +67,48 @@ def keep(out: Path) -> None:
     ):
         if (out / file).exists():
             shutil.copyfile(out / file, RESULTS / file.replace("/", "-"))
+
+
+def put_in_readme(readme: Path, content: str) -> None:
+    """Replace what stands between the markers."""
+    text = readme.read_text(encoding="utf-8")
+    start, end = (
+        "<!-- case study: made by case_study/page.py -->",
+        "<!-- end of case study -->",
+    )
+    head, found, rest = text.partition(start)
+    _, also_found, tail = rest.partition(end)
+    if not (found and also_found):
+        raise SystemExit("README.md has no markers for the case study")
+    readme.write_text(f"{head}{start}\n{content.strip()}\n{end}{tail}", encoding="utf-8")
+
+
+def summary(out: Path) -> Iterator[str]:
+    """What README says of it."""
+    yield "![Figure 1 of the validation case](docs/case-study-validation-figure-1.svg)\n"
+    rows = []
+    for name, title in CASES.items():
+        for direction, verdict in SweepResult.load(out / name).verdicts.items():
+            for kind, found in verdict.sets.items():
+                rows.append(
+                    [
+                        title,
+                        kind,
+                        direction,
+                        points(found.suspects.mean, found.suspects.interval),
+                        points(found.difference, found.interval),
+                        f"{p_value(found.p)}: {DECISIONS[found.decision]}",
+                    ]
+                )
+    columns = ["", "first ten latents by", "steered", "mean change", "against random latents", ""]
+    yield table(columns, rows)
+    for name, title in CASES.items():
+        study, control = Attribution.load(out / name), Attribution.load(out / f"{name}-null")
+        yield (
+            f"{title}, {len(study.pairs)} pairs: "
+            f"{' '.join(significance_sentence(study.metadata))} With half of the labels exchanged: "
+            f"{' '.join(significance_sentence(control.metadata))}\n"
+        )
 
 
 def model(out: Path) -> Iterator[str]:
@@ -103,12 +152,35 @@ def case(out: Path, name: str, title: str) -> Iterator[str]:
     said = [*significance_sentence(run.metadata), *quality_sentences(run.metadata)]
     yield f"{len(run.pairs)} pairs. " + " ".join(said) + "\n"
     yield from top(run)
-    null = out / f"{name}-null"
-    if (null / "metadata.json").exists():
-        told = " ".join(significance_sentence(Attribution.load(null).metadata))
-        yield f"**The same pairs with half of the labels exchanged:** {told}\n"
+    if (out / name / "ablation.csv").exists():
+        yield from ablated(out / name)
     if (out / name / "steering" / "summary.json").exists():
         yield from steered(out / name, name)
+    yield from null(out / f"{name}-null")
+
+
+def ablated(run: Path) -> Iterator[str]:
+    """First order beside exact ablation."""
+    with (run / "ablation.csv").open(encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    estimates, exact = ([float(row[name]) for row in rows] for name in ("first_order", "exact"))
+    yield (
+        f"Ablated for real over all pairs (`deltalens ablate`), the first {len(rows)} latents have "
+        f"a mean effect of {statistics.fmean(exact):.3g} where first order says "
+        f"{statistics.fmean(estimates):.3g}; between latents the two have a correlation of "
+        f"{statistics.correlation(estimates, exact):.2f}.\n"
+    )
+
+
+def null(run: Path) -> Iterator[str]:
+    """The control, as far as it has run."""
+    if not (run / "metadata.json").exists():
+        return
+    told = " ".join(significance_sentence(Attribution.load(run).metadata))
+    yield f"**The same pairs with half of the labels exchanged:** {told}\n"
+    if (run / "steering" / "summary.json").exists():
+        for direction, verdict in SweepResult.load(run).verdicts.items():
+            yield verdict_list(direction, verdict)
 
 
 def top(run: Attribution) -> Iterator[str]:
@@ -157,7 +229,25 @@ def steered(run: Path, name: str) -> Iterator[str]:
             if found.mean is not None
         ]
         yield table(["set", "n", "mean change", "against random latents", "p"], rows)
-        yield "\n".join(f"* {line}" for line in verdict_sentences(direction, verdict)) + "\n"
+        yield verdict_list(direction, verdict)
+
+
+def verdict_list(direction: str, verdict: Any) -> str:
+    return "\n".join(f"* {line}" for line in verdict_sentences(direction, verdict)) + "\n"
+
+
+def compared(out: Path) -> Iterator[str]:
+    """What the two cases' rankings share."""
+    if not (out / "compare.json").exists():
+        return
+    found = read(out / "compare.json")
+    yield "## Both cases\n"
+    yield (
+        f"Of the first {found['k'][0]} latents of each case {len(found['shared'])} are the same, "
+        f"where {found['expected']:.1f} would be by chance (p = {found['probability']:.2g}); their "
+        f"ranks have a correlation of {found['correlation']:.2f}. "
+        f"The first latents are {'the same' if found['same_top'] else 'different ones'}.\n"
+    )
 
 
 def costs(out: Path) -> Iterator[str]:

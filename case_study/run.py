@@ -126,17 +126,19 @@ def study(
         *sampling, "--samples", case.samples, "--out", pairs,
     )  # fmt: skip
     yield from attributed(case.name, model, at, baseline, pairs, run)
-    yield deltalens(f"{case.name}: ablate", run / "ablation.csv", "ablate", run, "--top", 20)
+    yield deltalens(f"{case.name}: ablate", run / "ablation.csv", "ablate", run, "--top", 10)
     yield deltalens(
         f"{case.name}: examples", run / "examples.json", "examples", *model, *at,
         "--texts", corpus, "--run", run, "--max-tokens", 300_000,
     )  # fmt: skip
     both_ways = ["--both-ways"] if case.against is None else ["--against", case.against]
+    sweep = [
+        *both_ways, *sampled_in, "--prompts", steered, *judge, *sampling,
+        "--samples", case.samples_steered, "--strengths", *STRENGTHS, "--top", 10, "--adaptive",
+    ]  # fmt: skip
     yield deltalens(
-        f"{case.name}: steer", run / "steering" / "summary.json", "steer", run, *both_ways,
-        *sampled_in, "--prompts", steered, *judge, *sampling, "--samples", case.samples_steered,
-        "--strengths", *STRENGTHS, "--sets", *SETS, "--top", 10, "--random", 50, "--matched", 50,
-        "--adaptive",
+        f"{case.name}: steer", run / "steering" / "summary.json", "steer", run, *sweep,
+        "--sets", *SETS, "--random", 50, "--matched", 50,
     )  # fmt: skip
     yield deltalens(f"{case.name}: report", run / "report.html", "report", run)
     null = out / f"{case.name}-null"
@@ -145,6 +147,10 @@ def study(
         f"{case.name}: shuffled", "shuffled.py", shuffled, "--pairs", pairs, "--out", shuffled
     )
     yield from attributed(f"{case.name}-null", model, at, baseline, shuffled, null)
+    yield deltalens(
+        f"{case.name}-null: steer", null / "steering" / "summary.json", "steer", null, *sweep,
+        "--sets", "attribution", "--random", 50, "--matched", 0,
+    )  # fmt: skip
 
 
 def attributed(
