@@ -1,6 +1,6 @@
 """What several sites cost in one pass: beside one site, beside a pass for each, and in memory.
 
-python bench/sites.py [--layers 26 --d-model 2304 --pairs 148 --batch-tokens 512]
+python bench/sites.py [--layers 26 --d-model 2304 --pairs 148 --batch-tokens 256]
 
 The model has random weights and narrow blocks; d_model and the number of layers, which decide what
 rows and moments take, are real. Memory is what the process grows by beyond the model.
@@ -164,9 +164,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=26)
     parser.add_argument("--d-model", type=int, default=2304)
     parser.add_argument("--pairs", type=int, default=148)
-    parser.add_argument("--timed-pairs", type=int, default=24)
+    parser.add_argument("--timed-pairs", type=int, default=16)
     parser.add_argument("--prompt", type=int, default=32, help="tokens of a prompt, about")
-    parser.add_argument("--batch-tokens", type=int, default=512)
+    parser.add_argument("--batch-tokens", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=("cost", "memory"))
     parser.add_argument("--directory", type=Path, help="for rows; default: the system's")

@@ -101,7 +101,7 @@ def capture(
     were named: the same rows as one site at a time, from one forward and one backward for all
     (integrated gradients take a pass for each site, and a baseline for each: a list in their order
     or a dict). Which tokens are sinks is each site's own. Rows that wait for an earlier pair's take
-    half a gigabyte at most, and lie in a temporary file beyond that.
+    128 MiB at most, and lie in a temporary file beyond that.
 
     All pairs are checked before the first is run. Raises :class:`InputError`, naming the pair, for
     whatever cannot be tokenised or does not fit the context, for NaN or infinity in activations,

@@ -10,7 +10,7 @@ from typing import IO, Generic, TypeVar
 import torch
 from torch import Tensor
 
-HELD_BYTES = 512 << 20
+HELD_BYTES = 128 << 20
 """Of results that wait for an earlier one; those beyond it lie in a temporary file."""
 
 Note = TypeVar("Note")

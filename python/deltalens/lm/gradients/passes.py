@@ -39,7 +39,7 @@ class PairRows:
 
 @dataclass(frozen=True)
 class _Row:
-    """A completion's acts and grads [T, d_model] at every site."""
+    """A completion's acts and grads [T, d_model] at every site; no acts of a negative one."""
 
     acts: list[Tensor]
     grads: list[Tensor]
@@ -67,18 +67,23 @@ class PairRunner:
             found = self.provider(self.model, at, self.loss)
             losses = found[0].losses.tolist()
             # One site's at a time, so that not all are there twice.
-            parts = [_parts(one, found.pop(0)) for one in at]
+            parts = [_parts(one, found.pop(0), numbers) for one in at]
             return [
                 _Row([acts for acts, _ in of_row], [grads for _, grads in of_row], loss)
                 for of_row, loss in zip(zip(*parts, strict=True), losses, strict=True)
             ]
 
 
-def _parts(at: SiteBatch, found: BatchGradients) -> list[tuple[Tensor, Tensor]]:
-    """Acts and grads of each row, in memory of their own."""
+def _parts(
+    at: SiteBatch, found: BatchGradients, numbers: Sequence[int]
+) -> list[tuple[Tensor, Tensor]]:
+    """Acts and grads of each row, in memory of their own; a pair's acts are its positive row's."""
     sizes = at.batch.counted.sum(dim=1).tolist()
-    both = zip(found.acts.split(sizes), found.grads.split(sizes), strict=True)
-    return [(acts.clone(), grads.clone()) for acts, grads in both]
+    each = zip(found.acts.split(sizes), found.grads.split(sizes), numbers, strict=True)
+    return [
+        (acts[:0].clone() if number % 2 else acts.clone(), grads.clone())
+        for acts, grads, number in each
+    ]
 
 
 @dataclass(frozen=True)
