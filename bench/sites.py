@@ -3,7 +3,8 @@
 python bench/sites.py [--layers 26 --d-model 2304 --pairs 148 --batch-tokens 256]
 
 The model has random weights and narrow blocks; d_model and the number of layers, which decide what
-rows and moments take, are real. Memory is what the process grows by beyond the model.
+rows and moments take, are real. Seconds are the process's own, on one thread, so that other work on
+the machine does not count; memory is what the process grows by beyond the model.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import argparse
 import statistics
 import sys
 import tempfile
-from collections.abc import Iterator
+import time
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -23,7 +26,6 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 import deltalens
 from deltalens.study import Baseline
-from machine import interleaved, seconds
 from memory import peak_bytes
 from results import Row, write_rows
 
@@ -67,6 +69,12 @@ def captured(model: Any, pairs: list[deltalens.Pair], site: Any, batch_tokens: i
     return list(rows)
 
 
+def cpu_seconds(work: Callable[[], object]) -> float:
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
 def drained(model: Any, pairs: list[deltalens.Pair], site: Any, batch_tokens: int) -> None:
     """As a user goes through them, keeping none."""
     for _ in deltalens.capture(
@@ -98,16 +106,17 @@ def cost(model: Any, options: argparse.Namespace) -> Iterator[Row]:
         "8 sites, a pass each": lambda: [run(site) for site in sites],
     }
     run(sites[0])
-    times = {
-        name: statistics.median(taken) for name, taken in interleaved(works, options.rounds).items()
-    }
+    rounds = [
+        {name: cpu_seconds(work) for name, work in works.items()} for _ in range(options.rounds)
+    ]
+    times = {name: statistics.median(one[name] for one in rounds) for name in works}
     equal = are_equal(model, pairs[:4], sites, options.batch_tokens)
     for name, taken in times.items():
         yield {
             "what": f"capture: {name}",
             "sites": 1 if name == "1 site" else 8,
             "pairs": len(pairs),
-            "seconds": f"{taken:.1f}",
+            "cpu_seconds": f"{taken:.1f}",
             "to_one_site": f"{taken / times['1 site']:.2f}",
             "peak_mib": "",
             "equal_bits": equal,
@@ -136,12 +145,12 @@ def memory(model: Any, options: argparse.Namespace) -> Iterator[Row]:
 
     for name, work in (("study_moments", moments), ("attribute, p-values", studies)):
         taken: list[float] = []
-        peak = peak_bytes(lambda work=work, taken=taken: taken.append(seconds(work)))
+        peak = peak_bytes(lambda work=work, taken=taken: taken.append(cpu_seconds(work)))
         yield {
             "what": f"{name}: every layer",
             "sites": len(sites),
             "pairs": len(pairs),
-            "seconds": f"{taken[0]:.1f}",
+            "cpu_seconds": f"{taken[0]:.1f}",
             "to_one_site": "",
             "peak_mib": f"{peak / MIB:.0f}",
             "equal_bits": "",
@@ -150,8 +159,6 @@ def memory(model: Any, options: argparse.Namespace) -> Iterator[Row]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    import warnings
-
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of random weights
         yield
@@ -164,10 +171,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=26)
     parser.add_argument("--d-model", type=int, default=2304)
     parser.add_argument("--pairs", type=int, default=148)
-    parser.add_argument("--timed-pairs", type=int, default=16)
+    parser.add_argument("--timed-pairs", type=int, default=8)
     parser.add_argument("--prompt", type=int, default=32, help="tokens of a prompt, about")
     parser.add_argument("--batch-tokens", type=int, default=256)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=1)
     parser.add_argument("--only", choices=("cost", "memory"))
     parser.add_argument("--directory", type=Path, help="for rows; default: the system's")
     parser.add_argument("--no-results", action="store_true", help="print only")
@@ -176,6 +183,7 @@ def arguments() -> argparse.Namespace:
 
 def main() -> int:
     options = arguments()
+    torch.set_num_threads(1)
     model = make_model(options.layers, options.d_model)
     parts = {"cost": cost, "memory": memory}
     rows: list[Row] = []
