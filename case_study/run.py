@@ -134,11 +134,11 @@ def study(
     both_ways = ["--both-ways"] if case.against is None else ["--against", case.against]
     sweep = [
         *both_ways, *sampled_in, "--prompts", steered, *judge, *sampling,
-        "--samples", case.samples_steered, "--strengths", *STRENGTHS, "--top", 10, "--adaptive",
+        "--samples", case.samples_steered, "--top", 10, "--adaptive",
     ]  # fmt: skip
     yield deltalens(
         f"{case.name}: steer", run / "steering" / "summary.json", "steer", run, *sweep,
-        "--sets", *SETS, "--random", 50, "--matched", 50,
+        "--strengths", *STRENGTHS, "--sets", *SETS, "--random", 50, "--matched", 50,
     )  # fmt: skip
     yield deltalens(f"{case.name}: report", run / "report.html", "report", run)
     null = out / f"{case.name}-null"
@@ -149,7 +149,7 @@ def study(
     yield from attributed(f"{case.name}-null", model, at, baseline, shuffled, null)
     yield deltalens(
         f"{case.name}-null: steer", null / "steering" / "summary.json", "steer", null, *sweep,
-        "--sets", "attribution", "--random", 50, "--matched", 0,
+        "--strengths", STRENGTHS[-1], "--sets", "attribution", "--random", 50, "--matched", 0,
     )  # fmt: skip
 
 
