@@ -9,6 +9,7 @@ import pytest
 from helpers.arrows import Arrows, arrows, circle, sources
 
 FLOORS = (
+    ("__main__",),
     ("cli",),
     ("report",),
     ("trials",),
@@ -17,7 +18,7 @@ FLOORS = (
     ("pairs", "organism"),
     ("judge", "sae"),
     ("engine", "lm"),
-    ("storage", "kernels"),
+    ("storage", "kernels", "ranks"),
     ("errors", "version"),
 )
 FLOOR = {room: number for number, rooms in enumerate(reversed(FLOORS)) for room in rooms}

@@ -6,12 +6,18 @@ import argparse
 import os
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
+from pathlib import Path
 from typing import TextIO
 
 from deltalens import __version__
 from deltalens.cli.commands import COMMANDS
+from deltalens.cli.processes import join
 from deltalens.errors import InputError
+from deltalens.ranks.processes import joined
+from deltalens.ranks.ranks import Ranks
+from deltalens.ranks.shard import ShardDone
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -48,12 +54,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the process's exit code."""
-    args = build_parser().parse_args(argv)
+    parser = build_parser()
+    args = parser.parse_args(argv, argparse.Namespace(parser=parser))
+    args.arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
-        with warnings.catch_warnings():
+        with joined() as ranks, _speaking(ranks), warnings.catch_warnings():
             warnings.showwarning = _show_on_one_line
+            join(args, ranks)
             args.run(args)
+    except ShardDone as done:
+        print(f"{done}; `deltalens merge` puts all of them together", file=sys.stderr)
     except InputError as error:
         return _fail(args.command, str(error))
     except OSError as error:
@@ -62,6 +73,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"deltalens {args.command}: interrupted", file=sys.stderr)
         return INTERRUPTED
     return 0
+
+
+@contextmanager
+def _speaking(ranks: Ranks) -> Iterator[None]:
+    """Of several processes the first alone prints results."""
+    with ExitStack() as stack:
+        if not ranks.first:
+            silence = stack.enter_context(Path(os.devnull).open("w", encoding="utf-8"))
+            stack.enter_context(redirect_stdout(silence))
+        yield
 
 
 def _fail(command: str, message: str) -> int:

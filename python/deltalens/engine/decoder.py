@@ -104,35 +104,47 @@ def as_decoder(W_dec: Tensor | Decoder | HasDecoder) -> Decoder:
     return decoder
 
 
-def tiles(decoder: Decoder, tile_rows: int) -> Iterator[tuple[int, Tensor]]:
-    """``(start, rows)`` over the whole decoder, ``tile_rows`` rows at a time.
+def tiles(
+    decoder: Decoder, tile_rows: int, numbers: range | None = None
+) -> Iterator[tuple[int, Tensor]]:
+    """``(start, rows)`` over the whole decoder, ``tile_rows`` rows at a time; or of those tiles
+    that have the consecutive ``numbers``.
 
     Of a :class:`PagedDecoder` the next 32 MB are read while a tile is in use, and a tile is
     released when the next one is asked for.
     """
+    first, end = 0, decoder.n_latents
+    if numbers is not None:
+        first, end = (min(at * tile_rows, end) for at in (numbers.start, numbers.stop))
     if isinstance(decoder, PagedDecoder):
-        yield from _paged_tiles(decoder, tile_rows)
+        yield from _paged_tiles(decoder, tile_rows, first, end)
     else:
-        for start, stop in _spans(decoder.n_latents, tile_rows):
+        for start, stop in _spans(first, end, tile_rows):
             yield start, decoder.rows(start, stop)
 
 
-def _paged_tiles(decoder: PagedDecoder, tile_rows: int) -> Iterator[tuple[int, Tensor]]:
-    n_latents = decoder.n_latents
+def tile_count(decoder: Decoder, tile_rows: int) -> int:
+    """How many tiles a decoder has."""
+    return -(-decoder.n_latents // tile_rows)
+
+
+def _paged_tiles(
+    decoder: PagedDecoder, tile_rows: int, first: int, last: int
+) -> Iterator[tuple[int, Tensor]]:
     ahead = max(tile_rows, _AHEAD_BYTES // (decoder.d_model * decoder.dtype.itemsize))
     with ThreadPoolExecutor(1, "deltalens-prefetch") as reader:
-        fetching = reader.submit(decoder.prefetch, 0, min(ahead, n_latents))
-        for start, stop in _spans(n_latents, tile_rows):
+        fetching = reader.submit(decoder.prefetch, first, min(first + ahead, last))
+        for start, stop in _spans(first, last, tile_rows):
             fetching.result()  # everything before start + ahead
-            begin, end = (min(at + ahead, n_latents) for at in (start, stop))
+            begin, end = (min(at + ahead, last) for at in (start, stop))
             fetching = reader.submit(decoder.prefetch, begin, end)
             yield start, decoder.rows(start, stop)
             decoder.release(start, stop)
 
 
-def _spans(n_latents: int, tile_rows: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, n_latents, tile_rows):
-        yield start, min(start + tile_rows, n_latents)
+def _spans(first: int, last: int, tile_rows: int) -> Iterator[tuple[int, int]]:
+    for start in range(first, last, tile_rows):
+        yield start, min(start + tile_rows, last)
 
 
 def gather_rows(decoder: Decoder, latents: Tensor) -> Tensor:

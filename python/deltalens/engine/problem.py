@@ -24,6 +24,7 @@ from deltalens.engine.tile import Scorer
 from deltalens.engine.token_rows import TokenRows
 from deltalens.engine.topk.streaming import TopKPath
 from deltalens.errors import InputError
+from deltalens.ranks.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Problem:
     screen: Callable[[], Scorer] | None = None
     presence: Tensor | None = None  # fp64 [queries, d_model]
     norms: Callable[[Tensor], Tensor] = row_norms  # fp64 [n] of rows [n, d_model]
+    ranks: Ranks = ALONE  # the processes that scan together, each a range of tiles
 
     def topk_path(self, k: int) -> TopKPath:
         """How the ``k`` best of its scores are kept."""

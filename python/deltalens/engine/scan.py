@@ -18,7 +18,7 @@ from deltalens.engine.reductions import SegmentStatistics
 from deltalens.engine.tile import Scorer, SegmentScorer, TileScores
 from deltalens.engine.topk.band import Band
 from deltalens.engine.topk.ranking import Candidates, Ranking, TopLatents, select
-from deltalens.engine.upload import device_tiles
+from deltalens.engine.upload import device_tiles, of_all, own_latents
 
 _RESCORE_ROWS = 512
 _NARROWED_BYTES = 64 << 20
@@ -46,8 +46,9 @@ def full_scores(problem: Problem, *, normalize: bool) -> Tensor:
             values[:, ~tile.finite] = torch.nan
             scores[:, tile.start : tile.start + tile.rows.shape[0]] = values.float()
             nonfinite.append(tile.start + (~tile.finite).nonzero()[:, 0])
-    _warn_nonfinite(torch.cat(nonfinite))
-    return scores
+    _warn_nonfinite(of_all(problem.ranks, nonfinite))
+    own = own_latents(problem.decoder, problem.tile_rows, problem.ranks)
+    return of_all(problem.ranks, [scores[:, own]], dim=1)
 
 
 def segment_scores(problem: Problem, *, normalize: bool) -> SegmentStatistics:
@@ -122,7 +123,7 @@ def _scan(
         lower, upper = _intervals(problem, scorer, tile, ranking, normalize)
         band.push(lower, upper, tile.start)
         nonfinite.append(tile.start + (~tile.finite).nonzero()[:, 0])
-    return band.candidates(), torch.cat(nonfinite)
+    return band.candidates(problem.ranks), of_all(problem.ranks, nonfinite)
 
 
 def _narrow(
@@ -150,7 +151,9 @@ def _narrow(
 
 
 def _tiles(problem: Problem) -> Iterator[_Tile]:
-    for start, rows in device_tiles(problem.decoder, problem.tile_rows, problem.device):
+    for start, rows in device_tiles(
+        problem.decoder, problem.tile_rows, problem.device, problem.ranks
+    ):
         yield _tile(problem, start, rows)
 
 

@@ -11,19 +11,21 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from deltalens.engine.decoder import Decoder, tiles
+from deltalens.engine.decoder import Decoder, tile_count, tiles
+from deltalens.ranks.ranks import ALONE, Ranks
 
 
 def device_tiles(
-    decoder: Decoder, tile_rows: int, device: torch.device
+    decoder: Decoder, tile_rows: int, device: torch.device, ranks: Ranks = ALONE
 ) -> Iterator[tuple[int, Tensor]]:
-    """``(start, rows)`` over the whole decoder for work on ``device``.
+    """``(start, rows)`` over the whole decoder for work on ``device``; of several processes each
+    has a range of the tiles.
 
     To a CUDA device rows in host memory are copied through two buffers, so a tile is valid until
     the next one is asked for, and to work on the stream that is current when it is handed out.
     Other tiles come as the decoder holds them.
     """
-    held = tiles(decoder, tile_rows)
+    held = tiles(decoder, tile_rows, ranks.span(tile_count(decoder, tile_rows)))
     if device.type != "cuda" or decoder.rows(0, 0).device.type != "cpu":
         yield from held
         return
@@ -33,6 +35,21 @@ def device_tiles(
         yield from double_buffered(held, slots)
     finally:
         slots.close()
+
+
+def own_latents(decoder: Decoder, tile_rows: int, ranks: Ranks) -> slice:
+    """The latents whose tiles are this process's."""
+    own = ranks.span(tile_count(decoder, tile_rows))
+    return slice(own.start * tile_rows, min(own.stop * tile_rows, decoder.n_latents))
+
+
+def of_all(ranks: Ranks, found: list[Tensor], dim: int = 0) -> Tensor:
+    """What the tiles of all processes gave, one after the other in the order of latents."""
+    if ranks.size == 1:
+        return torch.cat(found, dim)
+    parts = ranks.gather([each.cpu() for each in found])
+    together = torch.cat([each for part in parts for each in part], dim)
+    return together.to(found[0].device) if found else together
 
 
 class Slots(Protocol):

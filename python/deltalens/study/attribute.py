@@ -17,6 +17,7 @@ from deltalens.lm.forward import Loss
 from deltalens.lm.several import AnySite, SeveralSites, for_each, listed, resolve_sites
 from deltalens.lm.sinks import SINKS, Sinks
 from deltalens.lm.text.chat import ChatOptions, template_options
+from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.study.ablation.first_order import CHECKED
 from deltalens.study.attribution import Attribution
 from deltalens.study.baseline import Baseline, as_baseline
@@ -51,6 +52,7 @@ class StudyOptions(TypedDict, total=False):
     impl: str
     progress: bool
     metadata: Mapping[str, Any] | None
+    ranks: Ranks
 
 
 @overload
@@ -105,6 +107,7 @@ def attribute(
     impl: str = "auto",
     progress: bool = False,
     metadata: Mapping[str, Any] | None = None,
+    ranks: Ranks = ALONE,
 ) -> Attribution | dict[AnySite, Attribution]:
     """The k latents with the largest mean over pairs of δ(C) − δ(C′).
 
@@ -130,7 +133,11 @@ def attribute(
     there are where pairs are few (0 for none; a complete run keeps those it was made with);
     save_scores: keep every latent's score; chat_template_kwargs: further arguments of the chat
     template, such as ``{"enable_thinking": False}``; metadata: entries to record beside the run's
-    own.
+    own; ranks: the processes that make the study together in one ``run_dir``, such as
+    :func:`deltalens.ranks.processes.joined` gives, all of which make this call: each captures some
+    of the pairs and scans a range of latents, and all return the same as one process would. A
+    :class:`~deltalens.ranks.shard.Shard` captures its pairs and raises
+    :class:`~deltalens.ranks.shard.ShardDone`.
 
     With ``run_dir`` the result is also written there. The same call continues a run that was
     cut, from the last finished shard of pairs and to the same bits, and returns a complete one;
@@ -176,7 +183,7 @@ def attribute(
     if several and directory is not None:
         check_no_run(directory)
         directories = [site_directory(directory, one.site) for one in at]
-    running = Running(check, flips, batch_tokens, progress, metadata or {})
+    running = Running(check, flips, batch_tokens, progress, metadata or {}, ranks)
     results = run_studies(studies, directories, running)
     return dict(zip(listed(site), results, strict=True)) if several else results[0]
 

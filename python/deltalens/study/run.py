@@ -13,6 +13,7 @@ from typing import Any
 from deltalens.errors import InputError
 from deltalens.lm import Site
 from deltalens.lm.points.names import saved_name
+from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.storage.atomic import write_text
 from deltalens.study.attribution import METADATA_FILE, read_metadata
 
@@ -56,7 +57,9 @@ def is_complete(directory: Path, settings: Settings) -> bool:
     started = directory / WORK_DIRECTORY / SETTINGS_FILE
     if started.exists():
         _check_same(directory, json.loads(started.read_text(encoding="utf-8")), settings)
-    elif any(directory.iterdir()):
+    elif any(entry.name != WORK_DIRECTORY for entry in directory.iterdir()) or any(
+        started.parent.glob("*.safetensors")
+    ):
         raise InputError(
             f"{directory} holds files but no deltalens run; choose another run directory"
         )
@@ -64,28 +67,41 @@ def is_complete(directory: Path, settings: Settings) -> bool:
 
 
 @contextmanager
-def work_directory(directory: Path | None, settings: Settings) -> Iterator[Path]:
+def work_directory(directory: Path | None, settings: Settings, ranks: Ranks) -> Iterator[Path]:
     """Where rows are kept until the run is complete, inside ``directory`` or a temporary one.
 
     Afterwards it is removed, except when something interrupted the run that the same call may
-    not meet again: then finished shards stay for it to continue from.
+    not meet again: then finished shards stay for it to continue from. Where others work in it too,
+    only the first removes it, and only when all is done.
     """
     if directory is None:
+        if ranks != ALONE:
+            raise InputError("several processes meet in a run directory; give one")
         with tempfile.TemporaryDirectory(prefix="deltalens-") as temporary:
             yield Path(temporary)
         return
     work = directory / WORK_DIRECTORY
     try:
-        write_text(work / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
+        text = json.dumps(settings, indent=2) + "\n"
+        ranks.from_first(lambda: write_text(work / SETTINGS_FILE, text))
         yield work
-    except InputError:
-        discard(directory)
-        raise
-    except BaseException:
-        if not any(work.glob("*.safetensors")):
+    except BaseException as error:
+        useless = isinstance(error, InputError) or not any(work.glob("*.safetensors"))
+        if useless and ranks == ALONE:
             discard(directory)
         raise
-    discard(directory)
+    if ranks.first:
+        discard(directory)
+
+
+@contextmanager
+def own_room(work: Path, ranks: Ranks) -> Iterator[Path]:
+    """Where in ``work`` this process may put files that the others do not see."""
+    if ranks.size == 1:
+        yield work
+        return
+    with tempfile.TemporaryDirectory(prefix=f"rank-{ranks.rank}-", dir=work) as room:
+        yield Path(room)
 
 
 def discard(directory: Path) -> None:

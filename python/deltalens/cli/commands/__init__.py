@@ -12,6 +12,7 @@ from deltalens.cli.commands import (
     export,
     interpret,
     lens,
+    merge,
     pairs,
     plan,
     report,
@@ -34,4 +35,5 @@ COMMANDS = (
     lens,
     plan,
     check_sae,
+    merge,
 )

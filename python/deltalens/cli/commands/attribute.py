@@ -17,6 +17,7 @@ from deltalens.cli.arguments import (
     add_site,
     positive_int,
 )
+from deltalens.cli.processes import add_shard, note_command
 
 DEFAULT_K = 100
 
@@ -46,6 +47,7 @@ def configure(commands: Any) -> None:
         help="run directory to write; of several sites each has its own below it, site-12 …",
     )
     parser.add_argument("--show", type=int, default=20, help="rows of the table; default: 20")
+    add_shard(parser)
     add_output(parser)
     parser.set_defaults(run=run)
 
@@ -116,6 +118,7 @@ def run(args: argparse.Namespace) -> None:
     model, tokenizer = load_model(args)
     chosen = choose_sites(args, model, saes)
     encoded_with = chosen.saes if args.score == "latent" else None
+    note_command(args.out, args)
     baselines = load_baselines(args, model, tokenizer, chosen, encoded_with)
     result = attribute(
         model,
@@ -141,6 +144,7 @@ def run(args: argparse.Namespace) -> None:
         **({} if args.check is None else {"check": args.check}),
         **({} if args.flips is None else {"flips": args.flips}),
         metadata=loading_record(args),
+        ranks=args.ranks,
         **batch_options(args),
     )
     results = chosen.found(result)

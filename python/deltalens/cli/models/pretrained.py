@@ -13,6 +13,7 @@ from typing import Any
 
 from deltalens.cli.models.source import ModelSource
 from deltalens.errors import InputError
+from deltalens.ranks.processes import local_rank
 
 _CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
 _MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -78,7 +79,12 @@ def choose_device(name: str) -> Any:
     import torch
 
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        # Of several processes on a machine each has a GPU, or shares one where they are more.
+        device = torch.device("cuda", local_rank() % torch.cuda.device_count())
+        torch.cuda.set_device(device)
+        return device
     try:
         device = torch.device(name)
     except RuntimeError as error:

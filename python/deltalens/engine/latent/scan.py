@@ -21,7 +21,8 @@ from deltalens.engine.numerics.norms import row_norms
 from deltalens.engine.numerics.precision import UNIT_ROUNDOFF, exact_matmul
 from deltalens.engine.topk.band import Band
 from deltalens.engine.topk.ranking import Candidates, Ranking, TopLatents, select
-from deltalens.engine.upload import device_tiles
+from deltalens.engine.upload import device_tiles, of_all, own_latents
+from deltalens.ranks.ranks import ALONE, Ranks
 
 _RESCORE_ROWS = 512
 
@@ -36,6 +37,7 @@ class LatentProblem:
     mean: Tensor | None  # z̄ [n_latents]
     tile_rows: int
     prepare: Callable[[LatentSource], LatentScorer]
+    ranks: Ranks = ALONE  # the processes that scan together, each a range of tiles
 
     @property
     def device(self) -> torch.device:
@@ -71,8 +73,9 @@ def latent_scores(problem: LatentProblem) -> Tensor:
             scores, _, finite = scored(problem, scorer, start, tile, bounds=False)
             found[start : start + len(scores)] = scores.masked_fill(~finite, torch.nan).float()
             nonfinite.append(start + (~finite).nonzero()[:, 0])
-    _warn_nonfinite(torch.cat(nonfinite))
-    return found
+    _warn_nonfinite(of_all(problem.ranks, nonfinite))
+    own = own_latents(problem.W_dec, problem.tile_rows, problem.ranks)
+    return of_all(problem.ranks, [found[own]])
 
 
 def top_latent_scores(problem: LatentProblem, k: int, ranking: Ranking) -> TopLatents:
@@ -89,9 +92,9 @@ def top_latent_scores(problem: LatentProblem, k: int, ranking: Ranking) -> TopLa
             upper = upper.masked_fill(unknown, torch.inf).masked_fill(~finite, torch.nan)
             band.push(lower[None], upper[None], start)
             nonfinite.append(start + (~finite).nonzero()[:, 0])
-        bad = torch.cat(nonfinite)
+        bad = of_all(problem.ranks, nonfinite)
         _warn_nonfinite(bad)
-        ((latents, complete),) = band.candidates()
+        ((latents, complete),) = band.candidates(problem.ranks)
         return select(_rescored(problem, latents, complete), k, ranking, bad)
 
 
@@ -109,7 +112,7 @@ def _rescored(problem: LatentProblem, latents: Tensor, complete: bool) -> Candid
 def tiles(problem: LatentProblem) -> Iterator[tuple[int, LatentTile]]:
     """First latent and rows of one tile after the other; a tile is valid until the next one."""
     both = (
-        device_tiles(each, problem.tile_rows, problem.device)
+        device_tiles(each, problem.tile_rows, problem.device, problem.ranks)
         for each in (problem.W_dec, problem.W_enc)
     )
     for (start, dec), (_, enc) in zip(*both, strict=True):

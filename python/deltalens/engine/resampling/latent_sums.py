@@ -29,7 +29,7 @@ class LatentSums:
     present_only: bool
 
     def tiles(self) -> Iterator[TileSums]:
-        """All tiles, in order."""
+        """All tiles, in order; of several processes each has a range of them."""
         spans = [slice(*span) for span in pairwise(self.offsets)]
         d_model = self.problem.W_dec.d_model
         held = HeldSegments(

@@ -12,6 +12,7 @@ from torch import Tensor
 from deltalens.engine.numerics.precision import exact_matmul
 from deltalens.engine.resampling.tile_sums import TileSums
 from deltalens.engine.topk.ranking import Ranking
+from deltalens.ranks.ranks import ALONE, Ranks
 
 LISTED = 1000
 _BLOCK_NUMBERS = 1 << 20  # statistics that are held at a time
@@ -43,16 +44,20 @@ class Resampled(NamedTuple):
     above: Tensor
 
 
-def resample(tiles: Iterable[TileSums], given: Reweightings, ranking: Ranking) -> Resampled:
+def resample(
+    tiles: Iterable[TileSums], given: Reweightings, ranking: Ranking, ranks: Ranks = ALONE
+) -> Resampled:
     """Statistic: Σ_p Δ_p / √(Σ_p Δ_p²), which rises with t = mean / standard error.
 
     Unlike t it has no pole, and √(Σ Δ²) is the same under every flip. Latents whose sums are all 0
-    have the statistic 0. Memory beyond a tile is 16 MiB and O(segments · (flips + resamples)).
+    have the statistic 0. ``ranks``: processes that have
+    a part of the tiles each. Memory beyond a tile is 16 MiB and O(segments · (flips + resamples)).
     """
     passed = _Pass.begin(given, ranking)
     with exact_matmul():
         for tile in tiles:
             passed.add(tile)
+    passed.merge(ranks)
     return passed.result()
 
 
@@ -76,7 +81,7 @@ class _Pass:
             given,
             ranking,
             largest=torch.full((len(given.signs),), -torch.inf, dtype=torch.float64),
-            own=torch.zeros(k, dtype=torch.float64),
+            own=torch.full((k,), torch.nan, dtype=torch.float64),
             strongest=torch.empty(0, dtype=torch.float64),
             counts=torch.zeros(resamples, k + 1, dtype=torch.int64),
             thresholds=thresholds.contiguous(),
@@ -128,6 +133,18 @@ class _Pass:
             )
             self._there[device] = (signs, weights, given.ranked.to(device))
         return self._there[device]
+
+    def merge(self, ranks: Ranks) -> None:
+        """Put together what all processes have, in the order of their tiles."""
+        if ranks.size == 1:
+            return
+        parts = ranks.gather((self.largest, self.own, self.strongest, self.counts))
+        largest, own, strongest, counts = zip(*parts, strict=True)
+        self.largest = torch.stack(largest).amax(0)
+        for other in own:
+            self.own = torch.where(self.own.isnan(), other, self.own)
+        self.strongest = torch.cat(strongest).sort(descending=True).values[:LISTED]
+        self.counts = torch.stack(counts).sum(0)
 
     def result(self) -> Resampled:
         # A latent counted at place c beats the c lowest keys.

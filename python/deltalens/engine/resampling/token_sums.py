@@ -30,6 +30,7 @@ from deltalens.engine.resampling.tile_sums import (
 from deltalens.engine.tile import Scorer
 from deltalens.engine.token_rows import TokenRows
 from deltalens.engine.upload import device_tiles
+from deltalens.ranks.ranks import ALONE, Ranks
 
 # Relative to ‖d‖² Σ_t |w_t| ‖γ_t‖ ‖a_t − ā‖: what fp32 products of orthogonal rows may leave.
 _ROUNDING = 2.0**-22
@@ -49,16 +50,18 @@ class TokenSums:
     impl: str
     normalize: bool
     presence: Tensor | None = None
+    ranks: Ranks = ALONE
 
     def tiles(self) -> Iterator[TileSums]:
-        """All tiles, in order."""
+        """All tiles, in order; of several processes each has a range of them."""
         check_width(self.decoder, self.source.shape[1])
         check_segments(torch.tensor(self.offsets), self.source.shape[0])
         device = self.source.acts.device
         spans = [slice(*span) for span in pairwise(self.offsets)]
         held = HeldSegments(spans, self._scorer, self._bytes_held)
         magnitude = self._magnitude(spans)
-        for start, rows in device_tiles(self.decoder, self._tile_rows(len(spans)), device):
+        tile_rows = self._tile_rows(len(spans))
+        for start, rows in device_tiles(self.decoder, tile_rows, device, self.ranks):
             yield self._tile(start, rows.to(device), held, magnitude)
 
     def _tile(

@@ -20,6 +20,7 @@ from deltalens.engine.resampling.latent_sums import LatentSums
 from deltalens.engine.topk.ranking import Ranking
 from deltalens.errors import InputError
 from deltalens.lm import PairRows
+from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.sae import Encoding, as_sae
 from deltalens.sae.gate import encoder_inputs, latent_gate
 from deltalens.storage.mapped import mapped_tensor
@@ -75,11 +76,12 @@ def rank_by_latents(
     options: Options,
     work: Path,
     device: torch.device,
+    ranks: Ranks = ALONE,
 ) -> Found:
     """The study's result from the rows of all pairs, which are read several times.
 
     They are laid out in files under ``work`` that are mapped to memory; a ``device`` other than
-    the CPU gets a copy.
+    the CPU gets a copy. Each of ``ranks`` scans a range of latents.
     """
     lengths = [len(row.acts) for row in rows]
     tokens = _Tokens.write(score, rows, lengths, work)
@@ -93,6 +95,7 @@ def rank_by_latents(
         weights=tokens.weights,
         impl=options.impl,
     )
+    problem = replace(problem, ranks=ranks)
     top = _top(score, problem, tokens, options)
     check_found(top)
     effects = _effects(score, problem, tokens, top.latents, rows)

@@ -8,6 +8,7 @@ from contextlib import ExitStack
 from deltalens.lm.capture import capture_encoded
 from deltalens.lm.gradients.passes import pair_rows
 from deltalens.lm.progress import Progress
+from deltalens.ranks.ranks import Ranks
 from deltalens.study.ranking.prepared import PreparedStudy
 from deltalens.study.running.row_store import RowStore, shards
 
@@ -17,23 +18,28 @@ def capture_missing(
     stores: Sequence[RowStore],
     batch_tokens: int,
     progress: bool,
+    ranks: Ranks,
 ) -> None:
     """Capture what is missing in the studies' stores: a shard of pairs at all sites that lack it.
 
+    Shards are dealt out to the processes; all are there when this returns.
+
     Rows go to disk pair by pair, so that memory is one batch at all sites, whatever their number.
     """
-    missing = [set(store.missing) for store in stores]
-    with Progress(progress, "pairs", len(studies[0].pairs)) as bar:
-        for shard in shards(len(studies[0].pairs)):
-            lacking = [number for number, of_site in enumerate(missing) if shard in of_site]
-            if lacking:
-                _capture_shard(
-                    shard,
-                    [studies[number] for number in lacking],
-                    [stores[number] for number in lacking],
-                    batch_tokens,
-                )
+    todo = ranks.share(
+        shards(len(studies[0].pairs)), lambda shard: all(store.holds(shard) for store in stores)
+    )
+    with Progress(progress, "pairs", sum(map(len, todo))) as bar:
+        for shard in todo:
+            lacking = [number for number, store in enumerate(stores) if not store.holds(shard)]
+            _capture_shard(
+                shard,
+                [studies[number] for number in lacking],
+                [stores[number] for number in lacking],
+                batch_tokens,
+            )
             bar.advance(len(shard))
+    ranks.meet()
 
 
 def _capture_shard(

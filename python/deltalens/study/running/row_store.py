@@ -51,7 +51,11 @@ class RowStore:
     @property
     def missing(self) -> list[range]:
         """The pairs of each shard that is still to be captured."""
-        return [shard for shard in self._shards() if not self._path(shard).exists()]
+        return [shard for shard in self._shards() if not self.holds(shard)]
+
+    def holds(self, shard: range) -> bool:
+        """Whether the shard's pairs have been captured."""
+        return self._path(shard).exists()
 
     @contextmanager
     def filling(self, shard: range, lengths: Sequence[int]) -> Iterator[ShardFiller]:

@@ -12,6 +12,7 @@ from typing import Any
 
 from deltalens.errors import InputError
 from deltalens.pairs.encode import ways_counted
+from deltalens.ranks.ranks import Ranks
 from deltalens.study.ablation.first_order import check_first_order
 from deltalens.study.attribution import Attribution
 from deltalens.study.latents import latent_rows
@@ -20,7 +21,7 @@ from deltalens.study.ranking.effects import PairEffects, Ranked, stderr_over_pai
 from deltalens.study.ranking.prepared import PreparedStudy
 from deltalens.study.ranking.rank import rank
 from deltalens.study.record import describe
-from deltalens.study.run import discard, is_complete, work_directory
+from deltalens.study.run import differing, discard, is_complete, own_room, work_directory
 from deltalens.study.running.capture import capture_missing
 from deltalens.study.running.row_store import RowStore
 from deltalens.study.tokens.dominance import dominant_tokens, warn_of_sinks
@@ -36,6 +37,7 @@ class Running:
     batch_tokens: int
     progress: bool
     metadata: Mapping[str, Any]
+    ranks: Ranks
 
 
 def run_studies(
@@ -45,19 +47,39 @@ def run_studies(
 
     All that are not complete are captured together and then ranked one after the other, each saved
     as soon as it is there. A study that fails keeps none of the others from its result; the error,
-    which names its site, comes at the end.
+    which names its site, comes at the end. Several processes capture, scan and return together;
+    the first of them saves.
     """
-    results: dict[int, Attribution] = {}
-    todo = []
-    for number, (study, directory) in enumerate(zip(studies, directories, strict=True)):
-        if directory is not None and is_complete(directory, study.settings):
-            results[number] = Attribution.load(directory)
-        else:
-            todo.append(number)
+    _check_one_study(studies, running.ranks)
+    complete = running.ranks.from_first(lambda: _complete(studies, directories))
+    results = {number: Attribution.load(directory) for number, directory in complete.items()}
+    todo = [number for number in range(len(studies)) if number not in complete]
     if todo:
         found = _run([studies[n] for n in todo], [directories[n] for n in todo], running)
         results.update(zip(todo, found, strict=True))
     return [results[number] for number in range(len(studies))]
+
+
+def _check_one_study(studies: Sequence[PreparedStudy], ranks: Ranks) -> None:
+    own = [study.settings for study in studies]
+    for here, first in zip(own, ranks.from_first(lambda: own), strict=True):
+        if here != first:
+            raise InputError(
+                f"process {ranks.rank} has another study than the first: {differing(first, here)}; "
+                "start all of them with the same command and the same files"
+            )
+
+
+def _complete(
+    studies: Sequence[PreparedStudy], directories: Sequence[Path | None]
+) -> dict[int, Path]:
+    """Where the studies that are complete lie, by their numbers."""
+    each = enumerate(zip(studies, directories, strict=True))
+    return {
+        number: directory
+        for number, (study, directory) in each
+        if directory is not None and is_complete(directory, study.settings)
+    }
 
 
 def _run(
@@ -66,14 +88,14 @@ def _run(
     started = time.perf_counter()
     with ExitStack() as stack:
         works = [
-            stack.enter_context(work_directory(directory, study.settings))
+            stack.enter_context(work_directory(directory, study.settings, running.ranks))
             for study, directory in zip(studies, directories, strict=True)
         ]
         stores = [
             RowStore(work, study.pairs, study.site.d_model)
             for work, study in zip(works, studies, strict=True)
         ]
-        capture_missing(studies, stores, running.batch_tokens, running.progress)
+        capture_missing(studies, stores, running.batch_tokens, running.progress, running.ranks)
         timings = {"capture_s": time.perf_counter() - started, "captured_sites": len(studies)}
         results, failures = [], []
         for study, directory, work, store in zip(studies, directories, works, stores, strict=True):
@@ -84,7 +106,7 @@ def _run(
                 if directory is None:
                     raise
                 failures.append(error)
-            if directory is not None:
+            if directory is not None and running.ranks.first:
                 discard(directory)
         if failures:
             raise failures[0]
@@ -113,14 +135,24 @@ def _finished(
     captured: Mapping[str, Any],
 ) -> Attribution:
     started = time.perf_counter()
-    result = _result(study, rank(study, store, work, running.flips, running.progress))
-    scanned = time.perf_counter()
+    ranks = running.ranks
+    with own_room(work, ranks) as room:
+        ranked = rank(study, store, room, running.flips, running.progress, ranks)
+    timings = {**captured, "scan_s": time.perf_counter() - started}
+    return ranks.from_first(lambda: _saved(study, directory, ranked, running, timings))
+
+
+def _saved(
+    study: PreparedStudy,
+    directory: Path | None,
+    ranked: Ranked,
+    running: Running,
+    timed: Mapping[str, Any],
+) -> Attribution:
+    started = time.perf_counter()
+    result = _result(study, ranked)
     found = _first_order(study, result, running)
-    timings = {
-        **captured,
-        "scan_s": scanned - started,
-        "check_s": time.perf_counter() - scanned,
-    }
+    timings = {**timed, "check_s": time.perf_counter() - started}
     result.metadata.update(
         {**running.metadata, **result.metadata, "first_order": found, "timings": timings}
     )

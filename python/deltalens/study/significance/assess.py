@@ -13,6 +13,7 @@ from deltalens.engine.resampling.resample import LISTED, Resampled, Reweightings
 from deltalens.engine.resampling.tile_sums import TileSums
 from deltalens.engine.topk.ranking import Ranking
 from deltalens.lm.progress import Progress
+from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.study.significance.flips import SEED, SignFlips, sign_flips
 from deltalens.study.significance.sentence import LEVEL, stands_out_sentence
 from deltalens.study.significance.stability import (
@@ -43,14 +44,16 @@ def assess(
     flips: int = FLIPS,
     *,
     progress: bool = False,
+    ranks: Ranks = ALONE,
 ) -> Significance:
     """The largest statistic over all latents, under every sign flip of the pairs.
 
-    tiles: Δ of every latent and pair; per_pair: fp64 [pairs, k], those of the ranked ``latents``
-    int64 [k]. Positive and negative completions of a pair are exchangeable where nothing tells
-    them apart, so swapping them gives studies that are as likely (A. M. Winkler et al., 2014); the
-    largest statistic over all latents keeps the family-wise error (P. H. Westfall and S. S. Young,
-    1993). Nothing is tested with ``flips`` 0 or a single pair, and no tile is read.
+    tiles: Δ of every latent and pair, of which each of ``ranks`` has a part; per_pair: fp64
+    [pairs, k], those of the ranked ``latents`` int64 [k]. Positive and negative completions of a
+    pair are exchangeable where nothing tells them apart, so swapping them gives studies that are as
+    likely (A. M. Winkler et al., 2014); the largest statistic over all latents keeps the
+    family-wise error (P. H. Westfall and S. S. Young, 1993). Nothing is tested with ``flips`` 0 or
+    a single pair, and no tile is read.
     """
     pairs, k = per_pair.shape
     if not flips or pairs == 1:
@@ -59,7 +62,7 @@ def assess(
     weights = resampling_weights(pairs)
     keys = ranking.key(per_pair.T @ weights.T)
     given = Reweightings(patterns.signs, weights, latents.cpu(), keys)
-    found = resample(_watched(tiles, n_latents, progress), given, ranking)
+    found = resample(_watched(tiles, n_latents, progress), given, ranking, ranks)
     p_value = patterns.p_values(found.own, found.largest)
     low, high = rank_interval(keys, found.above)
     record = _record(patterns, found, p_value, pairs, n_latents, flips)

@@ -1,0 +1,102 @@
+"""Makes one study in several processes, forked by torchrun's own agent, and maybe kills one."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from deltalens.ranks.processes import joined
+from deltalens.study import Baseline, attribute
+from helpers.tiny_study import D_MODEL, SITE, make_model, make_pairs
+
+PAIRS = 9
+LATENTS = 4 * 8192 + 123  # five tiles
+capture_module = importlib.import_module("deltalens.study.running.capture")
+row_store_module = importlib.import_module("deltalens.study.running.row_store")
+
+
+def decoder() -> torch.Tensor:
+    """Random rows, some of them equal across tiles."""
+    rows = torch.randn(LATENTS, D_MODEL, generator=torch.Generator().manual_seed(1))
+    rows[30_000:30_040] = rows[:40]
+    return rows
+
+
+def study(directory: Path, **changes: Any) -> None:
+    attribute(
+        make_model(),
+        None,
+        make_pairs(PAIRS),
+        decoder(),
+        site=SITE,
+        baseline=Baseline(torch.linspace(-1, 1, D_MODEL), 3, None, {"source": "test"}),
+        k=60,
+        flips=100,
+        save_scores=True,
+        run_dir=directory,
+        **changes,
+    )
+
+
+def work(directory: Path, killed: int | None) -> None:
+    """One process's part; process ``killed`` ends when it has captured one shard."""
+    row_store_module.SHARD_PAIRS = 2
+    torch.set_num_threads(1)
+    captured = capture_module._capture_shard
+    with joined() as ranks:
+
+        def capture_shard(shard: range, *rest: Any) -> None:
+            captured(shard, *rest)
+            with directory.with_suffix(".captured").open("a") as log:
+                log.write(f"{shard.start}\n")
+            if ranks.rank == killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+        capture_module._capture_shard = capture_shard
+        study(directory, ranks=ranks)
+
+
+def launch(
+    processes: int,
+    directory: Path,
+    killed: int | None = None,
+    job: Callable[[Path, int | None], None] = work,
+) -> None:
+    """Let so many processes do ``job``, as torchrun would; raises when one of them fails."""
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=processes,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        max_restarts=0,
+        monitor_interval=0.1,
+        start_method="fork",
+    )
+    elastic_launch(config, job)(directory, killed)
+
+
+def main(command: str, *arguments: str) -> None:
+    directory = Path(arguments[0])
+    if command == "sizes":
+        for size in map(int, arguments[1:]):
+            launch(size, directory / f"run-{size}")
+        return
+    try:
+        launch(3, directory / "killed", killed=1)
+    except ChildFailedError:
+        print(sorted(path.name for path in (directory / "killed" / ".rows").glob("0*")))
+    launch(2, directory / "killed")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
