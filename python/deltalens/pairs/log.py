@@ -14,8 +14,10 @@ from deltalens.lm.sampling.engine import TRANSFORMERS
 from deltalens.pairs.answer import SampledIds, ids_row, read_ids, read_verdict, verdict_row
 from deltalens.pairs.pair_set import check_out, read_settings, write_settings
 from deltalens.pairs.questions import Question
+from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.storage.jsonl import Row, parse_lines
 from deltalens.storage.line_log import append_rows, drop_cut_line
+from deltalens.storage.parts import fold_parts, part_path
 
 SOURCE = "sampled"
 _BEFORE = {"sees": "final", "engine": TRANSFORMERS}  # of files from before there was a choice
@@ -51,30 +53,42 @@ class AnswerLog:
     """What was sampled and graded for ``out``, by the numbers of the samples' random streams.
 
     Two files: the samples as the model gave them, so that they survive a judge that fails, and the
-    graded answers, each complete on its line.
+    graded answers, each complete on its line. Of several processes each appends to a part of its
+    own.
     """
 
     out: Path
+    ranks: Ranks = ALONE
     texts: dict[int, Text] = field(default_factory=dict)
     verdicts: dict[int, Verdict] = field(default_factory=dict)
 
     @classmethod
-    def open(cls, out: Path, settings: Mapping[str, Any]) -> AnswerLog:
+    def open(cls, out: Path, settings: Mapping[str, Any], ranks: Ranks = ALONE) -> AnswerLog:
         """What is there already; :class:`InputError` when it was made with other settings."""
         check_out(out, SOURCE)
-        log = cls(out)
+        log = cls(out, ranks)
         log._read()
         there = read_settings(out)
         parts = {"sampling": (log.texts, samples_path), "judge": (log.verdicts, answers_path)}
         for name, (found, path) in parts.items():
             if found:
                 _check_same(path(out), there.get(name), settings[name])
-        write_settings(out, {"source": SOURCE, **settings})
+        ranks.from_first(lambda: write_settings(out, {"source": SOURCE, **settings}))
         return log
+
+    def has(self, sample: Sample) -> bool:
+        """Whether the sample is there, text and verdict."""
+        return sample.stream in self.texts and sample.stream in self.verdicts
+
+    def read_all(self) -> None:
+        """Take in what the other processes have added; all are waited for."""
+        self.ranks.meet()
+        if self.ranks.size > 1:
+            self._read()
 
     def add_texts(self, found: Sequence[tuple[Sample, Text]]) -> None:
         """Keep what was sampled."""
-        append_rows(samples_path(self.out), (_row(sample, text) for sample, text in found))
+        append_rows(self._own(samples_path), (_row(sample, text) for sample, text in found))
         self.texts.update((sample.stream, text) for sample, text in found)
 
     def add_verdicts(self, found: Sequence[tuple[Sample, Verdict]]) -> None:
@@ -83,14 +97,24 @@ class AnswerLog:
             {**_row(sample, self.texts[sample.stream]), **verdict_row(verdict)}
             for sample, verdict in found
         )
-        append_rows(answers_path(self.out), rows)
+        append_rows(self._own(answers_path), rows)
         self.verdicts.update((sample.stream, verdict) for sample, verdict in found)
 
     def _read(self) -> None:
-        for path in (samples_path(self.out), answers_path(self.out)):
-            drop_cut_line(path)
-        self.texts.update(_parsed(samples_path(self.out), _text))
-        self.verdicts.update(_parsed(answers_path(self.out), read_verdict))
+        self.ranks.alone_first(self._fold)
+        for place in (samples_path, answers_path):
+            drop_cut_line(self._own(place))
+        for path in dict.fromkeys((samples_path(self.out), self._own(samples_path))):
+            self.texts.update(_parsed(path, _text))
+        for path in dict.fromkeys((answers_path(self.out), self._own(answers_path))):
+            self.verdicts.update(_parsed(path, read_verdict))
+
+    def _fold(self) -> None:
+        fold_parts(samples_path(self.out))
+        fold_parts(answers_path(self.out))
+
+    def _own(self, place: Callable[[Path], Path]) -> Path:
+        return part_path(place(self.out), self.ranks.part)
 
 
 def samples_path(out: Path) -> Path:

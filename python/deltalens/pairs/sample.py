@@ -29,6 +29,7 @@ from deltalens.pairs.log import SOURCE, AnswerLog, Sample, Text
 from deltalens.pairs.pair_set import PairSet, check_any
 from deltalens.pairs.questions import Question
 from deltalens.pairs.seen import Sees, check_sees, ends_in_reasoning, seen_text
+from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.storage.line_log import Batched
 
 SAMPLES = 20
@@ -52,6 +53,7 @@ def sample_pairs(
     batch_tokens: int = GENERATION_TOKENS,
     engine: Engine | None = None,
     progress: bool = False,
+    ranks: Ranks = ALONE,
 ) -> PairSet:
     """Pairs of every prompt to which the model gave answers of both kinds.
 
@@ -71,6 +73,9 @@ def sample_pairs(
     (``.meta.json``). The same call continues what was cut, with nothing sampled or graded twice but
     what came in the second before a process was killed, and more samples or questions add to what
     is there. Another model, engine, judge, seed, temperature or chat template argument is refused.
+    ranks: processes that all make this call with one ``out`` and share the work, with the same
+    result; a :class:`~deltalens.ranks.shard.Shard` does its part of it and raises
+    :class:`~deltalens.ranks.shard.ShardDone`.
 
     Raises :class:`InputError` for that, for prompts that do not fit the model, and when no prompt
     got both kinds; :class:`~deltalens.judge.JudgeError` when the judge cannot go on.
@@ -84,10 +89,13 @@ def sample_pairs(
         "sampling": _sampling(model, tokenizer, engine, draw, options),
         "judge": {"name": judge.name, "version": judge.version, "sees": judge_sees},
     }
+    if out is None and ranks != ALONE:
+        raise InputError("several processes meet in the file of pairs; give out")
     with _place(out) as path:
-        log = AnswerLog.open(path, settings)
+        log = AnswerLog.open(path, settings, ranks)
         ids = _prompt_ids(model, tokenizer, wanted, max_new_tokens, options)
-        _sample_missing(engine, tokenizer, wanted, ids, log, draw, progress)
+        own = ranks.share(wanted, log.has)
+        _sample_missing(engine, tokenizer, own, ids, log, draw, progress)
         opened = {
             sample.question.key: ends_in_reasoning(
                 tokenizer, sample.question.prompt, ids[sample.question.key]
@@ -95,14 +103,15 @@ def sample_pairs(
             for sample in wanted
         }
         seen = partial(_seen, log=log, sees=judge_sees, opened=opened)
-        _grade_missing(judge, wanted, log, seen, progress)
+        _grade_missing(judge, own, log, seen, progress)
+        log.read_all()
         pairs, counts = build_pairs(
             (_graded(sample, log) for sample in wanted), per_prompt=per_prompt, seed=seed
         )
         used = {"pairing": {"per_prompt": per_prompt, "seed": seed, "length": "nearest"}}
         found = PairSet(pairs, counts, {"source": SOURCE, **settings, **used})
         check_any(found)
-        found.save(path)
+        ranks.from_first(lambda: found.save(path))
     return found
 
 

@@ -18,10 +18,14 @@ _BATCH, _SECONDS = 512, 1.0  # lines written at once, and how long the first of 
 
 def append_rows(path: Path, rows: Iterable[Row]) -> None:
     """Add lines; they are on disk when this returns."""
+    append_lines(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def append_lines(path: Path, lines: str) -> None:
+    """Add whole lines of text; they are on disk when this returns."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
     with path.open("a", encoding="utf-8", newline="\n") as stream:
-        stream.write("".join(lines))
+        stream.write(lines)
         stream.flush()
         os.fsync(stream.fileno())
 

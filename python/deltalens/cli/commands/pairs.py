@@ -17,7 +17,9 @@ from deltalens.cli.arguments import (
 from deltalens.cli.engines import add_engine, load_engine
 from deltalens.cli.judging import add_judge
 from deltalens.cli.models.source import ModelSource
+from deltalens.cli.processes import add_shard, note_command
 from deltalens.errors import InputError
+from deltalens.ranks.ranks import ALONE
 
 
 def configure(commands: Any) -> None:
@@ -54,6 +56,7 @@ def configure(commands: Any) -> None:
     add_model(parser, required=False)
     add_engine(parser)
     add_chat_template(parser)
+    add_shard(parser)
     add_output(parser)
     parser.set_defaults(run=run)
 
@@ -108,6 +111,7 @@ def _sample(args: argparse.Namespace) -> tuple[Any, Any]:
     check_out(args.out, SOURCE)
     questions = read_questions(args.questions, as_chat=args.as_chat)
     _take_judge_prompts(args)
+    note_command(args.out, args)
     judge = load_judge(args, args.out.parent)
     model, tokenizer = load_model(args)
     found = sample_pairs(
@@ -125,6 +129,7 @@ def _sample(args: argparse.Namespace) -> tuple[Any, Any]:
         out=args.out,
         engine=load_engine(args, model, tokenizer, ModelSource.of(args)),
         progress=not args.quiet,
+        ranks=args.ranks,
         **batch_options(args),
     )
     return found, usage_of(args, judge)
@@ -146,6 +151,8 @@ def _read(args: argparse.Namespace) -> tuple[Any, None]:
     )
     from deltalens.pairs.graded.pairs import GradedFields
 
+    if args.ranks != ALONE:
+        raise InputError("--graded needs one process; start it alone and without --shard")
     for name in ("model", "judge", "samples", "engine", "chat-template-kwargs"):
         if getattr(args, name.replace("-", "_")) is not None:
             raise InputError(f"--{name} is for sampling, and --graded holds answers; leave one out")
