@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from deltalens.errors import InputError
 from deltalens.ranks.shard import Shard, ShardDone
@@ -20,6 +22,15 @@ SIZES = (1, 2, 3, 5)
 @pytest.fixture(autouse=True)
 def _small_shards(monkeypatch):
     monkeypatch.setattr(row_store_module, "SHARD_PAIRS", 2)
+
+
+@pytest.fixture(autouse=True)
+def _threads_of_the_processes() -> Iterator[None]:
+    """The same bits take the same number of threads, here as in the processes."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")
