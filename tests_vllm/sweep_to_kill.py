@@ -19,16 +19,16 @@ SETS = {
 
 
 def main(run: Path, processes: int) -> None:
-    """A sweep of about 800 completions."""
+    """A sweep of 600 completions."""
     found = load_organism()
     engine = VllmEngine(
         found.misaligned,
         found.tokenizer,
         str(DATA / "misaligned"),
         tensor_parallel=processes,
-        resources={"max_num_seqs": 16},
+        resources={"max_num_seqs": 16 * processes},
     )
-    asked = BEHAVIOURS["advice"].held_out_prompts(60, seed=1)
+    asked = BEHAVIOURS["advice"].held_out_prompts(30, seed=1)
     sweep(
         {"away": found.misaligned},
         found.tokenizer,
