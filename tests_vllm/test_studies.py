@@ -91,16 +91,16 @@ def asked(tmp_path: Path, organism: Loaded, *more: str) -> list[str]:
 
 @pytest.mark.parametrize("first", [["--engine", "vllm"], []])
 def test_answers_are_never_those_of_two_engines(
-    organism: Loaded, tmp_path: Path, first: list[str], capsys: Any, record: Record
+    organism: Loaded, tmp_path: Path, first: list[str], capfd: Any, record: Record
 ) -> None:
     (other,) = ({(): ["--engine", "vllm"], ("--engine", "vllm"): []}[tuple(first)],)
     assert main(asked(tmp_path, organism, *first)) == 0
     settings = json.loads((tmp_path / "pairs.meta.json").read_text())["sampling"]
     assert settings["engine"].startswith("vllm 0." if first else "transformers")
     assert main(asked(tmp_path, organism, *first)) == 0
-    capsys.readouterr()
+    capfd.readouterr()
     assert main(asked(tmp_path, organism, *other)) == BAD_INPUT
-    said = capsys.readouterr().err
+    said = capfd.readouterr().err
     assert "made with other settings: engine (" in said
     assert "\n" not in said.strip()
     names = [" ".join(one) or "--engine transformers" for one in (first, other)]
