@@ -17,7 +17,7 @@ from deltalens.lm.model.independence import check_readable
 from deltalens.lm.pairs import Pair
 from deltalens.lm.progress import Progress
 from deltalens.lm.rows import PaddingSide
-from deltalens.lm.several import AnySite, SeveralSites, for_each, listed, resolve_sites
+from deltalens.lm.several import AnySite, Asked, SeveralSites, resolve_sites
 from deltalens.lm.sinks import SINKS, Sinks, without_sinks_at
 from deltalens.lm.sites import Site
 from deltalens.lm.text.chat import ChatOptions
@@ -85,7 +85,7 @@ def capture(
     batch_tokens: int = BATCH_TOKENS,
     padding_side: PaddingSide = "right",
     progress: bool = False,
-) -> Iterator[PairRows] | Iterator[dict[AnySite, PairRows]]:
+) -> Iterator[PairRows | dict[AnySite, PairRows]]:
     """Activations and gradients of every pair at ``site``, in the order of ``pairs``.
 
     ``loss`` is the completion's log-loss summed ("sum") or averaged ("mean") over its tokens;
@@ -113,13 +113,12 @@ def capture(
     if padding_side not in ("right", "left"):
         raise InputError(f"padding_side must be 'right' or 'left', got {padding_side!r}")
     check_loss(loss)
-    given = listed(site)
-    sites = resolve_sites(model, given)
+    asked = Asked.of(site)
+    sites = resolve_sites(model, asked.names)
     check_weights(model)
     check_readable(model, padding_side)
-    several = isinstance(site, (list, tuple))
     if baseline is not None:
-        baseline = for_each(given, baseline, "baseline") if several else [baseline]
+        baseline = asked.each(baseline, "baseline")
     provider = _provider(gradients, baseline, steps, sites)
     encoded = encode_pairs(model, tokenizer, pairs, chat_template_kwargs=chat_template_kwargs)
     counted = without_sinks_at(
@@ -127,9 +126,7 @@ def capture(
     )
     run = PairRunner(model, sites, provider, loss, padding_side)
     stream = _stream(run, [found for found, _ in counted], TokenBudget(batch_tokens), progress)
-    if several:
-        return (dict(zip(given, rows, strict=True)) for rows in stream)
-    return (rows[0] for rows in stream)
+    return map(asked.answer, stream)
 
 
 def capture_encoded(

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeAlias
+from dataclasses import dataclass
+from typing import Any, TypeAlias, TypeVar
 
 from torch import nn
 
 from deltalens.errors import InputError
 from deltalens.lm.sites import Site, resolve_site
+
+T = TypeVar("T")
 
 AnySite: TypeAlias = int | str | Site
 """A site as :func:`~deltalens.lm.resolve_site` takes it."""
@@ -17,9 +20,31 @@ SeveralSites: TypeAlias = list[AnySite] | tuple[AnySite, ...]
 """Sites that are read in one pass; what is found has a value for each, under the name given."""
 
 
-def listed(site: AnySite | SeveralSites) -> list[AnySite]:
-    """The one site or all of them, as they were given."""
-    return list(site) if isinstance(site, (list, tuple)) else [site]
+@dataclass(frozen=True)
+class Asked:
+    """What a call named: one site, whose result is the call's, or several, with one for each."""
+
+    names: list[AnySite]
+    several: bool
+
+    @classmethod
+    def of(cls, site: AnySite | SeveralSites) -> Asked:
+        """The one site or all of them, as they were given."""
+        if isinstance(site, (list, tuple)):
+            return cls(list(site), several=True)
+        return cls([site], several=False)
+
+    def each(self, values: Any, what: str) -> list[Any]:
+        """``values`` in the order of the sites: of several a list in that order or a dict by site,
+        of one the value itself.
+
+        Raises :class:`InputError` naming ``what`` where there is not one for each site.
+        """
+        return _for_each(self.names, values, what) if self.several else [values]
+
+    def answer(self, found: Sequence[T]) -> T | dict[AnySite, T]:
+        """What the call returns: the only result, or a dict by site, as the sites were named."""
+        return dict(zip(self.names, found, strict=True)) if self.several else found[0]
 
 
 def resolve_sites(model: nn.Module, given: Sequence[AnySite]) -> list[Site]:
@@ -41,11 +66,7 @@ def resolve_sites(model: nn.Module, given: Sequence[AnySite]) -> list[Site]:
     return list(found)
 
 
-def for_each(given: Sequence[AnySite], values: Any, what: str) -> list[Any]:
-    """``values`` in the order of the sites ``given``: a list in that order, or a dict by site.
-
-    Raises :class:`InputError` naming ``what`` where there is not one for each site.
-    """
+def _for_each(given: Sequence[AnySite], values: Any, what: str) -> list[Any]:
     if isinstance(values, Mapping):
         missing = [site for site in given if site not in values]
         if missing:

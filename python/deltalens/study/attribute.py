@@ -14,13 +14,13 @@ from deltalens.lm import Pair
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.capture import Gradients
 from deltalens.lm.forward import Loss
-from deltalens.lm.several import AnySite, SeveralSites, for_each, listed, resolve_sites
+from deltalens.lm.several import AnySite, Asked, SeveralSites, resolve_sites
 from deltalens.lm.sinks import SINKS, Sinks
 from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.study.ablation.first_order import CHECKED
 from deltalens.study.attribution import Attribution
-from deltalens.study.baseline import Baseline, as_baseline
+from deltalens.study.baseline import Baseline, baselines_of
 from deltalens.study.options import Options, Ranking, Score
 from deltalens.study.run import check_no_run, site_directory
 from deltalens.study.running.prepare import SiteSource, prepare
@@ -175,27 +175,20 @@ def attribute(
         raise InputError(f"check must be 0 or more latents, got {check}")
     if flips < 0:
         raise InputError(f"flips must be 0 or more sign flips, got {flips}")
-    several = isinstance(site, (list, tuple))
-    at = _sources(model, site, decoder, baseline)
+    asked = Asked.of(site)
+    at = _sources(model, asked, decoder, baseline)
     studies = prepare(model, tokenizer, list(pairs), at, options, batch_tokens)
     directory = None if run_dir is None else Path(run_dir)
     directories: list[Path | None] = [directory] * len(at)
-    if several and directory is not None:
+    if asked.several and directory is not None:
         check_no_run(directory)
         directories = [site_directory(directory, one.site) for one in at]
     running = Running(check, flips, batch_tokens, progress, metadata or {}, ranks)
     results = run_studies(studies, directories, running)
-    return dict(zip(listed(site), results, strict=True)) if several else results[0]
+    return asked.answer(results)
 
 
-def _sources(
-    model: nn.Module, site: AnySite | SeveralSites, decoder: Any, baseline: Any
-) -> list[SiteSource]:
-    given = listed(site)
-    sites = resolve_sites(model, given)
-    if not isinstance(site, (list, tuple)):
-        return [SiteSource(sites[0], decoder, as_baseline(baseline))]
-    decoders = for_each(given, decoder, "decoder")
-    shared = isinstance(baseline, (Baseline, Tensor))
-    baselines = [baseline] * len(given) if shared else for_each(given, baseline, "baseline")
-    return list(map(SiteSource, sites, decoders, map(as_baseline, baselines)))
+def _sources(model: nn.Module, asked: Asked, decoder: Any, baseline: Any) -> list[SiteSource]:
+    sites = resolve_sites(model, asked.names)
+    decoders, baselines = asked.each(decoder, "decoder"), baselines_of(asked, baseline)
+    return list(map(SiteSource, sites, decoders, baselines))

@@ -13,6 +13,7 @@ from torch import Tensor
 from deltalens.errors import InputError
 from deltalens.lm import Site
 from deltalens.lm.points.names import saved_name
+from deltalens.lm.several import Asked
 from deltalens.sae import as_sae
 from deltalens.storage.atomic import write_tensors
 
@@ -113,6 +114,13 @@ def as_baseline(baseline: Baseline | Tensor) -> Baseline:
         f"baseline must be a Baseline or a tensor [d_model], got {type(baseline).__name__}; "
         "use Baseline.zero(d_model) for none"
     )
+
+
+def baselines_of(asked: Asked, baseline: Any) -> list[Baseline]:
+    """One for each site that was asked for: the same for all, or as :meth:`Asked.each` takes it."""
+    if isinstance(baseline, (Baseline, Tensor)):
+        return [as_baseline(baseline)] * len(asked.names)
+    return list(map(as_baseline, asked.each(baseline, "baseline")))
 
 
 def check_baseline(baseline: Baseline, site: Site) -> None:

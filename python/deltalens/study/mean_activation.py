@@ -17,7 +17,7 @@ from deltalens.lm import Sinks, Site, find_bos
 from deltalens.lm.activations import activations_at
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.model.identity import model_name
-from deltalens.lm.several import AnySite, SeveralSites, for_each, listed, resolve_sites
+from deltalens.lm.several import AnySite, Asked, SeveralSites, resolve_sites
 from deltalens.lm.sinks import SINKS, Sieve, SiftedRows
 from deltalens.lm.sites import text_config
 from deltalens.lm.text.chat import ChatOptions, template_options
@@ -99,10 +99,9 @@ def mean_activation(
     Raises :class:`InputError` when no token is left to average, and for what does not fit the
     model.
     """
-    several = isinstance(site, (list, tuple))
-    given = listed(site)
-    places = resolve_sites(model, given)
-    saes = for_each(given, sae, "SAE") if several and sae is not None else [sae] * len(given)
+    asked = Asked.of(site)
+    places = resolve_sites(model, asked.names)
+    saes = [None] * len(places) if sae is None else asked.each(sae, "SAE")
     sums = [_SiteMean(place, one, sinks) for place, one in zip(places, saes, strict=True)]
     if max_tokens is not None and max_tokens < 1:
         raise InputError(f"max_tokens must be at least 1, got {max_tokens}")
@@ -133,8 +132,7 @@ def mean_activation(
         "model": model_name(model),
         "transformers": version("transformers"),
     }
-    found = [one.result(provenance, include_bos) for one in sums]
-    return dict(zip(given, found, strict=True)) if several else found[0]
+    return asked.answer([one.result(provenance, include_bos) for one in sums])
 
 
 class _SiteMean:

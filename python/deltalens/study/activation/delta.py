@@ -10,7 +10,7 @@ from deltalens.lm import Pair, Sinks, find_bos
 from deltalens.lm.activations import activations_at
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.model.identity import compared_fingerprints, model_fingerprint, model_name
-from deltalens.lm.several import AnySite, SeveralSites, for_each, listed, resolve_sites
+from deltalens.lm.several import AnySite, Asked, SeveralSites, resolve_sites
 from deltalens.lm.sinks import SINKS
 from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.pairs.encode import encode_prompt, encode_study
@@ -95,15 +95,15 @@ def delta_activation(
         raise InputError("no prompts given; give at least one")
     fingerprints = compared_fingerprints(changed, original)
     first = [int(one[:1] == [bos]) for one in ids]
-    given = listed(site)
-    places = resolve_sites(changed, given)
+    asked = Asked.of(site)
+    places = resolve_sites(changed, asked.names)
     of_sites = [
         TwoModels(place, one, k, sinks, first)
-        for place, one in zip(places, _saes(site, sae), strict=True)
+        for place, one in zip(places, asked.each(sae, "SAE"), strict=True)
     ]
     ours, theirs = (
         activations_at(
-            model, ids, resolve_sites(model, given), batch_tokens=batch_tokens, progress=shown
+            model, ids, resolve_sites(model, asked.names), batch_tokens=batch_tokens, progress=shown
         )
         for model, shown in ((changed, progress), (original, False))
     )
@@ -117,7 +117,7 @@ def delta_activation(
         "tokens": "prompt",
         "chat_template_kwargs": options,
     }
-    return _by_site(site, [one.result(said) for one in of_sites])
+    return asked.answer([one.result(said) for one in of_sites])
 
 
 @overload
@@ -187,10 +187,11 @@ def delta_activation_of_pairs(
         len(item.prompt_ids) if tokens == "completion" else int(not item.counted[0])
         for item in encoded
     ]
-    places = resolve_sites(model, listed(site))
+    asked = Asked.of(site)
+    places = resolve_sites(model, asked.names)
     of_sites = [
         TwoCompletions(place, one, k, sinks, first)
-        for place, one in zip(places, _saes(site, sae), strict=True)
+        for place, one in zip(places, asked.each(sae, "SAE"), strict=True)
     ]
     for number, rows in activations_at(
         model, sequences, places, batch_tokens=batch_tokens, progress=progress
@@ -204,16 +205,4 @@ def delta_activation_of_pairs(
         "tokens": tokens,
         "chat_template_kwargs": options,
     }
-    return _by_site(site, [one.result(said) for one in of_sites])
-
-
-def _saes(site: AnySite | SeveralSites, sae: Any) -> list[Any]:
-    return for_each(site, sae, "SAE") if isinstance(site, (list, tuple)) else [sae]
-
-
-def _by_site(
-    site: AnySite | SeveralSites, found: list[ActivationDifference]
-) -> ActivationDifference | dict[AnySite, ActivationDifference]:
-    if isinstance(site, (list, tuple)):
-        return dict(zip(site, found, strict=True))
-    return found[0]
+    return asked.answer([one.result(said) for one in of_sites])

@@ -15,12 +15,12 @@ from deltalens.lm.forward import Loss, check_loss
 from deltalens.lm.gradients.passes import pair_rows
 from deltalens.lm.model.independence import check_readable
 from deltalens.lm.progress import Progress
-from deltalens.lm.several import AnySite, SeveralSites, for_each, listed, resolve_sites
+from deltalens.lm.several import AnySite, Asked, SeveralSites, resolve_sites
 from deltalens.lm.sinks import SINKS, without_sinks_at
 from deltalens.lm.text.chat import ChatOptions
 from deltalens.pairs.encode import encode_study
 from deltalens.storage.in_order import in_order
-from deltalens.study.baseline import Baseline, as_baseline, check_baseline
+from deltalens.study.baseline import Baseline, baselines_of, check_baseline
 from deltalens.study.ranking.effects import add_pair
 from deltalens.study.ranking.prepared import scan_device
 from deltalens.study.running.row_store import shards
@@ -91,12 +91,9 @@ def study_moments(
     by site, from one forward and one backward for all.
     """
     check_loss(loss)
-    given = listed(site)
-    sites = resolve_sites(model, given)
-    several = isinstance(site, (list, tuple))
-    shared = isinstance(baseline, (Baseline, Tensor)) or not several
-    of_sites = [baseline] * len(given) if shared else for_each(given, baseline, "baseline")
-    baselines = list(map(as_baseline, of_sites))
+    asked = Asked.of(site)
+    sites = resolve_sites(model, asked.names)
+    baselines = baselines_of(asked, baseline)
     for one, place in zip(baselines, sites, strict=True):
         check_baseline(one, place)
     check_weights(model)
@@ -118,7 +115,7 @@ def study_moments(
             of_shard = [[of_site[pair] for pair in shard] for of_site in encoded]
             _add_shard(model, of_shard, sites, means, moments, len(pairs), options)
             bar.advance(len(shard))
-    return dict(zip(given, moments, strict=True)) if several else moments[0]
+    return asked.answer(moments)
 
 
 def _add_shard(
