@@ -15,6 +15,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from deltalens.ranks.processes import joined
+from deltalens.sae import load_sae, save_saelens
 from deltalens.study import Baseline, attribute
 from helpers.tiny_study import D_MODEL, SITE, make_model, make_pairs
 
@@ -31,20 +32,33 @@ def decoder() -> torch.Tensor:
     return rows
 
 
+def sae(directory: Path) -> Any:
+    """With the decoder above, and an encoder that reads along its rows, four latents a token."""
+    if not directory.exists():
+        rows = decoder()
+        config = {"k": 4, "metadata": {"hook_name": f"blocks.{SITE}.hook_resid_post"}}
+        save_saelens(
+            directory,
+            W_enc=rows.T.contiguous(),
+            b_enc=torch.zeros(LATENTS),
+            W_dec=rows,
+            b_dec=torch.zeros(D_MODEL),
+            cfg=config,
+        )
+    return load_sae(directory)
+
+
 def study(directory: Path, **changes: Any) -> None:
-    attribute(
-        make_model(),
-        None,
-        make_pairs(PAIRS),
-        decoder(),
-        site=SITE,
-        baseline=Baseline(torch.linspace(-1, 1, D_MODEL), 3, None, {"source": "test"}),
-        k=60,
-        flips=100,
-        save_scores=True,
-        run_dir=directory,
+    given = {
+        "decoder": decoder(),
+        "baseline": Baseline(torch.linspace(-1, 1, D_MODEL), 3, None, {"source": "test"}),
+        "k": 60,
+        "flips": 100,
+        "save_scores": True,
+        "run_dir": directory,
         **changes,
-    )
+    }
+    attribute(make_model(), None, make_pairs(PAIRS), site=SITE, **given)
 
 
 def work(directory: Path, killed: int | None) -> None:
@@ -63,6 +77,15 @@ def work(directory: Path, killed: int | None) -> None:
 
         capture_module._capture_shard = capture_shard
         study(directory, ranks=ranks)
+
+
+def work_by_latents(directory: Path, killed: int | None) -> None:
+    """One process's part of the same study by the latents' own activations."""
+    row_store_module.SHARD_PAIRS = 2
+    torch.set_num_threads(1)
+    with joined() as ranks:
+        of_latents = {"decoder": sae(directory.parent / "sae"), "score": "latent", "k": 20}
+        study(directory, baseline=Baseline.zero(D_MODEL), ranks=ranks, **of_latents)
 
 
 def launch(
@@ -90,6 +113,11 @@ def main(command: str, *arguments: str) -> None:
     if command == "sizes":
         for size in map(int, arguments[1:]):
             launch(size, directory / f"run-{size}")
+        return
+    if command == "latents":
+        sae(directory / "sae")
+        for size in map(int, arguments[1:]):
+            launch(size, directory / f"run-{size}", job=work_by_latents)
         return
     try:
         launch(3, directory / "killed", killed=1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -66,6 +67,13 @@ def test_a_process_that_is_killed_costs_what_it_had_not_finished(runs, tmp_path)
     # What another process had finished but not yet put in place when it was ended is done again.
     assert captured.count("2") == 1
     assert run_content(tmp_path / "killed") == run_content(runs / "run-1")
+
+
+def test_latents_own_activations_are_ranked_the_same(tmp_path):
+    done = run_helper("study_by_ranks", "latents", str(tmp_path), "1", "3", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stderr
+    assert run_content(tmp_path / "run-3") == run_content(tmp_path / "run-1")
+    assert json.loads((tmp_path / "run-1" / "metadata.json").read_text())["latent_score"]
 
 
 def test_jobs_of_an_array_capture_their_own_and_the_command_completes(runs, tmp_path):
