@@ -92,6 +92,10 @@ class _Nearest:
         tokens = torch.arange(start, start + cosines.shape[1], device=cosines.device)
         self._parts.append((cosines, tokens.expand_as(cosines)))
         best, found = (torch.cat(column, dim=1) for column in zip(*self._parts, strict=True))
+        # Sorting is slow: only columns that are among the best of any row are.
+        least = best.topk(min(self._top, best.shape[1]), dim=1).values[:, -1:]
+        columns = (best >= least).any(0).nonzero()[:, 0]
+        best, found = best[:, columns], found[:, columns]
         order = best.argsort(dim=1, descending=True, stable=True)[:, : self._top]
         self._parts = [(best.gather(1, order), found.gather(1, order))]
 
