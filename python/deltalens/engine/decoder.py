@@ -12,7 +12,7 @@ from torch import Tensor
 from deltalens.errors import InputError
 
 DECODER_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-_AHEAD_BYTES = 32 << 20
+AHEAD_BYTES = 32 << 20
 
 
 @runtime_checkable
@@ -131,7 +131,7 @@ def tile_count(decoder: Decoder, tile_rows: int) -> int:
 def _paged_tiles(
     decoder: PagedDecoder, tile_rows: int, first: int, last: int
 ) -> Iterator[tuple[int, Tensor]]:
-    ahead = max(tile_rows, _AHEAD_BYTES // (decoder.d_model * decoder.dtype.itemsize))
+    ahead = max(tile_rows, AHEAD_BYTES // (decoder.d_model * decoder.dtype.itemsize))
     with ThreadPoolExecutor(1, "deltalens-prefetch") as reader:
         fetching = reader.submit(decoder.prefetch, first, min(first + ahead, last))
         for start, stop in _spans(first, last, tile_rows):

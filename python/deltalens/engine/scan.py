@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -75,6 +75,16 @@ def segment_scores(problem: Problem, *, normalize: bool) -> SegmentStatistics:
     return SegmentStatistics(moments[0], moments[1], segments)
 
 
+@dataclass(frozen=True)
+class Search:
+    """The k best latents of each of a problem's queries are looked for."""
+
+    problem: Problem
+    k: int
+    ranking: Ranking
+    normalize: bool
+
+
 def top_latents(problem: Problem, k: int, ranking: Ranking, *, normalize: bool) -> list[TopLatents]:
     """The exact top-k of each query.
 
@@ -83,60 +93,77 @@ def top_latents(problem: Problem, k: int, ranking: Ranking, *, normalize: bool) 
     kept. Where there is a screen it goes first and the scorer over what it leaves, or, when that is
     more, over the decoder again; when the scorer leaves more too, ``certified`` is False.
     """
-    check_k(k, problem.decoder.n_latents)
+    (found,) = top_latents_together([Search(problem, k, ranking, normalize)])
+    return found
+
+
+def top_latents_together(searches: Sequence[Search]) -> list[list[TopLatents]]:
+    """:func:`top_latents` of problems over one decoder, each tile of which is read once for all.
+
+    Problems keep apart what they compute, so that each has the bits that it has by itself. They
+    must have the same decoder, tiles and device.
+    """
+    for search in searches:
+        check_k(search.k, search.problem.decoder.n_latents)
     with exact_matmul():
-        found, bad = _candidates(problem, k, ranking, normalize)
-        _warn_nonfinite(bad)
-        rescored = [
-            _rescore(problem, query, latents, complete, ranking, normalize)
-            for query, (latents, complete) in enumerate(found)
+        found, bad = _candidates(searches)
+        _warn_nonfinite(bad, depth=5)
+        return [
+            _best(search, of_queries, bad)
+            for search, of_queries in zip(searches, found, strict=True)
         ]
-        return [select(candidates, k, ranking, bad) for candidates in rescored]
 
 
 _Found = list[tuple[Tensor, bool]]  # see _Band.candidates, for each query
 
 
-def _candidates(
-    problem: Problem, k: int, ranking: Ranking, normalize: bool
-) -> tuple[_Found, Tensor]:
+def _candidates(searches: Sequence[Search]) -> tuple[list[_Found], Tensor]:
     """What a scan leaves of each query, and the latents of non-finite rows."""
-    if problem.screen is None:
-        return _scan(problem, problem.scorer(), k, ranking, normalize)
-    screened, bad = _scan(problem, problem.screen(), k, ranking, normalize)
-    scorer = problem.scorer()
-    if not all(complete for _, complete in screened):
-        return _scan(problem, scorer, k, ranking, normalize)
-    narrowed = [
-        _narrow(problem, scorer, query, latents, k, ranking, normalize)
-        for query, (latents, _) in enumerate(screened)
-    ]
-    return narrowed, bad
+    problems = [search.problem for search in searches]
+    found, bad = _scan(searches, [problem.screen or problem.scorer for problem in problems])
+    again = []
+    for number, search in enumerate(searches):
+        if search.problem.screen is None:
+            continue
+        if all(complete for _, complete in found[number]):
+            found[number] = _narrowed(search, found[number])
+        else:
+            again.append(number)
+    if again:
+        rescanned, bad = _scan(
+            [searches[number] for number in again], [problems[number].scorer for number in again]
+        )
+        for number, of_queries in zip(again, rescanned, strict=True):
+            found[number] = of_queries
+    return found, bad
 
 
 def _scan(
-    problem: Problem, scorer: Scorer, k: int, ranking: Ranking, normalize: bool
-) -> tuple[_Found, Tensor]:
-    band = Band(k, problem.queries, problem.topk_path(k))
+    searches: Sequence[Search], prepare: Sequence[Callable[[], Scorer]]
+) -> tuple[list[_Found], Tensor]:
+    bands = [
+        Band(search.k, search.problem.queries, search.problem.topk_path(search.k))
+        for search in searches
+    ]
+    scorers = [scorer() for scorer in prepare]
     nonfinite: list[Tensor] = []
+    problem = searches[0].problem
     for tile in _tiles(problem):
-        lower, upper = _intervals(problem, scorer, tile, ranking, normalize)
-        band.push(lower, upper, tile.start)
+        for search, scorer, band in zip(searches, scorers, bands, strict=True):
+            lower, upper = _intervals(search, scorer, tile)
+            band.push(lower, upper, tile.start)
         nonfinite.append(tile.start + (~tile.finite).nonzero()[:, 0])
-    return band.candidates(problem.ranks), of_all(problem.ranks, nonfinite)
+    return [band.candidates(problem.ranks) for band in bands], of_all(problem.ranks, nonfinite)
 
 
-def _narrow(
-    problem: Problem,
-    scorer: Scorer,
-    query: int,
-    latents: Tensor,
-    k: int,
-    ranking: Ranking,
-    normalize: bool,
-) -> tuple[Tensor, bool]:
+def _narrowed(search: Search, screened: _Found) -> _Found:
     """Those of a screen's candidates that the scorer leaves."""
-    band = Band(k)
+    scorer = search.problem.scorer()
+    return [_narrow(search, scorer, query, latents) for query, (latents, _) in enumerate(screened)]
+
+
+def _narrow(search: Search, scorer: Scorer, query: int, latents: Tensor) -> tuple[Tensor, bool]:
+    problem, band = search.problem, Band(search.k)
     decoder = problem.decoder
     # Few tiles, because a scorer may prepare its tokens again for each.
     most = _NARROWED_BYTES // (decoder.d_model * decoder.dtype.itemsize)
@@ -144,10 +171,18 @@ def _narrow(
     for start in range(0, latents.shape[0], size):
         rows = gather_rows(decoder, latents[start : start + size])
         tile = _tile(problem, start, rows)
-        lower, upper = _intervals(problem, scorer, tile, ranking, normalize)
+        lower, upper = _intervals(search, scorer, tile)
         band.push(lower[query : query + 1], upper[query : query + 1], start)
     ((places, complete),) = band.candidates()
     return latents[places], complete
+
+
+def _best(search: Search, found: _Found, nonfinite: Tensor) -> list[TopLatents]:
+    rescored = [
+        _rescore(search, query, latents, complete)
+        for query, (latents, complete) in enumerate(found)
+    ]
+    return [select(candidates, search.k, search.ranking, nonfinite) for candidates in rescored]
 
 
 def _tiles(problem: Problem) -> Iterator[_Tile]:
@@ -177,19 +212,17 @@ def _inverse_square(norms: Tensor) -> Tensor:
     return torch.where(norms > 0, norms.square().reciprocal(), torch.zeros_like(norms))
 
 
-def _intervals(
-    problem: Problem, scorer: Scorer, tile: _Tile, ranking: Ranking, normalize: bool
-) -> tuple[Tensor, Tensor]:
+def _intervals(search: Search, scorer: Scorer, tile: _Tile) -> tuple[Tensor, Tensor]:
     """Lower and upper ends of the keys, fp64 [queries, n]; NaN for rows that cannot rank."""
-    scored = _score(scorer, tile.rows, tile.norms, normalize)
-    keys = ranking.key(scored.scores)
+    scored = _score(scorer, tile.rows, tile.norms, search.normalize)
+    keys = search.ranking.key(scored.scores)
     lower, upper = keys - scored.error, keys + scored.error
     # A finite row whose fp32 score overflowed is always rescored.
     unknown = ~(lower.isfinite() & upper.isfinite())
     lower = lower.masked_fill(unknown, -torch.inf)
     upper = upper.masked_fill(unknown, torch.inf)
-    if ranking.present_only:
-        _limit_to_present(problem, tile, lower, upper)
+    if search.ranking.present_only:
+        _limit_to_present(search.problem, tile, lower, upper)
     # Filling by a mask, unlike indexing with one, does not wait for a GPU.
     return lower.masked_fill(~tile.finite, torch.nan), upper.masked_fill(~tile.finite, torch.nan)
 
@@ -209,36 +242,30 @@ def _limit_to_present(problem: Problem, tile: _Tile, lower: Tensor, upper: Tenso
     lower.masked_fill_(presence.abs() <= bound, -torch.inf)
 
 
-def _rescore(
-    problem: Problem,
-    query: int,
-    latents: Tensor,
-    complete: bool,
-    ranking: Ranking,
-    normalize: bool,
-) -> Candidates:
+def _rescore(search: Search, query: int, latents: Tensor, complete: bool) -> Candidates:
+    problem = search.problem
     scores: list[Tensor] = []
     errors: list[Tensor] = []
     kept: list[Tensor] = []
     for chunk in latents.split(_RESCORE_ROWS):
         rows = gather_rows(problem.decoder, chunk).to(problem.device)
-        if ranking.present_only:
+        if search.ranking.present_only:
             assert problem.presence is not None
             present = (rows.double() @ problem.presence[query]) > 0
             rows, chunk = rows[present], chunk.to(problem.device)[present]
         norms = row_norms(rows)
-        scored = _score(problem.exact[query], rows, norms, normalize)
+        scored = _score(problem.exact[query], rows, norms, search.normalize)
         scores.append(scored.scores[0])
         errors.append(scored.error[0])
         kept.append(chunk.to(problem.device))
     return Candidates(torch.cat(kept), torch.cat(scores), torch.cat(errors), complete)
 
 
-def _warn_nonfinite(latents: Tensor) -> None:
+def _warn_nonfinite(latents: Tensor, depth: int = 4) -> None:
     if latents.shape[0]:
         first = ", ".join(str(i) for i in latents[:5].tolist())
         warnings.warn(
             f"W_dec has {latents.shape[0]} rows with NaN or infinity, left out of the ranking "
             f"(first: {first})",
-            stacklevel=4,
+            stacklevel=depth,
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.numerics.precision import exact_matmul
-from deltalens.engine.resampling.tile_sums import TileSums
+from deltalens.engine.resampling.tile_sums import TileSums, in_step
 from deltalens.engine.topk.ranking import Ranking
 from deltalens.ranks.ranks import ALONE, Ranks
 
@@ -44,6 +44,14 @@ class Resampled(NamedTuple):
     above: Tensor
 
 
+class Resampling(NamedTuple):
+    """Sums of all latents, a tile at a time, how they are reweighted, and which end is the best."""
+
+    tiles: Iterable[TileSums]
+    given: Reweightings
+    ranking: Ranking
+
+
 def resample(
     tiles: Iterable[TileSums], given: Reweightings, ranking: Ranking, ranks: Ranks = ALONE
 ) -> Resampled:
@@ -53,12 +61,23 @@ def resample(
     have the statistic 0. ``ranks``: processes that have
     a part of the tiles each. Memory beyond a tile is 16 MiB and O(segments · (flips + resamples)).
     """
-    passed = _Pass.begin(given, ranking)
+    (found,) = resample_together([Resampling(tiles, given, ranking)], ranks)
+    return found
+
+
+def resample_together(works: Sequence[Resampling], ranks: Ranks = ALONE) -> list[Resampled]:
+    """:func:`resample` of several, each with the bits that it has by itself.
+
+    They go through their latents in step, so that what they read of one decoder is read close
+    together.
+    """
+    passes = [_Pass.begin(given, ranking) for _, given, ranking in works]
     with exact_matmul():
-        for tile in tiles:
-            passed.add(tile)
-    passed.merge(ranks)
-    return passed.result()
+        for number, tile in in_step([work.tiles for work in works]):
+            passes[number].add(tile)
+    for passed in passes:
+        passed.merge(ranks)
+    return [passed.result() for passed in passes]
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple, TypeVar
 
@@ -26,6 +26,20 @@ class TileSums(NamedTuple):
     start: int
     sums: Tensor
     admitted: Tensor
+
+
+def in_step(streams: Sequence[Iterable[TileSums]]) -> Iterator[tuple[int, TileSums]]:
+    """(number of the stream, its next tile): of whichever has come least far."""
+    going = list(map(iter, streams))
+    reached = dict.fromkeys(range(len(going)), 0)
+    while reached:
+        number = min(reached, key=reached.__getitem__)
+        tile = next(going[number], None)
+        if tile is None:
+            del reached[number]
+            continue
+        yield number, tile
+        reached[number] = tile.start + len(tile.sums)
 
 
 def quadratic_pays(tokens: int, d_model: int) -> bool:

@@ -52,8 +52,11 @@ class TokenSums:
     presence: Tensor | None = None
     ranks: Ranks = ALONE
 
-    def tiles(self) -> Iterator[TileSums]:
-        """All tiles, in order; of several processes each has a range of them."""
+    def tiles(self, reader: Decoder | None = None) -> Iterator[TileSums]:
+        """All tiles, in order; of several processes each has a range of them.
+
+        reader: the decoder as it is to be read, where others read it too.
+        """
         check_width(self.decoder, self.source.shape[1])
         check_segments(torch.tensor(self.offsets), self.source.shape[0])
         device = self.source.acts.device
@@ -61,7 +64,7 @@ class TokenSums:
         held = HeldSegments(spans, self._scorer, self._bytes_held)
         magnitude = self._magnitude(spans)
         tile_rows = self._tile_rows(len(spans))
-        for start, rows in device_tiles(self.decoder, tile_rows, device, self.ranks):
+        for start, rows in device_tiles(reader or self.decoder, tile_rows, device, self.ranks):
             yield self._tile(start, rows.to(device), held, magnitude)
 
     def _tile(
