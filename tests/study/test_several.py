@@ -210,9 +210,9 @@ def test_rows_are_removed_as_soon_as_a_site_is_done(study, tmp_path, monkeypatch
 
 
 def test_warnings_name_their_site(study, monkeypatch):
-    studies_module = importlib.import_module("deltalens.study.running.studies")
+    finish_module = importlib.import_module("deltalens.study.running.finish")
     monkeypatch.setattr(
-        studies_module, "check_first_order", lambda *_, **__: warnings.warn("doubt", stacklevel=1)
+        finish_module, "check_first_order", lambda *_, **__: warnings.warn("doubt", stacklevel=1)
     )
     with pytest.warns(UserWarning, match="doubt") as caught:
         study()

@@ -4,55 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, overload
+from typing import TYPE_CHECKING, Any, overload
 
 from torch import Tensor, nn
 
 from deltalens.engine import Decoder
-from deltalens.errors import InputError
 from deltalens.lm import Pair
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.capture import Gradients
 from deltalens.lm.forward import Loss
 from deltalens.lm.several import AnySite, Asked, SeveralSites, resolve_sites
 from deltalens.lm.sinks import SINKS, Sinks
-from deltalens.lm.text.chat import ChatOptions, template_options
+from deltalens.lm.text.chat import ChatOptions
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.study.ablation.first_order import CHECKED
 from deltalens.study.attribution import Attribution
 from deltalens.study.baseline import Baseline, baselines_of
-from deltalens.study.options import Options, Ranking, Score
+from deltalens.study.options import Ranking, Score
 from deltalens.study.run import check_no_run, site_directory
+from deltalens.study.running.finish import StudyRun
 from deltalens.study.running.prepare import SiteSource, prepare
-from deltalens.study.running.studies import Running, run_studies
+from deltalens.study.running.request import Request, RequestOptions
+from deltalens.study.running.studies import run_studies
 from deltalens.study.significance import FLIPS
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
 
-class StudyOptions(TypedDict, total=False):
+class StudyOptions(RequestOptions, total=False):
     """What :func:`attribute` takes by name beside site and baseline."""
 
-    k: int
-    score: Score
-    normalize: bool | None
-    ranking: Ranking
-    present_only: bool
-    loss: Loss
-    gradients: Gradients
-    steps: int
-    sinks: Sinks | None
-    check: int
-    flips: int
-    save_scores: bool
-    chat_template_kwargs: ChatOptions | None
     run_dir: str | Path | None
-    batch_tokens: int
-    impl: str
-    progress: bool
     metadata: Mapping[str, Any] | None
-    ranks: Ranks
 
 
 @overload
@@ -155,36 +139,39 @@ def attribute(
     Raises :class:`InputError`, before anything is written, for everything that does not fit;
     later, for NaN or infinity in activations, gradients or decoder rows, leaving nothing behind.
     """
-    if normalize is None:
-        normalize = score == "direction"
-    options = Options(
-        k,
-        normalize,
-        ranking,
-        present_only,
-        loss,
-        gradients,
-        steps,
-        save_scores,
-        impl,
-        score,
-        sinks,
-        template_options(chat_template_kwargs, tokenizer),
+    request = Request(
+        k=k,
+        score=score,
+        normalize=normalize,
+        ranking=ranking,
+        present_only=present_only,
+        loss=loss,
+        gradients=gradients,
+        steps=steps,
+        sinks=sinks,
+        check=check,
+        flips=flips,
+        save_scores=save_scores,
+        chat_template_kwargs=chat_template_kwargs,
+        batch_tokens=batch_tokens,
+        impl=impl,
+        progress=progress,
+        ranks=ranks,
     )
-    if check < 0:
-        raise InputError(f"check must be 0 or more latents, got {check}")
-    if flips < 0:
-        raise InputError(f"flips must be 0 or more sign flips, got {flips}")
+    options = request.options(tokenizer)
     asked = Asked.of(site)
     at = _sources(model, asked, decoder, baseline)
-    studies = prepare(model, tokenizer, list(pairs), at, options, batch_tokens)
+    (studies,) = prepare(model, tokenizer, {None: list(pairs)}, at, options, batch_tokens)
     directory = None if run_dir is None else Path(run_dir)
     directories: list[Path | None] = [directory] * len(at)
     if asked.several and directory is not None:
         check_no_run(directory)
         directories = [site_directory(directory, one.site) for one in at]
-    running = Running(check, flips, batch_tokens, progress, metadata or {}, ranks)
-    results = run_studies(studies, directories, running)
+    runs = [
+        StudyRun(study, place, metadata or {}, study.site.name if len(at) > 1 else None)
+        for study, place in zip(studies, directories, strict=True)
+    ]
+    (results,) = run_studies([runs], request.running())
     return asked.answer(results)
 
 

@@ -1,83 +1,133 @@
-"""From the captured rows of a study to its ranked latents and their p-values."""
+"""From the captured rows of studies to their ranked latents and p-values."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
-from deltalens.engine.problem import moment_problem
+from deltalens.engine import CrossMoment, TopLatents
+from deltalens.engine.problem import Problem, moment_problem
+from deltalens.engine.resampling.shared import SharedReads, shared_reads
 from deltalens.engine.resampling.tile_sums import TileSums
 from deltalens.engine.resampling.token_sums import TokenSums
-from deltalens.engine.scan import full_scores, top_latents
+from deltalens.engine.scan import Search, full_scores, top_latents_together
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.study.latents import check_found, latent_rows, unit
 from deltalens.study.ranking.effects import Found, Ranked, pair_effects, study_moment
 from deltalens.study.ranking.latent_score import rank_by_latents
 from deltalens.study.ranking.prepared import PreparedStudy
 from deltalens.study.running.row_store import RowStore
-from deltalens.study.significance import assess
+from deltalens.study.significance import Tested, assess_together
 from deltalens.study.significance.study_tokens import study_tokens
 
 
+@dataclass(frozen=True)
+class CapturedStudy:
+    """A study and its rows; ``work`` has room for files as large as they are."""
+
+    study: PreparedStudy
+    store: RowStore
+    work: Path
+
+
 def rank(
-    study: PreparedStudy,
-    store: RowStore,
-    work: Path,
-    flips: int,
-    progress: bool,
-    ranks: Ranks = ALONE,
-) -> Ranked:
-    """The top latents of the rows in ``store``; ``work`` has room for files as large as they are.
+    captured: Sequence[CapturedStudy], flips: int, progress: bool, ranks: Ranks = ALONE
+) -> list[Ranked]:
+    """The top latents of each of several studies with one decoder at one site.
+
+    The decoder is scanned once for the rankings of all and once for their p-values (by latents'
+    own activations for each); each study is to the bit what it is by itself. Memory is that of a
+    study by itself, d_model² and a decoder tile, times their number.
 
     Several processes each add up all rows, in the same order, and scan a range of latents; all of
     them find the same.
 
     Raises :class:`InputError` for NaN or infinity in decoder rows.
     """
-    by = _by_direction if study.by_latents is None else _by_latents
-    with warnings.catch_warnings():
+    first = captured[0].study
+    with warnings.catch_warnings(), shared_reads(first.decoder) as shared:
         warnings.simplefilter("ignore")  # non-finite rows, an error here
-        found = by(study, store, work, ranks)
-        significance = assess(
-            found.tiles,
-            found.effects.difference,
-            found.top.latents,
-            study.decoder.n_latents,
-            study.options.order,
-            flips,
-            progress=progress,
-            ranks=ranks,
-        )
-    return Ranked(found.top, found.effects, found.all_scores, significance)
+        if first.by_latents is None:
+            found = _by_direction(captured, shared, ranks)
+        else:
+            found = [_by_latents(one, ranks) for one in captured]
+        tested = [
+            Tested(
+                each.tiles,
+                each.effects.difference,
+                each.top.latents,
+                one.study.decoder.n_latents,
+                one.study.options.order,
+            )
+            for one, each in zip(captured, found, strict=True)
+        ]
+        significance = assess_together(tested, flips, progress=progress, ranks=ranks)
+    return [
+        Ranked(each.top, each.effects, each.all_scores, of_study)
+        for each, of_study in zip(found, significance, strict=True)
+    ]
 
 
-def _by_direction(study: PreparedStudy, store: RowStore, work: Path, ranks: Ranks) -> Found:
-    mean, options = study.baseline.mean, study.options
-    moment = study_moment(store, len(study.pairs), mean, study.scan_device)
-    problem = replace(moment_problem([moment], study.decoder, options.impl), ranks=ranks)
+def _by_direction(
+    captured: Sequence[CapturedStudy], shared: SharedReads, ranks: Ranks
+) -> list[Found]:
+    moments = [_moment(one) for one in captured]
+    problems = [
+        _problem(one.study, moment, ranks) for one, moment in zip(captured, moments, strict=True)
+    ]
+    tops = top_latents_together(
+        [_search(one.study, problem) for one, problem in zip(captured, problems, strict=True)]
+    )
+    return [
+        _found(one, problem, top, moment.presence_direction, shared, ranks)
+        for one, problem, (top,), moment in zip(captured, problems, tops, moments, strict=True)
+    ]
+
+
+def _moment(one: CapturedStudy) -> CrossMoment:
+    study = one.study
+    return study_moment(one.store, len(study.pairs), study.baseline.mean, study.scan_device)
+
+
+def _problem(study: PreparedStudy, moment: CrossMoment, ranks: Ranks) -> Problem:
+    return replace(moment_problem([moment], study.decoder, study.options.impl), ranks=ranks)
+
+
+def _search(study: PreparedStudy, problem: Problem) -> Search:
+    options = study.options
     ranking = replace(options.order, present_only=options.present_only)
-    (top,) = top_latents(problem, options.k, ranking, normalize=options.normalize)
+    return Search(problem, options.k, ranking, options.normalize)
+
+
+def _found(
+    one: CapturedStudy,
+    problem: Problem,
+    top: TopLatents,
+    presence: Tensor,
+    shared: SharedReads,
+    ranks: Ranks,
+) -> Found:
+    study, options = one.study, one.study.options
     check_found(top)
     directions = latent_rows(study.decoder, top.latents)
     directions = unit(directions) if options.normalize else directions
     every = None
     if options.save_scores:
         every = full_scores(problem, normalize=options.normalize)[0].cpu()
-    effects = pair_effects(store, directions, mean)
-    tiles = _pair_sums(study, store, work, moment.presence_direction, ranks)
-    return Found(top, effects, every, tiles)
+    effects = pair_effects(one.store, directions, study.baseline.mean)
+    return Found(top, effects, every, _pair_sums(one, presence, shared, ranks))
 
 
 def _pair_sums(
-    study: PreparedStudy, store: RowStore, work: Path, presence: Tensor, ranks: Ranks
+    one: CapturedStudy, presence: Tensor, shared: SharedReads, ranks: Ranks
 ) -> Iterator[TileSums]:
     """Every latent's Δ of every pair; nothing is read before the first is asked for."""
-    source, offsets = study_tokens(store, study.baseline.mean, work, study.scan_device)
-    options = study.options
+    study, options = one.study, one.study.options
+    source, offsets = study_tokens(one.store, study.baseline.mean, one.work, study.scan_device)
     sums = TokenSums(
         source,
         offsets,
@@ -87,9 +137,12 @@ def _pair_sums(
         presence if options.present_only else None,
         ranks,
     )
-    yield from sums.tiles()
+    yield from sums.tiles(shared.reader())
 
 
-def _by_latents(study: PreparedStudy, store: RowStore, work: Path, ranks: Ranks) -> Found:
+def _by_latents(one: CapturedStudy, ranks: Ranks) -> Found:
+    study = one.study
     assert study.by_latents is not None
-    return rank_by_latents(study.by_latents, store, study.options, work, study.scan_device, ranks)
+    return rank_by_latents(
+        study.by_latents, one.store, study.options, one.work, study.scan_device, ranks
+    )

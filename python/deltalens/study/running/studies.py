@@ -1,67 +1,52 @@
-"""Prepared studies of one set of pairs at one or several sites, run to their results."""
+"""Prepared studies of sets of pairs at one or several sites, run to their results."""
 
 from __future__ import annotations
 
 import time
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from itertools import chain
 from typing import Any
 
 from deltalens.errors import InputError
-from deltalens.pairs.encode import ways_counted
 from deltalens.ranks.ranks import Ranks
-from deltalens.study.ablation.first_order import check_first_order
 from deltalens.study.attribution import Attribution
-from deltalens.study.latents import latent_rows
-from deltalens.study.lens import lens_if_possible
-from deltalens.study.ranking.effects import PairEffects, Ranked, stderr_over_pairs
-from deltalens.study.ranking.prepared import PreparedStudy
-from deltalens.study.ranking.rank import rank
-from deltalens.study.record import describe
+from deltalens.study.ranking.rank import CapturedStudy, rank
 from deltalens.study.run import differing, discard, is_complete, own_room, work_directory
 from deltalens.study.running.capture import capture_missing
+from deltalens.study.running.finish import Running, StudyRun, finish
+from deltalens.study.running.named import named
 from deltalens.study.running.row_store import RowStore
-from deltalens.study.tokens.dominance import dominant_tokens, warn_of_sinks
-from deltalens.study.tokens.effects import token_effects
 
 
-@dataclass(frozen=True)
-class Running:
-    """How studies are run; none of it belongs to what makes a run the same run."""
-
-    check: int
-    flips: int
-    batch_tokens: int
-    progress: bool
-    metadata: Mapping[str, Any]
-    ranks: Ranks
-
-
-def run_studies(
-    studies: Sequence[PreparedStudy], directories: Sequence[Path | None], running: Running
-) -> list[Attribution]:
+def run_studies(sets: Sequence[Sequence[StudyRun]], running: Running) -> list[list[Attribution]]:
     """The studies' results, complete ones as their directories hold them.
 
-    All that are not complete are captured together and then ranked one after the other, each saved
+    A set's studies are of the same pairs: all that are not complete are captured together. Then
+    those with one decoder at one site are ranked together, whatever their sets, and each is saved
     as soon as it is there. A study that fails keeps none of the others from its result; the error,
-    which names its site, comes at the end. Several processes capture, scan and return together;
+    which names it, comes at the end. Several processes capture, scan and return together;
     the first of them saves.
     """
-    _check_one_study(studies, running.ranks)
-    complete = running.ranks.from_first(lambda: _complete(studies, directories))
-    results = {number: Attribution.load(directory) for number, directory in complete.items()}
-    todo = [number for number in range(len(studies)) if number not in complete]
+    runs = list(chain(*sets))
+    _check_one_study(runs, running.ranks)
+    complete = running.ranks.from_first(lambda: list(map(_is_complete, runs)))
+    results: dict[StudyRun, Attribution] = {}
+    for run, done in zip(runs, complete, strict=True):
+        if done and run.directory is not None:
+            results[run] = Attribution.load(run.directory)
+            if running.ranks.first:
+                discard(run.directory)  # rows of a run that was cut between saving and this
+    todo = [left for one in sets if (left := [run for run in one if run not in results])]
     if todo:
-        found = _run([studies[n] for n in todo], [directories[n] for n in todo], running)
-        results.update(zip(todo, found, strict=True))
-    return [results[number] for number in range(len(studies))]
+        results.update(_run(todo, running))
+    return [[results[run] for run in one] for one in sets]
 
 
-def _check_one_study(studies: Sequence[PreparedStudy], ranks: Ranks) -> None:
-    own = [study.settings for study in studies]
+def _check_one_study(runs: Sequence[StudyRun], ranks: Ranks) -> None:
+    own = [run.study.settings for run in runs]
     for here, first in zip(own, ranks.from_first(lambda: own), strict=True):
         if here != first:
             raise InputError(
@@ -70,168 +55,90 @@ def _check_one_study(studies: Sequence[PreparedStudy], ranks: Ranks) -> None:
             )
 
 
-def _complete(
-    studies: Sequence[PreparedStudy], directories: Sequence[Path | None]
-) -> dict[int, Path]:
-    """Where the studies that are complete lie, by their numbers."""
-    each = enumerate(zip(studies, directories, strict=True))
-    return {
-        number: directory
-        for number, (study, directory) in each
-        if directory is not None and is_complete(directory, study.settings)
-    }
+def _is_complete(run: StudyRun) -> bool:
+    return run.directory is not None and is_complete(run.directory, run.study.settings)
 
 
-def _run(
-    studies: Sequence[PreparedStudy], directories: Sequence[Path | None], running: Running
-) -> list[Attribution]:
-    started = time.perf_counter()
+@dataclass(frozen=True)
+class _Opened:
+    """A study at work, what its rows took to capture, and with how many sites."""
+
+    run: StudyRun
+    captured: CapturedStudy
+    sites: int
+
+
+def _run(sets: Sequence[Sequence[StudyRun]], running: Running) -> dict[StudyRun, Attribution]:
     with ExitStack() as stack:
-        works = [
-            stack.enter_context(work_directory(directory, study.settings, running.ranks))
-            for study, directory in zip(studies, directories, strict=True)
-        ]
-        stores = [
-            RowStore(work, study.pairs, study.site.d_model)
-            for work, study in zip(works, studies, strict=True)
-        ]
-        capture_missing(studies, stores, running.batch_tokens, running.progress, running.ranks)
-        timings = {"capture_s": time.perf_counter() - started, "captured_sites": len(studies)}
-        results, failures = [], []
-        for study, directory, work, store in zip(studies, directories, works, stores, strict=True):
-            try:
-                with _named(study) if len(studies) > 1 else nullcontext():
-                    results.append(_finished(study, directory, work, store, running, timings))
-            except InputError as error:
-                if directory is None:
-                    raise
-                failures.append(error)
-            if directory is not None and running.ranks.first:
-                discard(directory)
+        opened = [[_opened(stack, run, len(one), running.ranks) for run in one] for one in sets]
+        seconds = capture_missing(
+            [[each.captured for each in one] for one in opened],
+            running.batch_tokens,
+            running.progress,
+            running.ranks,
+        )
+        capture_s = {
+            each.run: of_set for one, of_set in zip(opened, seconds, strict=True) for each in one
+        }
+        results: dict[StudyRun, Attribution] = {}
+        failures: list[InputError] = []
+        for group in _by_decoder(chain(*opened)):
+            for run, found in _finished(group, running, capture_s):
+                if isinstance(found, Attribution):
+                    results[run] = found
+                elif run.directory is None:
+                    raise found
+                else:
+                    failures.append(found)
+                if run.directory is not None and running.ranks.first:
+                    discard(run.directory)
         if failures:
             raise failures[0]
     return results
 
 
-@contextmanager
-def _named(study: PreparedStudy) -> Iterator[None]:
-    """Errors and warnings within the context say which site they are of."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        try:
-            yield
-        except InputError as error:
-            raise InputError(f"{study.site.name}: {error}") from error
-    for warning in caught:
-        warnings.warn(f"{study.site.name}: {warning.message}", warning.category, stacklevel=2)
+def _opened(stack: ExitStack, run: StudyRun, sites: int, ranks: Ranks) -> _Opened:
+    study = run.study
+    work = stack.enter_context(work_directory(run.directory, study.settings, ranks))
+    store = RowStore(work, study.pairs, study.site.d_model)
+    return _Opened(run, CapturedStudy(study, store, work), sites)
+
+
+def _by_decoder(opened: Iterable[_Opened]) -> list[list[_Opened]]:
+    """Those that are ranked in one scan."""
+    groups: dict[Any, list[_Opened]] = {}
+    for each in opened:
+        study = each.run.study
+        groups.setdefault((id(study.decoder), study.site), []).append(each)
+    return list(groups.values())
 
 
 def _finished(
-    study: PreparedStudy,
-    directory: Path | None,
-    work: Path,
-    store: RowStore,
-    running: Running,
-    captured: Mapping[str, Any],
-) -> Attribution:
-    started = time.perf_counter()
-    ranks = running.ranks
-    with own_room(work, ranks) as room:
-        ranked = rank(study, store, room, running.flips, running.progress, ranks)
-    timings = {**captured, "scan_s": time.perf_counter() - started}
-    return ranks.from_first(lambda: _saved(study, directory, ranked, running, timings))
+    group: Sequence[_Opened], running: Running, capture_s: dict[StudyRun, float]
+) -> Iterator[tuple[StudyRun, Attribution | InputError]]:
+    """Of a decoder's studies the results, or why there is none."""
+    started, ranks = time.perf_counter(), running.ranks
+    label = group[0].run.study.site.name if group[0].run.label else None
+    try:
+        with named(label), ExitStack() as stack:
+            at_work = [_with_room(stack, each.captured, ranks) for each in group]
+            ranked = rank(at_work, running.flips, running.progress, ranks)
+    except InputError as error:
+        yield from ((each.run, error) for each in group)
+        return
+    scanned = {"scan_s": time.perf_counter() - started, "scanned_studies": len(group)}
+    for each, of_study in zip(group, ranked, strict=True):
+        captured = {"capture_s": capture_s[each.run], "captured_sites": each.sites}
+        try:
+            with named(each.run.label):
+                found = ranks.from_first(
+                    partial(finish, each.run, of_study, running, {**captured, **scanned})
+                )
+        except InputError as error:
+            yield each.run, error
+        else:
+            yield each.run, found
 
 
-def _saved(
-    study: PreparedStudy,
-    directory: Path | None,
-    ranked: Ranked,
-    running: Running,
-    timed: Mapping[str, Any],
-) -> Attribution:
-    started = time.perf_counter()
-    result = _result(study, ranked)
-    found = _first_order(study, result, running)
-    timings = {**timed, "check_s": time.perf_counter() - started}
-    result.metadata.update(
-        {**running.metadata, **result.metadata, "first_order": found, "timings": timings}
-    )
-    if directory is not None:
-        result.save(directory)
-    return result
-
-
-def _result(study: PreparedStudy, ranked: Ranked) -> Attribution:
-    top, effects = ranked.top, ranked.effects
-    latents = top.latents.tolist()
-    dominant = [
-        token.describe(study.tokenizer, latents)
-        for token in dominant_tokens(study.encoded, effects.per_token, effects.norms)
-    ]
-    warn_of_sinks(dominant, len(latents))
-    return Attribution(
-        latents=top.latents.cpu(),
-        scores=top.scores.cpu(),
-        push=effects.push.mean(0),
-        presence=effects.presence.mean(0),
-        positive=effects.positive.mean(0),
-        negative=effects.negative.mean(0),
-        stderr=stderr_over_pairs(effects.difference),
-        push_stderr=stderr_over_pairs(effects.push),
-        presence_stderr=stderr_over_pairs(effects.presence),
-        p_value=ranked.significance.p_value,
-        rank_low=ranked.significance.rank_low,
-        rank_high=ranked.significance.rank_high,
-        error_bound=top.error_bound.cpu(),
-        per_pair=effects.difference,
-        pairs=study.pairs,
-        baseline=study.baseline,
-        metadata={
-            **_metadata(study, effects, top.certified),
-            "dominant_tokens": dominant,
-            "significance": ranked.significance.record,
-        },
-        lens=lens_if_possible(study.model, study.tokenizer, study.decoder, top.latents),
-        all_scores=ranked.all_scores,
-        token_effects=token_effects(study.tokenizer, study.encoded, effects.per_token),
-        directions=effects.directions.result(study.baseline.mean),
-    )
-
-
-def _first_order(
-    study: PreparedStudy, result: Attribution, running: Running
-) -> dict[str, Any] | None:
-    """How well first order predicts exact ablation, as JSON values; None where it is not asked."""
-    latents = running.check
-    if not latents or study.by_latents is not None:
-        return None
-    return check_first_order(
-        study.model,
-        study.encoded,
-        latent_rows(study.decoder, result.latents[:latents]),
-        result.per_pair[:, :latents],
-        normalized=study.options.normalize,
-        site=study.site,
-        mean=study.baseline.mean,
-        loss=study.options.loss,
-        batch_tokens=running.batch_tokens,
-    )
-
-
-def _metadata(study: PreparedStudy, effects: PairEffects, certified: bool) -> dict[str, Any]:
-    positive, negative = effects.losses.mean(0).tolist()
-    return {
-        **describe(study.model, study.source, study.decoder, study.site, study.baseline),
-        **study.settings,
-        "counts": {
-            "pairs": len(study.pairs),
-            "prompt_tokens": effects.tokens,
-            "left_out": study.left_out.first + study.left_out.massive,
-            "latents": study.decoder.n_latents,
-        },
-        "sinks": study.left_out.as_dict(),
-        "completions": ways_counted(study.encoded),
-        "mean_losses": {"positive": positive, "negative": negative},
-        "certified": certified,
-        **({} if study.by_latents is None else {"latent_score": study.by_latents.describe()}),
-    }
+def _with_room(stack: ExitStack, one: CapturedStudy, ranks: Ranks) -> CapturedStudy:
+    return CapturedStudy(one.study, one.store, stack.enter_context(own_room(one.work, ranks)))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from deltalens.engine.resampling.resample import LISTED, Resampled, Reweightings, resample
+from deltalens.engine.resampling.resample import (
+    LISTED,
+    Resampled,
+    Resampling,
+    Reweightings,
+    resample_together,
+)
 from deltalens.engine.resampling.tile_sums import TileSums
 from deltalens.engine.topk.ranking import Ranking
 from deltalens.lm.progress import Progress
@@ -35,6 +41,16 @@ class Significance:
     record: dict[str, Any]
 
 
+class Tested(NamedTuple):
+    """What :func:`assess` takes of one study."""
+
+    tiles: Iterable[TileSums]
+    per_pair: Tensor
+    latents: Tensor
+    n_latents: int
+    ranking: Ranking
+
+
 def assess(
     tiles: Iterable[TileSums],
     per_pair: Tensor,
@@ -55,25 +71,61 @@ def assess(
     family-wise error (P. H. Westfall and S. S. Young, 1993). Nothing is tested with ``flips`` 0 or
     a single pair, and no tile is read.
     """
-    pairs, k = per_pair.shape
-    if not flips or pairs == 1:
-        return untested(pairs, k, n_latents, flips)
-    patterns = sign_flips(pairs, flips, two_sided=ranking.absolute)
+    study = Tested(tiles, per_pair, latents, n_latents, ranking)
+    (found,) = assess_together([study], flips, progress=progress, ranks=ranks)
+    return found
+
+
+def assess_together(
+    studies: Sequence[Tested], flips: int, *, progress: bool = False, ranks: Ranks = ALONE
+) -> list[Significance]:
+    """:func:`assess` of several, which go through their latents in step; each has the bits that it
+    has by itself."""
+    drawn = {
+        number: _drawn(study, flips)
+        for number, study in enumerate(studies)
+        if flips and len(study.per_pair) > 1
+    }
+    with Progress(progress, "latents", sum(studies[n].n_latents for n in drawn)) as bar:
+        works = [
+            Resampling(_watched(studies[n].tiles, bar), given, studies[n].ranking)
+            for n, (_, given) in drawn.items()
+        ]
+        resampled = dict(zip(drawn, resample_together(works, ranks), strict=True))
+    return [
+        _significance(study, *drawn[number], resampled[number], flips)
+        if number in drawn
+        else untested(*_sizes(study), flips)
+        for number, study in enumerate(studies)
+    ]
+
+
+def _sizes(study: Tested) -> tuple[int, int, int]:
+    pairs, k = study.per_pair.shape
+    return pairs, k, study.n_latents
+
+
+def _drawn(study: Tested, flips: int) -> tuple[SignFlips, Reweightings]:
+    pairs = len(study.per_pair)
+    patterns = sign_flips(pairs, flips, two_sided=study.ranking.absolute)
     weights = resampling_weights(pairs)
-    keys = ranking.key(per_pair.T @ weights.T)
-    given = Reweightings(patterns.signs, weights, latents.cpu(), keys)
-    found = resample(_watched(tiles, n_latents, progress), given, ranking, ranks)
+    keys = study.ranking.key(study.per_pair.T @ weights.T)
+    return patterns, Reweightings(patterns.signs, weights, study.latents.cpu(), keys)
+
+
+def _significance(
+    study: Tested, patterns: SignFlips, given: Reweightings, found: Resampled, flips: int
+) -> Significance:
     p_value = patterns.p_values(found.own, found.largest)
-    low, high = rank_interval(keys, found.above)
-    record = _record(patterns, found, p_value, pairs, n_latents, flips)
+    low, high = rank_interval(given.keys, found.above)
+    record = _record(patterns, found, p_value, len(study.per_pair), study.n_latents, flips)
     return Significance(p_value, low, high, record)
 
 
-def _watched(tiles: Iterable[TileSums], n_latents: int, shown: bool) -> Iterator[TileSums]:
-    with Progress(shown, "latents", n_latents) as bar:
-        for tile in tiles:
-            yield tile
-            bar.advance(len(tile.sums))
+def _watched(tiles: Iterable[TileSums], bar: Progress) -> Iterator[TileSums]:
+    for tile in tiles:
+        yield tile
+        bar.advance(len(tile.sums))
 
 
 def untested(pairs: int, k: int, n_latents: int, flips: int) -> Significance:

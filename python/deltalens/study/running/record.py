@@ -12,11 +12,7 @@ from typing import Any
 from deltalens.engine import Decoder
 from deltalens.lm import EncodedPair, Site
 from deltalens.lm.model.identity import model_name
-from deltalens.pairs.identity import (
-    decoder_fingerprint,
-    pairs_fingerprint,
-    vector_fingerprint,
-)
+from deltalens.pairs.identity import pairs_fingerprint, vector_fingerprint
 from deltalens.study.baseline import Baseline
 from deltalens.study.options import Options
 from deltalens.version import __version__
@@ -25,21 +21,20 @@ from deltalens.version import __version__
 def run_settings(
     model: str,
     encoded: Sequence[EncodedPair],
-    source: Any,
-    decoder: Decoder,
+    sae: str,
     site: Site,
     baseline: Baseline,
     options: Options,
 ) -> dict[str, Any]:
     """What must be equal for a run to be the same run; plain JSON values.
 
-    ``model`` is the model's fingerprint.
+    ``model`` and ``sae`` are fingerprints.
     """
     return {
         "options": {"site": site.name, **options.as_dict()},
         "fingerprints": {
             "model": model,
-            "sae": decoder_fingerprint(source, decoder),
+            "sae": sae,
             "baseline": vector_fingerprint(baseline.mean),
             "pairs": pairs_fingerprint(encoded),
         },
