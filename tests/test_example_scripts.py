@@ -14,6 +14,7 @@ EXAMPLES = Path(__file__).parent.parent / "examples"
 EXPECTED = {
     "own_rows.py": r"the set is proven to be the exact top 5",
     "saelens_sae.py": r"explains 9\d% .*top 5 by Δ-attribution: \[\d+, \d+, \d+, \d+, \d+\]",
+    "survey.py": r"bad advice +\d+\*? .*good for good +0 +0 +0 +0 .*opens 12 reports",
     "steering_vector.py": r"misaligned: (\d+)% bad answers, (\d+)% .*base: (\d+)% .* (\d+)% with",
 }
 

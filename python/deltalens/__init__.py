@@ -28,6 +28,7 @@ _HOME = {
     "Question": "deltalens.pairs",
     "SAE": "deltalens.sae",
     "Sinks": "deltalens.lm",
+    "Survey": "deltalens.study",
     "SweepResult": "deltalens.trials",
     "TopLatents": "deltalens.engine",
     "VllmEngine": "deltalens.lm.sampling.vllm.engine",
@@ -62,8 +63,10 @@ _HOME = {
     "scan_moments": "deltalens.engine",
     "steering": "deltalens.lm",
     "study_moments": "deltalens.study",
+    "survey": "deltalens.study",
     "sweep": "deltalens.trials",
     "write_report": "deltalens.report",
+    "write_survey_report": "deltalens.report",
 }
 
 __all__ = [
@@ -83,6 +86,7 @@ __all__ = [
     "PairSet",
     "Question",
     "Sinks",
+    "Survey",
     "SweepResult",
     "TopLatents",
     "VllmEngine",
@@ -117,8 +121,10 @@ __all__ = [
     "scan_moments",
     "steering",
     "study_moments",
+    "survey",
     "sweep",
     "write_report",
+    "write_survey_report",
 ]
 
 if TYPE_CHECKING:
@@ -149,7 +155,7 @@ if TYPE_CHECKING:
         read_texts,
         sample_pairs,
     )
-    from deltalens.report import write_report
+    from deltalens.report import write_report, write_survey_report
     from deltalens.sae import (
         SAE,
         Encoder,
@@ -163,6 +169,7 @@ if TYPE_CHECKING:
         Attribution,
         Baseline,
         Comparison,
+        Survey,
         ablate,
         attribute,
         check_sae,
@@ -173,6 +180,7 @@ if TYPE_CHECKING:
         lens,
         mean_activation,
         study_moments,
+        survey,
     )
     from deltalens.trials import (
         Candidate,

@@ -86,9 +86,14 @@ def key_value(text: str) -> tuple[str, Any]:
 
 
 def add_sae(
-    parser: argparse.ArgumentParser, *, required: bool = True, several: bool = False
+    parser: argparse.ArgumentParser,
+    *,
+    required: bool = True,
+    several: bool = False,
+    named: str = "",
 ) -> None:
-    """--sae and how it is read; with ``several`` one or more of them."""
+    """--sae and how it is read; with ``several`` one or more of them, and ``named`` says how they
+    may be named."""
     group = parser.add_argument_group("SAE")
     what = "SAE directory, file or hub folder org/repo/folder"
     if several:
@@ -97,7 +102,7 @@ def add_sae(
             nargs="+",
             required=required,
             help=what + "; of several sites one for each, or a directory with them below it, told "
-            "by what they say of themselves",
+            "by what they say of themselves" + named,
         )
     else:
         group.add_argument("--sae", required=required, help=what)
@@ -147,12 +152,18 @@ def add_sinks(parser: argparse.ArgumentParser) -> None:
 
 def add_pairs(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
     """--pairs and the names of its fields."""
-    group = parser.add_argument_group("pairs")
+    group = add_pair_fields(parser)
     group.add_argument("--pairs", type=Path, required=required, help="JSONL file or run directory")
+
+
+def add_pair_fields(parser: argparse.ArgumentParser) -> Any:
+    """The names of pairs' fields."""
+    group = parser.add_argument_group("pairs")
     group.add_argument("--prompt-field", help="default: prompt or messages")
     group.add_argument("--positive", default="positive", help="field with the behaviour")
     group.add_argument("--negative", default="negative", help="field without it")
     add_as_chat(group, "prompts")
+    return group
 
 
 def add_output(parser: argparse.ArgumentParser) -> None:

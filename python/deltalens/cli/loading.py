@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from deltalens.errors import InputError
@@ -91,16 +93,44 @@ def fill_chat_template(args: argparse.Namespace, recorded: dict[str, Any] | None
         args.chat_template_kwargs = recorded
 
 
-def fill_from_pairs(args: argparse.Namespace) -> None:
-    """The chat template's arguments that the answers of --pairs were sampled with."""
+def load_pairs(args: argparse.Namespace, path: Path) -> list[Any]:
+    """The pairs of a file or run, whose fields are named by the arguments."""
+    from deltalens.pairs import read_pairs
+
+    return read_pairs(
+        path,
+        prompt_field=args.prompt_field,
+        positive=args.positive,
+        negative=args.negative,
+        as_chat=args.as_chat,
+    )
+
+
+def fill_from_pairs(args: argparse.Namespace, paths: Sequence[Path]) -> None:
+    """The chat template's arguments that the pairs' answers were sampled with.
+
+    Raises :class:`InputError` where files differ in them and none were given.
+    """
+    made = {path: _template_of_pairs(path) for path in paths}
+    first = paths[0]
+    other = next((path for path in paths if made[path] != made[first]), None)
+    if other is not None and args.chat_template_kwargs is None:
+        raise InputError(
+            f"{first} and {other} were sampled with different arguments of the chat template "
+            f"({made[first]} and {made[other]}); study them apart or give --chat-template-kwargs"
+        )
+    fill_chat_template(args, made[first])
+
+
+def _template_of_pairs(path: Path) -> dict[str, Any] | None:
     from deltalens.pairs.pair_set import read_settings
     from deltalens.study.attribution import read_metadata
 
-    if args.pairs.is_dir():
-        made = read_metadata(args.pairs)["options"]
+    if path.is_dir():
+        made = read_metadata(path)["options"]
     else:
-        made = read_settings(args.pairs).get("sampling", {})
-    fill_chat_template(args, made.get("chat_template_kwargs"))
+        made = read_settings(path).get("sampling", {})
+    return made.get("chat_template_kwargs")
 
 
 def loading_record(args: argparse.Namespace) -> dict[str, Any]:

@@ -1,5 +1,6 @@
-"""From a run directory to figures and one HTML page."""
+"""From a run directory, or a survey's, to figures and HTML pages."""
 
 from deltalens.report.page import write_figures, write_report
+from deltalens.report.survey.page import write_survey_report
 
-__all__ = ["write_figures", "write_report"]
+__all__ = ["write_figures", "write_report", "write_survey_report"]

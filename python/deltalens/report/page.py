@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import hashlib
-import re
 from collections.abc import Sequence
 from functools import partial
 from html import escape
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +14,7 @@ from deltalens.report.evidence import Evidence, gather
 from deltalens.report.figure_curves import figure_2
 from deltalens.report.figure_points import figure_1
 from deltalens.report.figure_style import COLOURS, FIGURE_DIRECTORY, inline, save_figure
+from deltalens.report.shell import filled_page
 from deltalens.storage.atomic import write_text
 from deltalens.trials.result import SweepResult
 from deltalens.trials.suspects import SET_NAMES, suspect_names
@@ -85,20 +82,14 @@ def _figures(run: Path, result: SweepResult) -> dict[str, str]:
 
 
 def page(evidence: Evidence, figures: dict[str, str], compared: Sequence[Any] = ()) -> str:
-    """The page's text. Its script runs by its hash alone, so no other could."""
-    script = "".join(map(_asset, _SCRIPTS))
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode("ascii")
+    """The page's text."""
     document = report_document(evidence, compared)
     parts = {
         "title": escape(f"{document['behaviour']} – deltalens"),
-        "policy": f"default-src 'none'; script-src 'sha256-{digest}'; style-src 'unsafe-inline'; "
-        "base-uri 'none'; form-action 'none'",
-        "style": "".join(map(_asset, ("page.css", "parts.css"))),
         "figures": "".join(_figure(name, svg) for name, svg in figures.items()),
         "data": as_script_data(document),
-        "script": script,
     }
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _asset("page.html"))
+    return filled_page("page.html", parts, styles=("page.css", "parts.css"), scripts=_SCRIPTS)
 
 
 def _figure(name: str, svg: str) -> str:
@@ -110,7 +101,3 @@ def _figure(name: str, svg: str) -> str:
         f'<figure class="figure" id="{name}"><h2>{_TITLES[name]}</h2>'
         f'<div class="scroll">{drawn}</div><figcaption>{_CAPTIONS[name]}</figcaption></figure>\n'
     )
-
-
-def _asset(name: str) -> str:
-    return (resources.files(__package__) / "assets" / name).read_text(encoding="utf-8")

@@ -15,6 +15,7 @@ from deltalens.study.lens import LatentLens, LensToken, lens
 from deltalens.study.mean_activation import mean_activation
 from deltalens.study.running.moments import study_moments
 from deltalens.study.sae_check import SAECheck, check_sae
+from deltalens.study.survey import Survey, survey
 
 __all__ = [
     "AblationCheck",
@@ -25,6 +26,7 @@ __all__ = [
     "LatentLens",
     "LensToken",
     "SAECheck",
+    "Survey",
     "ablate",
     "attribute",
     "check_sae",
@@ -36,4 +38,5 @@ __all__ = [
     "lens",
     "mean_activation",
     "study_moments",
+    "survey",
 ]

@@ -17,6 +17,7 @@ from deltalens.cli.commands import (
     plan,
     report,
     steer,
+    survey,
 )
 
 COMMANDS = (
@@ -24,6 +25,7 @@ COMMANDS = (
     pairs,
     baseline,
     attribute,
+    survey,
     ablate,
     delta_activation,
     steer,

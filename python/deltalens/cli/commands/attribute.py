@@ -15,11 +15,9 @@ from deltalens.cli.arguments import (
     add_sae,
     add_sinks,
     add_site,
-    positive_int,
 )
+from deltalens.cli.method import add_method, request_options
 from deltalens.cli.processes import add_shard, note_command
-
-DEFAULT_K = 100
 
 
 def configure(commands: Any) -> None:
@@ -38,7 +36,7 @@ def configure(commands: Any) -> None:
     add_site(parser, several=True)
     add_pairs(parser)
     add_chat_template(parser)
-    _add_method(parser)
+    add_method(parser)
     add_sinks(parser)
     parser.add_argument(
         "--out",
@@ -52,68 +50,19 @@ def configure(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-def _add_method(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group("method")
-    group.add_argument(
-        "--baseline",
-        required=True,
-        help="a saved baseline (.safetensors), a directory of those of several sites, texts to "
-        "average over now, or zero",
-    )
-    group.add_argument(
-        "--score",
-        choices=("direction", "latent"),
-        default="direction",
-        help="what stands for a latent: its direction's projection, or its own activation",
-    )
-    group.add_argument("-k", "--k", type=positive_int, help="latents to keep; default: 100, or all")
-    group.add_argument("--ranking", choices=("top", "bottom", "abs"), default="top")
-    group.add_argument(
-        "--present-only", action="store_true", help="only latents present above the baseline"
-    )
-    group.add_argument(
-        "--no-normalize", action="store_true", help="score decoder rows as stored, not unit rows"
-    )
-    group.add_argument("--loss", choices=("sum", "mean"), default="sum")
-    group.add_argument("--gradients", choices=("plain", "integrated", "lrp"), default="plain")
-    group.add_argument("--steps", type=positive_int, default=16, help="for integrated gradients")
-    group.add_argument(
-        "--check",
-        type=int,
-        metavar="N",
-        help="ablate the first N latents for real, to see whether first order holds; default: 8",
-    )
-    group.add_argument(
-        "--flips",
-        type=int,
-        metavar="N",
-        help="sign flips of pairs, for p-values over all latents; 0 for none; default: 1000",
-    )
-    group.add_argument("--save-scores", action="store_true", help="write every latent's score")
-    group.add_argument("--impl", default="auto", help="auto, cpp, torch, triton or reference")
-
-
 def run(args: argparse.Namespace) -> None:
     """Attribute, write the run directories, show the top."""
     from deltalens.cli.loading import (
-        batch_options,
         fill_from_pairs,
         load_model,
+        load_pairs,
         loading_record,
-        sinks_of,
     )
     from deltalens.cli.sites import choose_sites, load_baselines, load_saes, out_directories
-    from deltalens.pairs import read_pairs
     from deltalens.study import attribute
 
-    pairs = read_pairs(
-        args.pairs,
-        prompt_field=args.prompt_field,
-        positive=args.positive,
-        negative=args.negative,
-        as_chat=args.as_chat,
-    )
-    fill_from_pairs(args)
+    pairs = load_pairs(args, args.pairs)
+    fill_from_pairs(args, [args.pairs])
     saes = load_saes(args)
     model, tokenizer = load_model(args)
     chosen = choose_sites(args, model, saes)
@@ -127,25 +76,9 @@ def run(args: argparse.Namespace) -> None:
         chosen.given(chosen.saes),
         site=chosen.given(chosen.sites),
         baseline=chosen.given(baselines),
-        k=args.k or min(DEFAULT_K, *(sae.W_dec.n_latents for sae in chosen.saes)),
-        score=args.score,
-        normalize=False if args.no_normalize else None,
-        ranking=args.ranking,
-        present_only=args.present_only,
-        loss=args.loss,
-        gradients=args.gradients,
-        steps=args.steps,
-        sinks=sinks_of(args),
-        save_scores=args.save_scores,
-        chat_template_kwargs=args.chat_template_kwargs,
         run_dir=args.out,
-        impl=args.impl,
-        progress=not args.quiet,
-        **({} if args.check is None else {"check": args.check}),
-        **({} if args.flips is None else {"flips": args.flips}),
         metadata=loading_record(args),
-        ranks=args.ranks,
-        **batch_options(args),
+        **request_options(args, chosen.saes),
     )
     results = chosen.found(result)
     directories = out_directories(args.out, model, chosen)

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError("give either --pairs, or --against MODEL with --texts")
     read = _read_input(args)
     if args.pairs is not None:
-        fill_from_pairs(args)
+        fill_from_pairs(args, [args.pairs])
     saes = load_saes(args)
     original = None
     if args.against is None:
@@ -85,20 +85,12 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _read_input(args: argparse.Namespace) -> Any:
-    from deltalens.pairs import (
-        read_pairs,
-        read_texts,
-    )
+    from deltalens.cli.loading import load_pairs
+    from deltalens.pairs import read_texts
 
     if args.pairs is None:
         return read_texts(args.texts, as_chat=args.as_chat)
-    return read_pairs(
-        args.pairs,
-        prompt_field=args.prompt_field,
-        positive=args.positive,
-        negative=args.negative,
-        as_chat=args.as_chat,
-    )
+    return load_pairs(args, args.pairs)
 
 
 def _compare(

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.cli.arguments import add_command
+from deltalens.errors import InputError
 
 
 def configure(commands: Any) -> None:
@@ -14,10 +15,16 @@ def configure(commands: Any) -> None:
     parser = add_command(
         commands,
         "report",
-        "write a run's figures and its report, one HTML page that needs nothing else",
+        "write a run's figures and its report, one HTML page that needs nothing else; of a survey "
+        "its page and every report",
         "deltalens report runs/advice --beside runs/validation",
     )
-    parser.add_argument("run_dir", type=Path, metavar="RUN", help="run directory of `attribute`")
+    parser.add_argument(
+        "run_dir",
+        type=Path,
+        metavar="RUN",
+        help="run directory of `attribute`, or that of `survey`",
+    )
     parser.add_argument(
         "--beside",
         type=Path,
@@ -34,9 +41,17 @@ def configure(commands: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Write both, and print where the page is."""
     from deltalens.cli.output import print_json, print_line
-    from deltalens.report import write_report
+    from deltalens.report import write_report, write_survey_report
+    from deltalens.study.survey.directory import is_survey
 
-    written = write_report(args.run_dir, beside=args.beside, out=args.out)
+    if is_survey(args.run_dir):
+        if args.beside or args.out is not None:
+            raise InputError(
+                f"{args.run_dir} is a survey, whose page takes no --beside and no --out"
+            )
+        written = write_survey_report(args.run_dir)
+    else:
+        written = write_report(args.run_dir, beside=args.beside, out=args.out)
     figures = sorted(map(str, (args.run_dir / "figures").glob("*.*")))
     if args.json:
         print_json({"run": str(args.run_dir), "report": str(written), "figures": figures})

@@ -1,0 +1,80 @@
+"""How studies are made: options that the commands which make them share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+
+from deltalens.cli.arguments import positive_int
+
+DEFAULT_K = 100
+
+
+def add_method(parser: argparse.ArgumentParser, checked: str = "8") -> None:
+    """The choices that studies of whatever pairs, sites and SAEs have; ``checked``: what --check is
+    unless it is given."""
+    group = parser.add_argument_group("method")
+    group.add_argument(
+        "--baseline",
+        required=True,
+        help="a saved baseline (.safetensors), a directory of those of several sites, texts to "
+        "average over now, or zero",
+    )
+    group.add_argument(
+        "--score",
+        choices=("direction", "latent"),
+        default="direction",
+        help="what stands for a latent: its direction's projection, or its own activation",
+    )
+    group.add_argument("-k", "--k", type=positive_int, help="latents to keep; default: 100, or all")
+    group.add_argument("--ranking", choices=("top", "bottom", "abs"), default="top")
+    group.add_argument(
+        "--present-only", action="store_true", help="only latents present above the baseline"
+    )
+    group.add_argument(
+        "--no-normalize", action="store_true", help="score decoder rows as stored, not unit rows"
+    )
+    group.add_argument("--loss", choices=("sum", "mean"), default="sum")
+    group.add_argument("--gradients", choices=("plain", "integrated", "lrp"), default="plain")
+    group.add_argument("--steps", type=positive_int, default=16, help="for integrated gradients")
+    group.add_argument(
+        "--check",
+        type=int,
+        metavar="N",
+        help="ablate the first N latents for real, to see whether first order holds; default: "
+        + checked,
+    )
+    group.add_argument(
+        "--flips",
+        type=int,
+        metavar="N",
+        help="sign flips of pairs, for p-values over all latents; 0 for none; default: 1000",
+    )
+    group.add_argument("--save-scores", action="store_true", help="write every latent's score")
+    group.add_argument("--impl", default="auto", help="auto, cpp, torch, triton or reference")
+
+
+def request_options(args: argparse.Namespace, saes: Sequence[Any]) -> dict[str, Any]:
+    """What studies with these SAEs are asked for by name."""
+    from deltalens.cli.loading import batch_options, sinks_of
+
+    return {
+        "k": args.k or min(DEFAULT_K, *(sae.W_dec.n_latents for sae in saes)),
+        "score": args.score,
+        "normalize": False if args.no_normalize else None,
+        "ranking": args.ranking,
+        "present_only": args.present_only,
+        "loss": args.loss,
+        "gradients": args.gradients,
+        "steps": args.steps,
+        "sinks": sinks_of(args),
+        "save_scores": args.save_scores,
+        "chat_template_kwargs": args.chat_template_kwargs,
+        "impl": args.impl,
+        "progress": not args.quiet,
+        **({} if args.check is None else {"check": args.check}),
+        **({} if args.flips is None else {"flips": args.flips}),
+        "ranks": args.ranks,
+        **batch_options(args),
+    }

@@ -1,0 +1,2 @@
+const $ = (selector) => document.querySelector(selector);
+setUpTheme();
