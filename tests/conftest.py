@@ -6,5 +6,8 @@ With TRITON_INTERPRET=0 in the environment the kernels' tests run on the GPU ins
 from __future__ import annotations
 
 import os
+import tempfile
 
 os.environ.setdefault("TRITON_INTERPRET", "1")
+# Verdicts, rates and copies that tests and the processes they start keep.
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="deltalens-tests-")

@@ -59,7 +59,7 @@ def test_memory_stays_within_256_mib_for_40_thousand_tokens(form, impl):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_grouped_scores_are_as_good_and_do_not_depend_on_the_tile(impl, dtype, monkeypatch):
     try:
-        deltalens.engine.implementations.choose_impl(impl, "cpu")
+        deltalens.engine.trust.implementations.choose_impl(impl, "cpu")
     except deltalens.InputError as error:
         pytest.skip(str(error))
     if impl == "triton" and dtype != torch.float32:

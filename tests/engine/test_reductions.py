@@ -8,8 +8,8 @@ import torch
 
 import deltalens
 from deltalens.engine import token_rows
-from deltalens.engine.implementations import choose_impl
 from deltalens.engine.numerics.extension import cpu_extension
+from deltalens.engine.trust.implementations import choose_impl
 from helpers.engine_oracle import (
     IMPLS,
     Case,

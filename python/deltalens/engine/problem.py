@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -14,15 +13,19 @@ from deltalens.engine.checks import check_width
 from deltalens.engine.cost.planner import tile_rows, topk_path
 from deltalens.engine.decoder import Decoder, TensorDecoder, as_decoder
 from deltalens.engine.exact import ExactMoments, ExactTokens
-from deltalens.engine.impl import cpp as cpp_impl
-from deltalens.engine.impl import torch as torch_impl
-from deltalens.engine.impl.cpp_token import TokenScorer as CppTokenScorer
-from deltalens.engine.implementations import choose_impl
 from deltalens.engine.moment_sums import MomentSums
 from deltalens.engine.numerics.norms import row_norms
 from deltalens.engine.tile import Scorer
 from deltalens.engine.token_rows import TokenRows
 from deltalens.engine.topk.streaming import TopKPath
+from deltalens.engine.trust.implementations import choose_impl
+from deltalens.engine.trust.scorers import (
+    moment_scorer,
+    moment_screen_pays,
+    norms_by,
+    token_scorer,
+    token_screen_pays,
+)
 from deltalens.errors import InputError
 from deltalens.ranks.ranks import ALONE, Ranks
 
@@ -68,24 +71,8 @@ def moment_problem(moments: Sequence[MomentSums], W_dec: Tensor | Decoder, impl:
         [moment.rounding for moment in moments], dtype=torch.float64, device=device
     )
     impl = choose_impl(impl, device)
-    screen: Callable[[], Scorer] | None = None
-    norms = row_norms
-    scorer: Callable[[], Scorer] = partial(ExactMoments, matrices, rounding)
-    if impl == "torch":
-        scorer = partial(torch_impl.QuadraticScorer.prepare, matrices, rounding)
-    elif impl == "cpp":
-        scorer = partial(cpp_impl.QuadraticScorer.prepare, matrices, rounding)
-        if cpp_impl.quadratic_screen_pays(decoder):
-            screen = partial(scorer, screen=True)
-    elif impl == "triton":
-        from deltalens.engine.impl import triton as triton_impl
-
-        norms = triton_impl.row_norms
-        scorer = partial(
-            triton_impl.QuadraticScorer.prepare, matrices, rounding, dtype=decoder.dtype
-        )
-        if triton_impl.screen_pays(decoder):
-            screen = partial(scorer, screen=True)
+    scorer = partial(moment_scorer, impl, matrices, rounding, decoder.dtype)
+    screened = moment_screen_pays(impl, decoder)
     return Problem(
         decoder=decoder,
         device=device,
@@ -94,9 +81,9 @@ def moment_problem(moments: Sequence[MomentSums], W_dec: Tensor | Decoder, impl:
         impl=impl,
         scorer=scorer,
         exact=[ExactMoments(matrices[i : i + 1], rounding[i : i + 1]) for i in range(len(moments))],
-        screen=screen,
+        screen=partial(scorer, screen=True) if screened else None,
         presence=torch.stack([moment.presence_direction for moment in moments]),
-        norms=norms,
+        norms=norms_by(impl),
     )
 
 
@@ -118,23 +105,10 @@ def token_problem(
     source = TokenRows(acts, grads, baseline.double(), weights.double())
     exact = ExactTokens(source, reduction, segments)
     impl = choose_impl(impl, acts.device)
-    screen: Callable[[], Scorer] | None = None
-    norms = row_norms
-    options: dict[str, Any] = {"reduction": reduction, "segments": segments}
-    scorer: Callable[[], Scorer] = partial(ExactTokens, source, reduction, segments)
-    if impl == "torch":
-        scorer = partial(torch_impl.TokenScorer.prepare, source, **options)
-    elif impl == "cpp":
-        scorer = partial(CppTokenScorer.prepare, source, **options)
-        if reduction == "sum" and cpp_impl.token_screen_pays(W_dec, tokens=acts.shape[0]):
-            screen = partial(scorer, screen=True)
-    elif impl == "triton":
-        from deltalens.engine.impl import triton as triton_impl
-
-        norms = triton_impl.row_norms
-        scorer = partial(triton_impl.TokenScorer.prepare, source, dtype=W_dec.dtype, **options)
-        if reduction == "sum" and triton_impl.screen_pays(W_dec):
-            screen = partial(scorer, screen=True)
+    scorer = partial(
+        token_scorer, impl, source, W_dec.dtype, reduction=reduction, segments=segments
+    )
+    screened = reduction == "sum" and token_screen_pays(impl, W_dec, acts.shape[0])
     return Problem(
         decoder=W_dec,
         device=acts.device,
@@ -143,8 +117,8 @@ def token_problem(
         impl=impl,
         scorer=scorer,
         exact=[exact],
-        screen=screen,
-        norms=norms,
+        screen=partial(scorer, screen=True) if screened else None,
+        norms=norms_by(impl),
     )
 
 

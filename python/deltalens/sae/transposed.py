@@ -20,6 +20,7 @@ from deltalens.errors import InputError
 from deltalens.sae.files.safetensors_file import DTYPES, open_safetensors
 from deltalens.sae.fingerprint import fingerprint
 from deltalens.sae.stored import StoredTensor, TensorFile
+from deltalens.storage.cache import cache_directory
 
 IN_MEMORY_BYTES = 256 << 20
 CHUNK_BYTES = 128 << 20
@@ -105,12 +106,6 @@ class TransposedTensor:
             f"({size:.1f} GB) could not be written ({'; '.join(reasons)}); "
             "free space there or set XDG_CACHE_HOME"
         )
-
-
-def cache_directory() -> Path:
-    """Where derived files go that cannot lie beside their source."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "deltalens"
 
 
 def _write_transposed(path: Path, stored: StoredTensor) -> None:

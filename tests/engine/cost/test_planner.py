@@ -10,8 +10,8 @@ import torch
 import deltalens
 from deltalens.engine.cost.planner import tile_rows, topk_path
 from deltalens.engine.cost.roofs import Roofs, assumed_roofs, measured_roofs
-from deltalens.engine.implementations import automatic_impls
 from deltalens.engine.numerics.extension import cpu_level
+from deltalens.engine.trust.implementations import automatic_impls
 from helpers.engine_oracle import IMPLS
 
 # Balanced so that only FLOP decides.

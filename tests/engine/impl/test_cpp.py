@@ -13,8 +13,8 @@ import torch
 
 import deltalens
 from deltalens.engine.impl import cpp, cpp_token
-from deltalens.engine.implementations import choose_impl
 from deltalens.engine.numerics.extension import as_array, cpu_extension, cpu_level
+from deltalens.engine.trust.implementations import choose_impl
 from helpers.engine_oracle import (
     FORMS,
     Case,

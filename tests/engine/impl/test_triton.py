@@ -11,8 +11,8 @@ pytest.importorskip("triton")
 import deltalens
 from deltalens.engine.impl import triton as triton_impl
 from deltalens.engine.impl.triton_operands import spectral_norm
-from deltalens.engine.implementations import choose_impl
 from deltalens.engine.token_rows import TokenRows
+from deltalens.engine.trust.implementations import choose_impl
 from helpers.engine_oracle import (
     FORMS,
     Case,

@@ -8,6 +8,7 @@ from deltalens.cli.commands import (
     compare,
     delta_activation,
     demo,
+    doctor,
     examples,
     export,
     interpret,
@@ -38,4 +39,5 @@ COMMANDS = (
     plan,
     check_sae,
     merge,
+    doctor,
 )

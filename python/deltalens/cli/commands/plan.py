@@ -79,6 +79,7 @@ def _decoder_shape(args: argparse.Namespace) -> tuple[int, int, Any]:
 
 
 def _show(args: argparse.Namespace, chosen: Any, apart: Any) -> None:
+    from deltalens.cli.doctor.rates import rates_line
     from deltalens.cli.output import print_json, print_line, print_table
 
     if args.json:
@@ -108,7 +109,7 @@ def _show(args: argparse.Namespace, chosen: Any, apart: Any) -> None:
     print_line(f"seconds of {chosen.form}/{chosen.impl}: {steps}")
     if apart is not None:
         print_line(_flips(args, apart))
-    print_line(_rates(chosen.roofs))
+    print_line(rates_line(chosen.roofs))
 
 
 def _flips(args: argparse.Namespace, apart: Any) -> str:
@@ -118,17 +119,4 @@ def _flips(args: argparse.Namespace, apart: Any) -> str:
         f"{apart.seconds:,.3f} seconds in a pass ({apart.form} form, impl {apart.impl}; {steps}), "
         f"{apart.flop / 1e9:,.0f} GFLOP, {apart.memory / 2**20:,.0f} MiB; attribute --flips 0 "
         "leaves them out"
-    )
-
-
-def _rates(roofs: Any) -> str:
-    def giga(rate: float) -> str:
-        return f"{rate / 1e9:,.0f}"
-
-    return (
-        f"{roofs.device}, {'measured' if roofs.measured else 'assumed'}: torch "
-        f"{giga(roofs.fp32)} GFLOP/s fp32, {giga(roofs.fp64)} fp64, {giga(roofs.bf16)} bf16; "
-        f"kernels {giga(roofs.kernel_fp32)} fp32, {giga(roofs.kernel_16bit)} 16-bit; "
-        f"{giga(roofs.bandwidth)} GB/s; rows from outside {giga(roofs.link)} GB/s; "
-        f"{roofs.call * 1e6:.0f} µs a call"
     )

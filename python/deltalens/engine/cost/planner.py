@@ -9,10 +9,10 @@ import torch
 from deltalens.engine.cost.roofs import Roofs, assumed_roofs
 from deltalens.engine.cost.steps import ARRIVAL, Shape, Step, steps
 from deltalens.engine.decoder import DECODER_DTYPES
-from deltalens.engine.implementations import automatic_impls, choose_impl
 from deltalens.engine.token_rows import GROUP_BYTES, tokens_held
 from deltalens.engine.topk.band import upper_room
 from deltalens.engine.topk.streaming import TopKPath
+from deltalens.engine.trust.implementations import automatic_impls, choose_impl
 from deltalens.errors import InputError
 
 FORMS = ("token", "quadratic")
@@ -127,7 +127,8 @@ def plan(
     resident: bool = True,
     roofs: Roofs | None = None,
 ) -> Plan:
-    """Choose form, implementation, tile and top-k path for a scan, without running anything.
+    """Choose form, implementation, tile and top-k path for a scan, without running anything (but,
+    on a GPU without one, a quick verdict on its kernels).
 
     tokens: rows of acts and grads in all; k: None for every score; dtype: the decoder's;
     resident: whether the decoder lies in the device's memory. ``roofs`` defaults to rates typical

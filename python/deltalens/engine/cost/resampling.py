@@ -10,9 +10,9 @@ import torch
 from deltalens.engine.cost.planner import tile_rows
 from deltalens.engine.cost.roofs import Roofs, assumed_roofs
 from deltalens.engine.cost.steps import Step
-from deltalens.engine.implementations import choose_impl
 from deltalens.engine.resampling.tile_sums import bytes_held, quadratic_pays, rows_for
 from deltalens.engine.token_rows import GROUP_BYTES
+from deltalens.engine.trust.implementations import choose_impl
 from deltalens.errors import InputError
 
 _RESAMPLES = 200  # of pairs, for the intervals of ranks

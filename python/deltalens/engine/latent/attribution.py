@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-
 import torch
 from torch import Tensor
 
@@ -16,16 +13,15 @@ from deltalens.engine.checks import (
 )
 from deltalens.engine.cost.planner import tile_rows
 from deltalens.engine.decoder import Decoder, TensorDecoder, as_decoder
-from deltalens.engine.implementations import choose_impl
 from deltalens.engine.latent.competition import Thresholds, token_thresholds
 from deltalens.engine.latent.gates import LatentGate
-from deltalens.engine.latent.impl.cpp import LatentScorer as CppScorer
-from deltalens.engine.latent.impl.torch import LatentScorer as TorchScorer
-from deltalens.engine.latent.rows import ExactLatents, LatentScorer, LatentSource
+from deltalens.engine.latent.rows import LatentSource
 from deltalens.engine.latent.scan import LatentProblem, latent_scores, top_latent_scores
+from deltalens.engine.latent.scorers import prepared_by
 from deltalens.engine.reductions import check_reduction
 from deltalens.engine.token_rows import TokenRows
 from deltalens.engine.topk.ranking import Ranking, TopLatents
+from deltalens.engine.trust.implementations import choose_impl
 from deltalens.errors import InputError
 
 
@@ -144,21 +140,8 @@ def gated_problem(
         LatentSource(rows, gate, thresholds, reduction),
         z_mean,
         tile_rows(d_model, impl, resident=resident, tokens=tokens),
-        _prepared_by(impl, {dec.dtype, enc.dtype}),
+        prepared_by(impl, {dec.dtype, enc.dtype}),
     )
-
-
-def _prepared_by(impl: str, dtypes: set[torch.dtype]) -> Callable[[LatentSource], LatentScorer]:
-    if impl == "torch":
-        return TorchScorer.prepare
-    if impl == "cpp":
-        return CppScorer.prepare
-    if impl == "triton":
-        from deltalens.engine.latent.impl.triton import LatentScorer as TritonScorer
-
-        shared = dtypes.pop() if len(dtypes) == 1 else torch.float32
-        return partial(TritonScorer.prepare, dtype=shared)
-    return ExactLatents
 
 
 def _check_dictionary(dec: Decoder, enc: Decoder, gate: LatentGate, z_mean: Tensor | None) -> None:

@@ -16,7 +16,6 @@ from torch import Tensor
 from deltalens.engine.checks import check_segments, check_width
 from deltalens.engine.cost.planner import tile_rows
 from deltalens.engine.decoder import Decoder, TensorDecoder
-from deltalens.engine.implementations import choose_impl
 from deltalens.engine.moment import CrossMoment
 from deltalens.engine.numerics.norms import row_norms
 from deltalens.engine.problem import moment_problem, token_problem
@@ -29,6 +28,7 @@ from deltalens.engine.resampling.tile_sums import (
 )
 from deltalens.engine.tile import Scorer
 from deltalens.engine.token_rows import TokenRows
+from deltalens.engine.trust.implementations import choose_impl
 from deltalens.engine.upload import device_tiles
 from deltalens.ranks.ranks import ALONE, Ranks
 

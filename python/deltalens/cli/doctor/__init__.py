@@ -1,0 +1,1 @@
+"""What `deltalens doctor` says."""
