@@ -1,6 +1,6 @@
 """What a survey of 3 behaviours × 8 sites costs beside 24 separate studies.
 
-python bench/survey.py [--pairs 12 --layers 12 --latents 16384]
+python bench/survey.py [--pairs 10 --layers 12 --latents 16384]
 
 Both are commands as a user types them, each a process of its own on one thread: `deltalens survey`
 once, `deltalens attribute` for each behaviour and site. Nothing is left out: Python and libraries
@@ -35,6 +35,7 @@ from deltalens.sae import save_saelens
 from results import Row, write_rows
 
 D_MODEL, VOCABULARY = 576, 32_000
+DOCS = Path(__file__).parent.parent / "docs" / "survey.md"
 BEHAVIOURS = ("advice", "flattery", "lies")
 _OF_THE_MOMENT = ("timings", "created", "command", "behaviour")
 
@@ -201,6 +202,30 @@ def _content(run: Path) -> dict[str, Any]:
     return {**found, **{key: metadata[key] for key in metadata if key not in _OF_THE_MOMENT}}
 
 
+def measured(rows: list[Row]) -> str:
+    """What docs/survey.md says of the rows."""
+    survey, alone, _, _, work, works = (row["cpu_seconds"] for row in rows)
+    first, without = rows[1], rows[5]
+    return (
+        f"{len(BEHAVIOURS)} behaviours × {first['sites']} sites ({first['pairs']} pairs each, a "
+        f"model of {first['layers']} blocks, d_model {D_MODEL}, a vocabulary of {VOCABULARY:,}, "
+        f"SAEs of {first['latents']:,} latents, no exact ablation), one thread: `survey` takes "
+        f"{survey} s of processor time, {first['commands']} `attribute` commands {alone} s, "
+        f"{first['cpu_to_survey']} times as much. Without what loading takes (commands that find "
+        f"their studies complete) it is {work} s and {works} s, {without['cpu_to_survey']} times: "
+        "what every study needs for itself, p-values above all, does not get less. "
+        f"{'All' if first['equal_bytes'] else 'Not all'} studies had the same bytes.\n"
+    )
+
+
+def write_docs(rows: list[Row]) -> None:
+    """Put it where docs/survey.md has a place for it."""
+    begin, end = "<!-- measured: made by bench/survey.py -->\n", "<!-- end of measured -->"
+    head, rest = DOCS.read_text(encoding="utf-8").split(begin)
+    tail = rest.split(end)[1]
+    DOCS.write_text(f"{head}{begin}{measured(rows)}{end}{tail}", encoding="utf-8")
+
+
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -208,7 +233,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--sites", type=int, default=8)
     parser.add_argument("--latents", type=int, default=16_384)
-    parser.add_argument("--pairs", type=int, default=12)
+    parser.add_argument("--pairs", type=int, default=10)
     parser.add_argument("--prompt", type=int, default=40, help="tokens of a prompt")
     parser.add_argument("--answer", type=int, default=24, help="tokens of a completion")
     parser.add_argument("--check", type=int, default=0, help="exact ablations of both")
@@ -229,6 +254,7 @@ def main() -> int:
             rows.append(row)
     if not options.no_results:
         print(write_rows("survey", rows))
+        write_docs(rows)
     return 0
 
 

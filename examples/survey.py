@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 import deltalens
-from deltalens.cli.survey.table import print_survey
+from deltalens.cli.studies.survey_table import print_survey
 from deltalens.lm import activations
 from deltalens.organism import BEHAVIOURS, dialogues, load_organism
 from deltalens.organism.corpus import chat_ids

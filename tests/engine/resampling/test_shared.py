@@ -117,10 +117,15 @@ def moments(count: int) -> list[CrossMoment]:
     return found
 
 
-@pytest.mark.parametrize("impl", ["reference", "torch", "cpp"])
+@pytest.mark.parametrize(
+    ("impl", "latents"),
+    [("reference", 20_000), ("torch", 20_000), ("cpp", 20_000), ("triton", 700)],
+)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_searches_together_have_the_bits_of_each_alone(impl, dtype):
-    decoder = Paged(matrix(20_000, dtype=dtype))
+def test_searches_together_have_the_bits_of_each_alone(impl, latents, dtype):
+    if impl == "triton":
+        pytest.importorskip("triton")
+    decoder = Paged(matrix(latents, dtype=dtype))
     rankings = [Ranking(), Ranking(absolute=True), Ranking(largest=False, present_only=True)]
     searches = [
         Search(moment_problem([moment], decoder, impl), k, ranking, k != 7)
@@ -128,7 +133,7 @@ def test_searches_together_have_the_bits_of_each_alone(impl, dtype):
     ]
     together = top_latents_together(searches)
     several = {latent: n for latent, n in decoder.reads.items() if n > 1}
-    assert len(several) < 2000  # those that were rescored, row by row
+    assert len(several) < latents / 10 + 300  # those that were rescored, row by row
     for search, (found,) in zip(searches, together, strict=True):
         (alone,) = top_latents(search.problem, search.k, search.ranking, normalize=search.normalize)
         assert torch.equal(found.latents, alone.latents)

@@ -16,8 +16,8 @@ from deltalens.cli.arguments import (
     add_sinks,
     add_site,
 )
-from deltalens.cli.method import add_method, request_options
 from deltalens.cli.processes import add_shard, note_command
+from deltalens.cli.studies.method import add_method, request_options
 
 
 def configure(commands: Any) -> None:

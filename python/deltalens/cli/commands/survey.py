@@ -16,8 +16,8 @@ from deltalens.cli.arguments import (
     add_sinks,
     add_site,
 )
-from deltalens.cli.method import add_method, request_options
 from deltalens.cli.processes import add_shard, note_command
+from deltalens.cli.studies.method import add_method, request_options
 
 
 def configure(commands: Any) -> None:
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> None:
         loading_record,
     )
     from deltalens.cli.sites import load_baselines
-    from deltalens.cli.survey.inputs import (
+    from deltalens.cli.studies.survey_inputs import (
         behaviour_files,
         choose_by_name,
         decoders_of,
@@ -116,7 +116,7 @@ def _write_page(args: argparse.Namespace) -> None:
 
 def _show(args: argparse.Namespace) -> None:
     from deltalens.cli.output import print_json, print_line
-    from deltalens.cli.survey.table import print_survey
+    from deltalens.cli.studies.survey_table import print_survey
     from deltalens.study import Survey
     from deltalens.study.survey.directory import PAGE_FILE
     from deltalens.study.survey.summary import summary

@@ -1,0 +1,1 @@
+"""What studies and surveys are asked for on the command line, and how surveys are shown there."""
