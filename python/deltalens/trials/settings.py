@@ -15,7 +15,9 @@ from deltalens.lm.points.names import saved_name
 from deltalens.lm.sampling.engine import TRANSFORMERS, Draw
 from deltalens.lm.steering import SteerTokens
 from deltalens.pairs.row import Prompt
+from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.storage.atomic import write_text
+from deltalens.storage.parts import parts_of
 from deltalens.trials.log import completions_path
 from deltalens.trials.result import SIGNS, STEERING_DIRECTORY
 
@@ -74,13 +76,17 @@ def _in_force(run: Path) -> dict[str, dict[str, Any]]:
     """The settings of parts with completions; others bind nothing. Names of sites as now, and the
     engine that there was before there was a choice."""
     paths = {direction: completions_path(run, direction) for direction in SIGNS}
-    made = {name for name, path in paths.items() if path.exists() and path.stat().st_size}
+    made = {name for name, path in paths.items() if _begun(path)}
     kept = _read(run / STEERING_DIRECTORY / SETTINGS_FILE)
     parts = {name: kept[name] for name in ("sampling", *made) if made and name in kept}
     if "sampling" in parts:
         site = saved_name(parts["sampling"]["site"])
         parts["sampling"] = {"engine": TRANSFORMERS, **parts["sampling"], "site": site}
     return parts
+
+
+def _begun(path: Path) -> bool:
+    return any(log.exists() and log.stat().st_size for log in (path, *parts_of(path)))
 
 
 def keep_prompts(run: Path, prompts: Sequence[Prompt]) -> None:
@@ -100,8 +106,12 @@ def read_prompts(run: str | Path) -> list[Prompt]:
 
 
 @contextmanager
-def only_one(run: Path) -> Iterator[None]:
-    """No second process steers this run meanwhile; ends with the process, however it ends."""
+def only_one(run: Path, ranks: Ranks = ALONE) -> Iterator[None]:
+    """No second process steers this run meanwhile, but those that share the work; ends with the
+    process, however it ends."""
+    if ranks.part:
+        yield
+        return
     try:
         import fcntl
     except ImportError:  # not on Windows

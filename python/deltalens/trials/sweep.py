@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from deltalens.pairs.encode import encode_prompt
 from deltalens.pairs.identity import decoder_fingerprint
 from deltalens.pairs.row import Prompt
 from deltalens.pairs.seen import Sees, check_sees, ends_in_reasoning
+from deltalens.ranks.ranks import ALONE, Ranks
+from deltalens.ranks.shard import ShardDone
 from deltalens.study.latents import check_d_model, latent_rows
 from deltalens.trials.adaptive import Plan, adaptive_arm
 from deltalens.trials.arm import ArmTrial, distinct
@@ -76,6 +79,7 @@ def sweep(
     adaptive: bool = False,
     prices: Prices | None = None,
     progress: bool = False,
+    ranks: Ranks = ALONE,
 ) -> SweepResult:
     """Steer models with every candidate at every strength, grade, and say what that proves.
 
@@ -102,6 +106,10 @@ def sweep(
     same result; with more candidates, strengths, samples or another judge only what is missing is
     done. Raises :class:`InputError` for another model, engine, SAE, site, prompts or sampling than
     those of the sweep that is there, and for what does not fit.
+
+    ranks: processes that all make this call and share the work, with the same result; a
+    :class:`~deltalens.ranks.shard.Shard` samples its part of what can be told beforehand and raises
+    :class:`~deltalens.ranks.shard.ShardDone`.
     """
     grid = Grid(tuple(strengths), samples, unsteered_samples or 5 * samples)
     given = _Given(
@@ -119,6 +127,7 @@ def sweep(
         max_incoherence,
         adaptive,
         prices,
+        ranks,
     )
     check_sees(judge_sees)
     warn_of_plain_prompts(tokenizer, prompts)
@@ -131,24 +140,23 @@ def sweep(
     _check_engines(models, engines)
     if len({id(model) for model in models.values()}) == 2:
         compared_fingerprints(*models.values())
-    with only_one(given.run):
+    with only_one(given.run, ranks):
         subjects = {
             direction: _subject(given, model, engines[direction], direction)
             for direction, model in models.items()
         }
-        _keep_settings(given, subjects)
+        ranks.from_first(lambda: _keep_settings(given, subjects))
         _log_controls(given)
         trials = list(_trials(given, subjects, progress))
         _log_cost(given, trials)
-        arms = {trial.direction: _arm(given, trial) for trial in trials}
-        keep_prompts(given.run, prompts)
+        arms = _arms(given, trials)
         result = SweepResult(
             {name: list(candidates) for name, candidates in sets.items()},
             {direction: arm for direction, (arm, _) in arms.items()},
             _settings(given, subjects),
             {direction: verdict for direction, (_, verdict) in arms.items()},
         )
-        result.save(given.run)
+        ranks.from_first(lambda: _save(given, result))
     return result
 
 
@@ -170,6 +178,7 @@ class _Given:
     limit: float
     adaptive: bool
     prices: Prices | None
+    ranks: Ranks
 
 
 def _check(models: Mapping[Direction, Any], given: _Given) -> None:
@@ -270,8 +279,35 @@ def _trials(
     """Each arm with what is on disk already."""
     spending, candidates = Spending(given.prices), distinct(given.sets)
     for direction, subject in subjects.items():
-        work = ArmWork.open(subject, given.judge, given.sees, given.run, direction, spending)
+        work = ArmWork.open(
+            subject, given.judge, given.sees, given.run, direction, spending, given.ranks
+        )
         yield ArmTrial(work, candidates, given.grid, direction, given.limit, progress=progress)
+
+
+def _save(given: _Given, result: SweepResult) -> None:
+    keep_prompts(given.run, given.prompts)
+    result.save(given.run)
+
+
+def _arms(given: _Given, trials: Sequence[ArmTrial]) -> dict[Direction, tuple[Arm, ArmVerdict]]:
+    """Every arm; a job of an array has done its part of all of them before it ends."""
+    found: dict[Direction, tuple[Arm, ArmVerdict]] = {}
+    ended: list[ShardDone] = []
+    for trial in trials:
+        with _noting(ended):
+            found[trial.direction] = _arm(given, trial)
+    if ended:
+        raise ended[0]
+    return found
+
+
+@contextmanager
+def _noting(ended: list[ShardDone]) -> Iterator[None]:
+    try:
+        yield
+    except ShardDone as done:
+        ended.append(done)
 
 
 def _arm(given: _Given, trial: ArmTrial) -> tuple[Arm, ArmVerdict]:

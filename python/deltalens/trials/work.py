@@ -15,7 +15,9 @@ from deltalens.lm.progress import Progress
 from deltalens.lm.sampling.engine import Engine, Steer
 from deltalens.lm.text.reasoning import completion_reader
 from deltalens.pairs.seen import Sees, seen_text
+from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.storage.line_log import Batched
+from deltalens.storage.parts import fold_parts, part_path
 from deltalens.trials.conditions import Condition, directions, stream
 from deltalens.trials.log import (
     Completion,
@@ -73,13 +75,17 @@ class Spending:
 
 @dataclass
 class ArmWork:
-    """The completions and verdicts of one arm, in memory and appended to disk as they come."""
+    """The completions and verdicts of one arm, in memory and appended to disk as they come.
+
+    Of several processes each does some of what is asked, and appends to parts of its own.
+    """
 
     subject: Subject
     judge: Judge
     sees: Sees
     paths: tuple[Path, Path]
     spending: Spending = field(default_factory=Spending)
+    ranks: Ranks = ALONE
     completions: dict[Key, Completion] = field(default_factory=dict)
     verdicts: dict[Key, Verdict] = field(default_factory=dict)
 
@@ -92,18 +98,52 @@ class ArmWork:
         run: Path,
         direction: Direction,
         spending: Spending,
+        ranks: Ranks = ALONE,
     ) -> ArmWork:
         """With all that is on disk already."""
         paths = (
             completions_path(run, direction),
             verdicts_path(run, direction, judge_id(judge, sees)),
         )
-        there = read_completions(paths[0]), read_verdicts(paths[1])
-        return cls(subject, judge, sees, paths, spending, *there)
+        work = cls(subject, judge, sees, paths, spending, ranks)
+        work._read()
+        return work
 
     def complete(self, keys: Sequence[Key], *, progress: bool) -> None:
         """Generate and grade all ``keys``; what could not be graded is sampled again, as often as
         the judge allows. Raises what generation and the judge raise, after writing what came."""
+        self._complete(self.ranks.share(keys, self._is_done), progress)
+        self.ranks.meet()
+        if self.ranks.size > 1:
+            self._read()
+
+    def _is_done(self, key: Key) -> bool:
+        for attempt in range(self.judge.resamples + 1):
+            tried = key._replace(attempt=attempt)
+            found = self.verdicts.get(tried)
+            if found is None or tried not in self.completions:
+                return False
+            if found.outcome in ("shown", "absent"):
+                return True
+        return True
+
+    def _read(self) -> None:
+        """Take in all that is on disk, but parts to which others may be appending."""
+        self.ranks.alone_first(self._fold)
+        completions, verdicts = self.paths
+        for path in dict.fromkeys((completions, self._own(completions))):
+            self.completions.update(read_completions(path))
+        for path in dict.fromkeys((verdicts, self._own(verdicts))):
+            self.verdicts.update(read_verdicts(path))
+
+    def _fold(self) -> None:
+        for path in self.paths:
+            fold_parts(path)
+
+    def _own(self, path: Path) -> Path:
+        return part_path(path, self.ranks.part)
+
+    def _complete(self, keys: Sequence[Key], progress: bool) -> None:
         for attempt in range(self.judge.resamples + 1):
             if not keys:
                 return
@@ -117,7 +157,7 @@ class ArmWork:
 
     def _generate(self, keys: Sequence[Key], progress: bool) -> None:
         missing = [key for key in keys if key not in self.completions]
-        write = partial(append_completions, self.paths[0])
+        write = partial(append_completions, self._own(self.paths[0]))
         with (
             Progress(progress, "steered completions", len(keys)) as bar,
             Batched[Completion](write) as log,
@@ -151,7 +191,7 @@ class ArmWork:
 
     def _grade(self, keys: Sequence[Key], progress: bool) -> None:
         missing = [key for key in keys if key not in self.verdicts]
-        write = partial(append_verdicts, self.paths[1])
+        write = partial(append_verdicts, self._own(self.paths[1]))
         with (
             Progress(progress, "graded completions", len(keys)) as bar,
             Batched[tuple[Key, Verdict]](write) as log,

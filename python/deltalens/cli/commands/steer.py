@@ -17,6 +17,7 @@ from deltalens.cli.arguments import (
 )
 from deltalens.cli.engines import add_engine, load_engines
 from deltalens.cli.judging import add_judge
+from deltalens.cli.processes import add_shard, note_command
 
 
 def configure(commands: Any) -> None:
@@ -53,6 +54,7 @@ def configure(commands: Any) -> None:
     add_engine(parser)
     add_chat_template(parser)
     add_sae(parser, required=False)
+    add_shard(parser)
     add_output(parser)
     parser.set_defaults(run=run)
 
@@ -141,6 +143,7 @@ def run(args: argparse.Namespace) -> None:
         result.save(args.run_dir)
         _show(args, result, None)
         return
+    note_command(args.run_dir, args)
     judge = load_judge(args, args.run_dir / STEERING_DIRECTORY)
     with log_lines("deltalens.trials", shown=not args.quiet):
         result = _sweep(args, judge)
@@ -175,14 +178,16 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
         models["away"], models["toward"], tokenizer = load_two_models(args, args.against)
     engines = load_engines(args, models, tokenizer)
     warn_of_other_model(models["away"], args, result.metadata)
-    activation = activation_of_run(
-        args.run_dir,
-        result,
-        models,
-        tokenizer,
-        sae,
-        chat_template_kwargs=args.chat_template_kwargs,
-        progress=not args.quiet,
+    activation = args.ranks.from_first(
+        lambda: activation_of_run(
+            args.run_dir,
+            result,
+            models,
+            tokenizer,
+            sae,
+            chat_template_kwargs=args.chat_template_kwargs,
+            progress=not args.quiet,
+        )
     )
     sets = candidate_sets(
         result,
@@ -213,6 +218,7 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
         engines=engines,
         adaptive=args.adaptive,
         prices=_prices(args),
+        ranks=args.ranks,
         progress=not args.quiet,
         **batch_options(args),
     )
