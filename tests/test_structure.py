@@ -18,7 +18,7 @@ FLOORS = (
     ("pairs", "organism"),
     ("judge", "sae"),
     ("engine", "lm"),
-    ("storage", "kernels", "ranks"),
+    ("storage", "kernels", "ranks", "cost"),
     ("errors", "version"),
 )
 FLOOR = {room: number for number, rooms in enumerate(reversed(FLOORS)) for room in rooms}

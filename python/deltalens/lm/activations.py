@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deltalens.cost.pace import advance
 from deltalens.errors import InputError
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
 from deltalens.lm.hooks import frozen, input_device, without_graph
@@ -94,6 +95,7 @@ class _Reader:
                 at_site = partial(self._see, seen, number, batch, sizes)
                 stack.enter_context(replacing(site, at_site))
             self.model(**batch.model_inputs(), use_cache=False)
+        advance(sum(sizes))
         by_site = [seen[number] for number in range(len(self.sites))]
         return [list(tensors) for tensors in zip(*by_site, strict=True)]
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deltalens.cost.pace import advance
 from deltalens.errors import InputError
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget, run_batches
 from deltalens.lm.forward import Loss, batch_losses, check_loss
@@ -51,6 +52,7 @@ def completion_losses(
             batch = pad_rows([rows[number] for number in numbers], numbers)
             hooks = replacing(where, _at_site(edit, batch))
             losses = batch_losses(model, batch, hooks, loss)
+        advance(sum(rows[number].length for number in numbers))
         return losses.tolist()
 
     losses = torch.empty(len(rows), dtype=torch.float64)

@@ -33,15 +33,8 @@ class FilledTensors:
 
     def __init__(self, file: IO[bytes], blanks: Mapping[str, Blank]) -> None:
         self._file, self._blanks = file, blanks
-        header, end = {}, 0
-        for name, blank in blanks.items():
-            start, end = end, end + blank.nbytes
-            said = {"dtype": _NAMES[blank.dtype], "shape": blank.shape}
-            header[name] = {**said, "data_offsets": [start, end]}
-        text = json.dumps(header).encode()
-        text += b" " * (-len(text) % 8)
-        self._data = file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(self._data + end)
+        self._data = file.write(_header(blanks))
+        file.truncate(filled_bytes(blanks))
 
     def put(self, name: str, start: int, rows: Tensor) -> None:
         """Write ``rows`` [n, …] from row ``start`` on."""
@@ -54,6 +47,22 @@ class FilledTensors:
     def _start_of(self, name: str) -> int:
         before = takewhile(lambda other: other != name, self._blanks)
         return self._data + sum(self._blanks[other].nbytes for other in before)
+
+
+def filled_bytes(blanks: Mapping[str, Blank]) -> int:
+    """The size of the file."""
+    return len(_header(blanks)) + sum(blank.nbytes for blank in blanks.values())
+
+
+def _header(blanks: Mapping[str, Blank]) -> bytes:
+    header, end = {}, 0
+    for name, blank in blanks.items():
+        start, end = end, end + blank.nbytes
+        said = {"dtype": _NAMES[blank.dtype], "shape": blank.shape}
+        header[name] = {**said, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 @contextmanager

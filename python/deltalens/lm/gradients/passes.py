@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deltalens.cost.pace import advance
 from deltalens.errors import InputError
 from deltalens.lm.batching import TokenBudget, run_batches
 from deltalens.lm.forward import Loss
@@ -68,6 +69,7 @@ class PairRunner:
             losses = found[0].losses.tolist()
             # One site's at a time, so that not all are there twice.
             parts = [_parts(one, found.pop(0), numbers) for one in at]
+            advance(sum(rows[0][number].length for number in numbers))
             return [
                 _Row([acts for acts, _ in of_row], [grads for _, grads in of_row], loss)
                 for of_row, loss in zip(zip(*parts, strict=True), losses, strict=True)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deltalens.cost.pace import advance
 from deltalens.lm.batching import TokenBudget, run_batches
 from deltalens.lm.head import head_input
 from deltalens.lm.hooks import frozen, inference, input_device
@@ -56,6 +57,7 @@ def _completions(job: Job, rows: Sequence[int], places: list[int]) -> list[list[
                 logits_processor=[batch.choose],
                 stopping_criteria=[batch.ended],
             )
+        batch.skip()
         return batch.completions()
 
 
@@ -103,6 +105,7 @@ class _Batch:
         self._doubtful.update(choice.doubtful.nonzero()[:, 0].tolist())
         for row, token in zip(self._tokens, choice.tokens.tolist(), strict=True):
             row.append(token)
+        advance(len(self._rows))
         return torch.full_like(logits, -torch.inf).scatter(1, choice.tokens.unsqueeze(1), 0.0)
 
     def ended(self, ids: Tensor, scores: Any, **_: Any) -> Tensor:
@@ -110,6 +113,10 @@ class _Batch:
         stops = self._job.stops
         over = all(not stops.isdisjoint(row) for row in self._tokens)
         return torch.full((len(ids),), over, device=ids.device)
+
+    def skip(self) -> None:
+        """Count what need not be generated, since every row has ended."""
+        advance(0, skipped=len(self._rows) * self._job.max_new_tokens - sum(map(len, self._tokens)))
 
     def completions(self) -> list[list[int]]:
         """Each row's tokens before its first stop; to be called when generating has ended.

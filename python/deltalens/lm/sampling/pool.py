@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from deltalens.cost.pace import advance
 from deltalens.lm.head import head_input
 from deltalens.lm.hooks import frozen, inference, input_device
 from deltalens.lm.model.caches import as_argument
@@ -158,6 +159,8 @@ class SlotPool:
         self._step[slots] += 1
         stopped = np.isin(tokens, self._stops)
         ended = stopped | (self._step[slots] == self._job.max_new_tokens)
+        unspent = self._job.max_new_tokens - self._step[slots[ended]]
+        advance(slots.size, skipped=int(unspent.sum()))
         for slot, stop in zip(slots[ended], stopped[ended], strict=True):
             new = self._tokens[slot, : self._step[slot] - stop].tolist()
             self.finished.append((int(self._row[slot]), new))

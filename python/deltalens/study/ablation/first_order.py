@@ -41,7 +41,7 @@ def check_first_order(
     [pairs, latents], of unit rows if ``normalized``. One warning says when ablation and first order
     disagree. A model that cannot be run so leaves the reason in place of the numbers.
     """
-    pairs = range(0, len(encoded), -(-len(encoded) // CHECKED_PAIRS))
+    pairs = checked_pairs(len(encoded))
     estimates = per_pair[list(pairs)]
     if not normalized:
         estimates = estimates / rows.square().sum(1)
@@ -60,6 +60,11 @@ def check_first_order(
     found = compare_ablation(estimates, exact)
     _warn(found, str(next(model.parameters()).dtype).removeprefix("torch."))
     return {name: _number(value) for name, value in asdict(found).items()}
+
+
+def checked_pairs(pairs: int) -> range:
+    """Which of a study's pairs are looked at: evenly spaced ones."""
+    return range(0, pairs, -(-pairs // CHECKED_PAIRS))
 
 
 def disagrees(found: AblationCheck) -> bool:

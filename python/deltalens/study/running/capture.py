@@ -3,57 +3,103 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 
+from deltalens.lm import EncodedPair
 from deltalens.lm.capture import capture_encoded
-from deltalens.lm.gradients.passes import pair_rows
+from deltalens.lm.gradients.passes import Captured, pair_rows
 from deltalens.lm.progress import Progress
 from deltalens.lm.sites import Site
 from deltalens.ranks.ranks import Ranks
+from deltalens.storage.in_order import Arrival
+from deltalens.study.ranking.prepared import PreparedStudy
 from deltalens.study.ranking.rank import CapturedStudy
 from deltalens.study.running.row_store import shards
 
 
 def capture_missing(
-    sets: Sequence[Sequence[CapturedStudy]], batch_tokens: int, progress: bool, ranks: Ranks
+    sets: Sequence[Sequence[CapturedStudy]],
+    missing: Sequence[Sequence[Sequence[range]]],
+    batch_tokens: int,
+    progress: bool,
+    ranks: Ranks,
 ) -> list[float]:
-    """Capture what is missing in the studies' stores: a shard of pairs at all sites that lack it.
+    """Capture the shards that are ``missing`` in the studies' stores, at all sites that lack them.
 
-    A set's studies have the same pairs. Shards of all sets are dealt out to the processes; all are
-    there when this returns, with the seconds that each set took this process.
+    A set's studies have the same pairs. Shards of the other processes are there too when this
+    returns, with the seconds that each set took this process.
 
     Rows go to disk pair by pair, so that memory is one batch at all sites, whatever their number.
     """
-    pieces = [
-        (number, shard)
-        for number, studies in enumerate(sets)
-        for shard in shards(len(studies[0].study.pairs))
+    parts = [
+        (number, shard, [studies[n] for n in lacking])
+        for number, (studies, of_set) in enumerate(zip(sets, missing, strict=True))
+        for shard, lacking in sites_lacking(of_set, len(studies[0].study.pairs))
+        if lacking
     ]
-    todo = ranks.share(pieces, lambda piece: not _lacking(sets[piece[0]], piece[1]))
     seconds = [0.0] * len(sets)
-    with Progress(progress, "pairs", sum(len(shard) for _, shard in todo)) as bar:
-        for number, shard in todo:
+    with Progress(progress, "pairs", sum(len(shard) for _, shard, _ in parts)) as bar:
+        for number, shard, lacking in parts:
             started = time.perf_counter()
-            _capture_shard(shard, _lacking(sets[number], shard), batch_tokens)
+            _capture_shard(shard, lacking, batch_tokens)
             seconds[number] += time.perf_counter() - started
             bar.advance(len(shard))
     ranks.meet()
     return seconds
 
 
-def _lacking(studies: Sequence[CapturedStudy], shard: range) -> list[CapturedStudy]:
-    return [one for one in studies if not one.store.holds(shard)]
+def sites_lacking(
+    missing: Sequence[Sequence[range]], pairs: int
+) -> Iterator[tuple[range, list[int]]]:
+    """Every shard, and the numbers of the studies in whose ``missing`` shards it is."""
+    lacking = list(map(set, missing))
+    for shard in shards(pairs):
+        yield shard, [number for number, of_site in enumerate(lacking) if shard in of_site]
+
+
+def rehearse(
+    studies: Sequence[PreparedStudy], missing: Sequence[Sequence[range]], batch_tokens: int
+) -> Iterator[object]:
+    """Capture what is missing, and keep nothing."""
+    for shard, lacking in sites_lacking(missing, len(studies[0].pairs) if studies else 0):
+        if lacking:
+            of_sites = one_of_each_site(studies[number] for number in lacking)
+            yield from _arrivals(of_sites, _encoded(of_sites, shard), batch_tokens)
+
+
+def one_of_each_site(studies: Iterable[PreparedStudy]) -> list[PreparedStudy]:
+    """What is captured: studies at one site, with several SAEs, share their rows."""
+    return list({study.site: study for study in studies}.values())
+
+
+def _encoded(studies: Sequence[PreparedStudy], shard: range) -> list[list[EncodedPair]]:
+    return [[study.encoded[pair] for pair in shard] for study in studies]
+
+
+def _arrivals(
+    studies: Sequence[PreparedStudy], encoded: Sequence[Sequence[EncodedPair]], batch_tokens: int
+) -> Iterator[Arrival[Captured]]:
+    options = studies[0].options
+    return capture_encoded(
+        studies[0].model,
+        encoded,
+        [study.site for study in studies],
+        loss=options.loss,
+        gradients=options.gradients,
+        baselines=[study.baseline.mean for study in studies],
+        steps=options.steps,
+        batch_tokens=batch_tokens,
+    )
 
 
 def _capture_shard(shard: range, lacking: Sequence[CapturedStudy], batch_tokens: int) -> None:
     """Rows of a site go to every study there."""
-    at_site: dict[Site, list[CapturedStudy]] = {}
+    studies = one_of_each_site(one.study for one in lacking)
+    at_site: dict[Site, list[CapturedStudy]] = {study.site: [] for study in studies}
     for one in lacking:
-        at_site.setdefault(one.study.site, []).append(one)
-    studies = [some[0].study for some in at_site.values()]
-    options = studies[0].options
-    encoded = [[study.encoded[pair] for pair in shard] for study in studies]
+        at_site[one.study.site].append(one)
+    encoded = _encoded(studies, shard)
     with ExitStack() as stack:
         fillers = [
             [
@@ -62,16 +108,7 @@ def _capture_shard(shard: range, lacking: Sequence[CapturedStudy], batch_tokens:
             ]
             for some, of_site in zip(at_site.values(), encoded, strict=True)
         ]
-        for arrival in capture_encoded(
-            studies[0].model,
-            encoded,
-            list(at_site),
-            loss=options.loss,
-            gradients=options.gradients,
-            baselines=[study.baseline.mean for study in studies],
-            steps=options.steps,
-            batch_tokens=batch_tokens,
-        ):
+        for arrival in _arrivals(studies, encoded, batch_tokens):
             for of_site, rows in zip(fillers, pair_rows(arrival), strict=True):
                 for filler in of_site:
                     filler.put(arrival.index, rows)

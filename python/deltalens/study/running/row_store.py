@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from deltalens.lm import Pair, PairRows
-from deltalens.storage.filled import Blank, FilledTensors, filled_tensors
+from deltalens.storage.filled import Blank, FilledTensors, filled_bytes, filled_tensors
 
 SHARD_PAIRS = 16
 _FIELDS = ("acts", "grad_positive", "grad_negative")
@@ -20,6 +20,20 @@ _FIELDS = ("acts", "grad_positive", "grad_negative")
 def shards(pairs: int) -> list[range]:
     """All pairs, :data:`SHARD_PAIRS` at a time."""
     return [range(start, min(start + SHARD_PAIRS, pairs)) for start in range(0, pairs, SHARD_PAIRS)]
+
+
+def shard_bytes(lengths: Sequence[int], d_model: int) -> int:
+    """How large the file of a shard's pairs is, of ``lengths`` tokens each."""
+    return filled_bytes(_blanks(lengths, d_model))
+
+
+def _blanks(lengths: Sequence[int], d_model: int) -> dict[str, Blank]:
+    tokens, pairs = sum(lengths), len(lengths)
+    return {
+        "losses": Blank((pairs, 2), torch.float64),
+        "lengths": Blank((pairs,), torch.int64),
+        **{name: Blank((tokens, d_model), torch.float32) for name in _FIELDS},
+    }
 
 
 class ShardFiller:
@@ -60,13 +74,7 @@ class RowStore:
     @contextmanager
     def filling(self, shard: range, lengths: Sequence[int]) -> Iterator[ShardFiller]:
         """Store the rows of the shard's pairs, of ``lengths`` tokens each, in whatever order."""
-        tokens, pairs, d_model = sum(lengths), len(shard), self._d_model
-        blanks = {
-            "losses": Blank((pairs, 2), torch.float64),
-            "lengths": Blank((pairs,), torch.int64),
-            **{name: Blank((tokens, d_model), torch.float32) for name in _FIELDS},
-        }
-        with filled_tensors(self._path(shard), blanks) as file:
+        with filled_tensors(self._path(shard), _blanks(lengths, self._d_model)) as file:
             file.put("lengths", 0, torch.tensor(lengths))
             yield ShardFiller(file, [0, *accumulate(lengths)])
 

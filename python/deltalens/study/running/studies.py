@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
@@ -10,15 +11,20 @@ from functools import partial
 from itertools import chain
 from typing import Any
 
+from deltalens.cost.dry_run import Work, begun
+from deltalens.cost.total import Cost
 from deltalens.errors import InputError
 from deltalens.ranks.ranks import Ranks
 from deltalens.study.attribution import Attribution
 from deltalens.study.ranking.rank import CapturedStudy, rank
 from deltalens.study.run import differing, discard, is_complete, own_room, work_directory
-from deltalens.study.running.capture import capture_missing
+from deltalens.study.running.capture import capture_missing, rehearse
+from deltalens.study.running.cost import missing_shards, study_work
 from deltalens.study.running.finish import Running, StudyRun, finish
 from deltalens.study.running.named import named
-from deltalens.study.running.row_store import RowStore
+from deltalens.study.running.row_store import RowStore, shards
+
+log = logging.getLogger(__name__)
 
 
 def run_studies(sets: Sequence[Sequence[StudyRun]], running: Running) -> list[list[Attribution]]:
@@ -40,8 +46,13 @@ def run_studies(sets: Sequence[Sequence[StudyRun]], running: Running) -> list[li
             if running.ranks.first:
                 discard(run.directory)  # rows of a run that was cut between saving and this
     todo = [left for one in sets if (left := [run for run in one if run not in results])]
-    if todo:
-        results.update(_run(todo, running))
+    missing = _missing(todo, running.ranks)
+    with begun(
+        log,
+        _work(todo, missing, running),
+        lambda: chain.from_iterable(_rehearsals(todo, missing, running)),
+    ):
+        results.update(_run(todo, missing, running))
     return [[results[run] for run in one] for one in sets]
 
 
@@ -59,6 +70,44 @@ def _is_complete(run: StudyRun) -> bool:
     return run.directory is not None and is_complete(run.directory, run.study.settings)
 
 
+def _missing(sets: Sequence[Sequence[StudyRun]], ranks: Ranks) -> list[list[list[range]]]:
+    """The shards of pairs that this process is to capture for each study of each set."""
+    lacking = [[missing_shards(run.study, run.directory) for run in one] for one in sets]
+    every = [
+        (number, shard)
+        for number, one in enumerate(sets)
+        for shard in shards(len(one[0].study.pairs))
+    ]
+    own = ranks.share(
+        every, lambda piece: not any(piece[1] in of_study for of_study in lacking[piece[0]])
+    )
+    return [
+        [[shard for shard in of_study if (number, shard) in own] for of_study in of_set]
+        for number, of_set in enumerate(lacking)
+    ]
+
+
+def _work(
+    sets: Sequence[Sequence[StudyRun]], missing: Sequence[Sequence[Sequence[range]]], running: Running
+) -> Work:
+    works = [
+        study_work([run.study for run in one], of_set, running.check, running.flips)
+        for one, of_set in zip(sets, missing, strict=True)
+    ]
+    return Work(
+        sum((work.cost for work in works), Cost()),
+        tokens=sum(work.tokens for work in works),
+        later=sum(work.later for work in works),
+    )
+
+
+def _rehearsals(
+    sets: Sequence[Sequence[StudyRun]], missing: Sequence[Sequence[Sequence[range]]], running: Running
+) -> Iterator[Iterator[object]]:
+    for one, of_set in zip(sets, missing, strict=True):
+        yield rehearse([run.study for run in one], of_set, running.batch_tokens)
+
+
 @dataclass(frozen=True)
 class _Opened:
     """A study at work, what its rows took to capture, and with how many sites."""
@@ -68,11 +117,18 @@ class _Opened:
     sites: int
 
 
-def _run(sets: Sequence[Sequence[StudyRun]], running: Running) -> dict[StudyRun, Attribution]:
+def _run(
+    sets: Sequence[Sequence[StudyRun]],
+    missing: Sequence[Sequence[Sequence[range]]],
+    running: Running,
+) -> dict[StudyRun, Attribution]:
+    if not sets:
+        return {}
     with ExitStack() as stack:
         opened = [[_opened(stack, run, len(one), running.ranks) for run in one] for one in sets]
         seconds = capture_missing(
             [[each.captured for each in one] for one in opened],
+            missing,
             running.batch_tokens,
             running.progress,
             running.ranks,

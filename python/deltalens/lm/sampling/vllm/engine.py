@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from deltalens.cost.pace import advance
 from deltalens.errors import InputError
 from deltalens.lm.progress import Progress
 from deltalens.lm.sampling.api import check_request, stop_ids
@@ -107,6 +108,7 @@ class VllmEngine:
         with Progress(progress, "completions", len(prompts)) as bar:
             for row, said in running.complete(requests, draw, self._stops):
                 bar.advance()
+                advance(len(said.tokens), skipped=draw.max_new_tokens - len(said.tokens))
                 ended = said.tokens[-1:] and said.tokens[-1] in self._stops
                 yield row, said.tokens[:-1] if ended else said.tokens
 

@@ -1,0 +1,1 @@
+"""What work costs: said before it begins, measured while it goes, and known without doing it."""
