@@ -172,6 +172,16 @@ def add_output(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars")
 
 
+def add_dry_run(parser: argparse.ArgumentParser) -> None:
+    """--dry-run, which the command line itself serves."""
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="check everything, say what there is to do and how long it takes by a rate measured "
+        "on about one batch, and stop; nothing is written",
+    )
+
+
 def site(text: str) -> int | str:
     """A layer number where it is one."""
     return int(text) if text.lstrip("-").isdigit() else text

@@ -104,6 +104,13 @@ def load_chat(args: argparse.Namespace) -> Any:
     return _local_chat(args)
 
 
+def prices_of(args: argparse.Namespace) -> tuple[float, float] | None:
+    """--price-in and --price-out, where either was given."""
+    if args.price_in is None and args.price_out is None:
+        return None
+    return args.price_in or 0.0, args.price_out or 0.0
+
+
 def usage_of(args: argparse.Namespace, judge: Any) -> dict[str, Any] | None:
     """What a judge or chat model has been used for, with its cost where prices were given."""
     usage = getattr(getattr(judge, "chat", judge), "usage", None)

@@ -13,6 +13,7 @@ from typing import TextIO
 
 from deltalens import __version__
 from deltalens.cli.commands import COMMANDS
+from deltalens.cli.dry_run import run_command
 from deltalens.cli.processes import join
 from deltalens.errors import InputError
 from deltalens.ranks.processes import joined
@@ -62,7 +63,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with joined() as ranks, _speaking(ranks), warnings.catch_warnings():
             warnings.showwarning = _show_on_one_line
             join(args, ranks)
-            args.run(args)
+            run_command(args)
     except ShardDone as done:
         print(f"{done}; `deltalens merge` puts all of them together", file=sys.stderr)
     except InputError as error:

@@ -41,6 +41,8 @@ def join(args: argparse.Namespace, ranks: Ranks) -> None:
             "an array with --shard"
         )
     args.ranks = ranks if shard is None else Shard.parse(shard)
+    if args.ranks != ALONE and getattr(args, "dry_run", False):
+        raise InputError("--dry-run tells of the whole work; leave out --shard and torchrun")
     if not ranks.first and hasattr(args, "quiet"):
         args.quiet = True
 

@@ -79,10 +79,9 @@ def load_baselines(
 ) -> list[Any]:
     """--baseline for each site: the word zero, saved baselines (a file, or a directory with one for
     each site), or texts to average over now, with the mean of the latents of ``saes`` if given."""
-    from deltalens.cli.loading import sinks_of
+    from deltalens.cost.dry_run import dry_run, is_dry, preliminary
     from deltalens.lm.several import resolve_sites
-    from deltalens.pairs import read_texts
-    from deltalens.study import Baseline, mean_activation
+    from deltalens.study import Baseline
 
     places = resolve_sites(model, chosen.sites)
     path = Path(args.baseline)
@@ -92,7 +91,22 @@ def load_baselines(
         return [Baseline.load(path)] * len(places)
     if any(path.glob("site-*.safetensors")):
         return [Baseline.load(baseline_file(path, place)) for place in places]
-    means = mean_activation(
+    if is_dry() and not args.out.exists():
+        with dry_run():
+            _averaged(args, model, tokenizer, chosen, saes)
+        return [Baseline.zero(place.d_model) for place in places]
+    with preliminary():
+        return chosen.found(_averaged(args, model, tokenizer, chosen, saes))
+
+
+def _averaged(
+    args: argparse.Namespace, model: Any, tokenizer: Any, chosen: Chosen, saes: list[Any] | None
+) -> Any:
+    from deltalens.cli.loading import sinks_of
+    from deltalens.pairs import read_texts
+    from deltalens.study import mean_activation
+
+    return mean_activation(
         model,
         tokenizer,
         read_texts(args.baseline),
@@ -102,7 +116,6 @@ def load_baselines(
         chat_template_kwargs=args.chat_template_kwargs,
         progress=not args.quiet,
     )
-    return chosen.found(means)
 
 
 def baseline_file(directory: Path, site: Any) -> Path:

@@ -50,9 +50,10 @@ class Cost:
             yield f"{self.forward:,} tokens forward"
         if self.backward:
             yield f"{self.backward:,} backward"
-        if self.completions or self.judged:
+        if self.completions:
             tokens = self.prompt_tokens + self.new_tokens
             yield f"{self.completions:,} completions ({tokens:,} tokens)"
+        if self.judged:
             yield self._judging(prices)
         if self.scratch:
             yield f"{size(self.scratch)} of files meanwhile"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deltalens.cost.dry_run import Work, begun
+from deltalens.cost.total import Cost
 from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
 from deltalens.examples.contexts import (
@@ -35,13 +38,15 @@ from deltalens.lm.sinks import SINKS, no_sink, site_median
 from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.pairs.identity import decoder_fingerprint
 from deltalens.pairs.row import Prompt
-from deltalens.pairs.texts import Texts
+from deltalens.pairs.texts import Texts, reading_work
 from deltalens.sae import as_sae
 from deltalens.sae.encoder import BATCH_TOKENS as ENCODED_TOKENS
 from deltalens.sae.encoder import Encoder
 from deltalens.study.activation.latent_means import encoder_at
 from deltalens.study.latents import latent_indices
 from deltalens.study.lens import lens_if_possible
+
+log = logging.getLogger(__name__)
 
 CONTEXT = 128
 SAVE_SECONDS = 30.0
@@ -97,7 +102,8 @@ def collect_examples(
     settings["options"]["sinks"] = None if sinks is None else sinks.times_median
     store = ExampleStore(Path(out), settings, save_seconds)
     if store.complete:
-        return read_summary(Path(out))
+        with begun(log, Work(Cost())):
+            return read_summary(Path(out))
     run_lines = store.run_lines()
     if run_lines and set(run_lines) != set(numbers):
         raise InputError(f"{out} is a run of other latents; choose its own, or another directory")
@@ -105,7 +111,14 @@ def collect_examples(
     bos = find_bos(model, tokenizer)
     contexts = Contexts(texts, tokenizer, bos, kept.context, kept.max_tokens, template)
     reader = _Reader(model, place, encoder, None if latents is None else numbers, batch_tokens)
-    end = _read(reader, contexts, collector, store, sinks, progress)
+    start = store.place
+    left = None if kept.max_tokens is None else max(0, kept.max_tokens - start.tokens)
+    with begun(
+        log,
+        reading_work(texts, lambda: contexts.sequences(start), left),
+        lambda: reader.rehearsed(contexts, start),
+    ):
+        end = _read(reader, contexts, collector, store, sinks, progress)
     counted = end.tokens - end.left_out
     if not counted:
         raise InputError("the texts hold no token to count; give texts of more than one token")
@@ -169,6 +182,11 @@ class _Reader:
             sunk = ~torch.cat([kept for _, kept in rows[first:last]]).to(self._device)
             for start, z in self._encoded(acts):
                 yield batch, start, z.masked_fill(sunk[:, None], 0)
+
+    def rehearsed(self, contexts: Contexts, start: Place) -> Iterator[object]:
+        """Read and encode from ``start`` on, and keep nothing."""
+        for block, after in contexts.blocks(start):
+            yield from self.tiles(block, after.contexts - len(block), self.rows(block, None))
 
     def _encoded(self, acts: Tensor) -> Iterable[tuple[int, Tensor]]:
         if self._latents is None:

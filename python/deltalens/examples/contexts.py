@@ -77,6 +77,11 @@ class Contexts:
             place = Place(last.text, last.part + 1, contexts, place.tokens + tokens)
             yield block, place
 
+    def sequences(self, start: Place) -> Iterator[list[int]]:
+        """What a model reads of the contexts from ``start`` on, one after the other."""
+        for context in self._stream(start):
+            yield context.head + context.body
+
     def _stream(self, start: Place) -> Iterator[Context]:
         tokens = start.tokens
         for number, text in enumerate(self.texts, start=1):

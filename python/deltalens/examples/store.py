@@ -62,6 +62,12 @@ class ExampleStore:
 
         return place, load_file(path)
 
+    @property
+    def place(self) -> Place:
+        """How far an earlier process came."""
+        path = self._work / _STATE
+        return _read_header(path)[0] if path.exists() else Place()
+
     def save_if_due(self, place: Place, state: Mapping[str, np.ndarray]) -> None:
         """Keep the state when the last time is long enough ago; at 0 seconds always."""
         start = time.monotonic()

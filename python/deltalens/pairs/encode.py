@@ -38,6 +38,11 @@ def _check_ids_differ(pairs: Sequence[Pair]) -> None:
             raise InputError(f"{count} pairs have the id {name!r}; ids must be unique")
 
 
+def rows_tokens(pair: EncodedPair) -> int:
+    """What a model reads of a pair: the prompt and a completion but its last token, twice."""
+    return 2 * len(pair.prompt_ids) + len(pair.positive_ids) + len(pair.negative_ids) - 2
+
+
 def encode_prompt(
     tokenizer: Any,
     prompt: Prompt,

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+from deltalens.cost.dry_run import is_dry
 from deltalens.errors import InputError
 from deltalens.judge import Verdict
 from deltalens.lm.sampling.engine import TRANSFORMERS
@@ -73,7 +74,8 @@ class AnswerLog:
         for name, (found, path) in parts.items():
             if found:
                 _check_same(path(out), there.get(name), settings[name])
-        ranks.from_first(lambda: write_settings(out, {"source": SOURCE, **settings}))
+        if not is_dry():
+            ranks.from_first(lambda: write_settings(out, {"source": SOURCE, **settings}))
         return log
 
     def has(self, sample: Sample) -> bool:
@@ -101,9 +103,10 @@ class AnswerLog:
         self.verdicts.update((sample.stream, verdict) for sample, verdict in found)
 
     def _read(self) -> None:
-        self.ranks.alone_first(self._fold)
-        for place in (samples_path, answers_path):
-            drop_cut_line(self._own(place))
+        if not is_dry():
+            self.ranks.alone_first(self._fold)
+            for place in (samples_path, answers_path):
+                drop_cut_line(self._own(place))
         for path in dict.fromkeys((samples_path(self.out), self._own(samples_path))):
             self.texts.update(_parsed(path, _text))
         for path in dict.fromkeys((answers_path(self.out), self._own(answers_path))):
@@ -151,7 +154,7 @@ def _parsed(path: Path, parse: Callable[[Row], T]) -> list[tuple[int, T]]:
             raise InputError("no record of a sample; choose another --out")
         return row["stream"], parse(row)
 
-    return list(parse_lines(path, numbered)) if path.exists() else []
+    return list(parse_lines(path, numbered, ended=True)) if path.exists() else []
 
 
 def _check_same(path: Path, there: Any, here: Mapping[str, Any]) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
+from deltalens.cost.dry_run import begun
+from deltalens.cost.total import Prices
 from deltalens.errors import InputError
 from deltalens.judge import EMPTY, Answer, Judge
 from deltalens.lm import GENERATION_TOKENS, find_bos
@@ -24,6 +27,7 @@ from deltalens.lm.text.reasoning import completion_reader
 from deltalens.lm.tokenise import check_context
 from deltalens.pairs.answer import GradedAnswer, SampledIds
 from deltalens.pairs.build import build_pairs
+from deltalens.pairs.cost import longest_call, sampling_work
 from deltalens.pairs.encode import encode_prompt
 from deltalens.pairs.log import SOURCE, AnswerLog, Sample, Text
 from deltalens.pairs.pair_set import PairSet, check_any
@@ -31,6 +35,8 @@ from deltalens.pairs.questions import Question
 from deltalens.pairs.seen import Sees, check_sees, ends_in_reasoning, seen_text
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.storage.line_log import Batched
+
+log = logging.getLogger(__name__)
 
 SAMPLES = 20
 MAX_NEW_TOKENS = 600
@@ -52,6 +58,7 @@ def sample_pairs(
     out: str | Path | None = None,
     batch_tokens: int = GENERATION_TOKENS,
     engine: Engine | None = None,
+    prices: Prices | None = None,
     progress: bool = False,
     ranks: Ranks = ALONE,
 ) -> PairSet:
@@ -66,7 +73,8 @@ def sample_pairs(
     whole answers, and carry the ids that were sampled. chat_template_kwargs: further arguments of
     the chat template, such as ``{"enable_thinking": False}``. engine: what draws the answers, such
     as a :class:`~deltalens.VllmEngine` of the model; by default the model itself, with
-    ``batch_tokens`` tokens in its cache.
+    ``batch_tokens`` tokens in its cache. What there is to do is logged before it begins, with its
+    cost where ``prices`` of the judge, per million tokens in and out, are given.
 
     With ``out`` the pairs are written there, and beside them, as they come, the samples
     (``.samples.jsonl``) and the graded answers (``.answers.jsonl``); last the settings and counts
@@ -91,22 +99,29 @@ def sample_pairs(
     }
     if out is None and ranks != ALONE:
         raise InputError("several processes meet in the file of pairs; give out")
-    with _place(out) as path:
-        log = AnswerLog.open(path, settings, ranks)
+    with _place(out) as path, ExitStack() as stack:
+        answers = AnswerLog.open(path, settings, ranks)
         ids = _prompt_ids(model, tokenizer, wanted, max_new_tokens, options)
-        own = ranks.share(wanted, log.has)
-        _sample_missing(engine, tokenizer, own, ids, log, draw, progress)
+        own = ranks.share(wanted, answers.has)
+        asked = longest_call(
+            judge, tokenizer, [sample.question.prompt for sample in wanted], max_new_tokens
+        )
+        work = sampling_work(own, ids, answers, max_new_tokens, asked, prices)
+        stack.enter_context(
+            begun(log, work, lambda: _missing_stream(engine, own, ids, answers, draw)[1])
+        )
+        _sample_missing(engine, tokenizer, own, ids, answers, draw, progress)
         opened = {
             sample.question.key: ends_in_reasoning(
                 tokenizer, sample.question.prompt, ids[sample.question.key]
             )
             for sample in wanted
         }
-        seen = partial(_seen, log=log, sees=judge_sees, opened=opened)
-        _grade_missing(judge, own, log, seen, progress)
-        log.read_all()
+        seen = partial(_seen, log=answers, sees=judge_sees, opened=opened)
+        _grade_missing(judge, own, answers, seen, progress)
+        answers.read_all()
         pairs, counts = build_pairs(
-            (_graded(sample, log) for sample in wanted), per_prompt=per_prompt, seed=seed
+            (_graded(sample, answers) for sample in wanted), per_prompt=per_prompt, seed=seed
         )
         used = {"pairing": {"per_prompt": per_prompt, "seed": seed, "length": "nearest"}}
         found = PairSet(pairs, counts, {"source": SOURCE, **settings, **used})
@@ -154,6 +169,21 @@ def _sampling(
     }
 
 
+def _missing_stream(
+    engine: Engine,
+    wanted: Sequence[Sample],
+    prompts: Mapping[str, list[int]],
+    log: AnswerLog,
+    draw: Draw,
+    progress: bool = False,
+) -> tuple[list[Sample], Iterator[tuple[int, list[int]]]]:
+    """The samples that are not there, and their answers as they end."""
+    missing = [sample for sample in wanted if sample.stream not in log.texts]
+    ids = [prompts[sample.question.key] for sample in missing]
+    streams = [sample.stream for sample in missing]
+    return missing, engine.stream(ids, draw, streams=streams, progress=progress)
+
+
 def _sample_missing(
     engine: Engine,
     tokenizer: Any,
@@ -163,15 +193,12 @@ def _sample_missing(
     draw: Draw,
     progress: bool,
 ) -> None:
-    missing = [sample for sample in wanted if sample.stream not in log.texts]
-    ids = [prompts[sample.question.key] for sample in missing]
-    streams = [sample.stream for sample in missing]
-    rows = engine.stream(ids, draw, streams=streams, progress=progress)
+    missing, rows = _missing_stream(engine, wanted, prompts, log, draw, progress)
     text, vocabulary = completion_reader(tokenizer), vocabulary_fingerprint(tokenizer)
     with Batched(log.add_texts) as kept:
         for row, tokens in rows:
             cut = len(tokens) >= draw.max_new_tokens
-            sampled = SampledIds(ids[row], list(tokens), vocabulary)
+            sampled = SampledIds(prompts[missing[row].question.key], list(tokens), vocabulary)
             kept.add((missing[row], Text(text(tokens), cut, sampled)))
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from deltalens.cost.dry_run import Work
+from deltalens.cost.total import Cost
 from deltalens.errors import InputError
 from deltalens.pairs.read import PAIRS_FILE
 from deltalens.pairs.row import Prompt, parse_messages, parse_prompt, with_system
 from deltalens.pairs.row import as_chat as turned_to_chat
 from deltalens.storage.jsonl import Row, open_binary, parse_lines
 
+COUNTED_TOKENS = 5_000_000  # of texts, before a model reads them
 PARAGRAPH_LIMIT = 1 << 16  # bytes after which a file without blank lines is cut, at a line's end
 
 
@@ -40,6 +43,30 @@ class Texts:
                 digest.update(block)
         digest.update(b"as chat" if self.as_chat else b"")
         return digest.hexdigest()
+
+
+def reading_work(
+    texts: Iterable[Prompt], sequences: Callable[[], Iterable[list[int]]], limit: int | None
+) -> Work:
+    """Of a model that reads ``sequences()``, made of ``texts``, once, for at most ``limit`` tokens.
+
+    They are counted by making them, unless texts can be read but once or the count comes to
+    :data:`COUNTED_TOKENS`, where they are those at least.
+    """
+    if not isinstance(texts, Texts | Sequence):
+        return Work(Cost(forward=limit or 0), tokens=limit or 0, most=True)
+    tokens = 0
+    for ids in sequences():
+        tokens += len(ids)
+        if tokens >= COUNTED_TOKENS:
+            break
+    cost = Cost(forward=tokens)
+    if tokens < COUNTED_TOKENS:
+        return Work(cost, tokens=tokens)
+    if limit is not None:
+        return Work(Cost(forward=limit), tokens=limit, most=True)
+    sentence = f"To do: more than {tokens:,} tokens forward; max_tokens would say how many."
+    return Work(cost, sentence=sentence)
 
 
 def read_texts(path: str | Path, *, as_chat: bool = False) -> Texts:

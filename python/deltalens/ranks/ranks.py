@@ -22,6 +22,11 @@ class Ranks:
         return self.rank == 0
 
     @property
+    def parts(self) -> int:
+        """How many share the work."""
+        return self.size
+
+    @property
     def part(self) -> int | None:
         """The number of the part of a log that this process appends to; None for the log itself."""
         return None

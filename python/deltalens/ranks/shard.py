@@ -33,6 +33,10 @@ class Shard(Ranks):
         return cls(number=int(number), of=int(of))
 
     @property
+    def parts(self) -> int:
+        return self.of
+
+    @property
     def part(self) -> int:
         return self.number
 

@@ -13,15 +13,17 @@ Row = dict[str, Any]
 T = TypeVar("T")
 
 
-def parse_lines(path: Path, parse: Callable[[Row], T]) -> Iterator[T]:
+def parse_lines(path: Path, parse: Callable[[Row], T], *, ended: bool = False) -> Iterator[T]:
     """``parse(object)`` of every non-blank line of ``path``, read as it is consumed.
+
+    ended: without a last line that has no end, which is still being written.
 
     An :class:`InputError` from ``parse``, like every fault of the line itself, is raised
     again with the file's name and the line's number in front.
     """
     with open_binary(path) as stream:
         for number, line in enumerate(stream, start=1):
-            if line.strip():
+            if line.strip() and (not ended or line.endswith(b"\n")):
                 try:
                     yield parse(_decode(line.removeprefix(b"\xef\xbb\xbf")))
                 except InputError as error:

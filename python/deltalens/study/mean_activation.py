@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from importlib.metadata import version
 from typing import Any, overload
 
@@ -12,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deltalens.cost.dry_run import begun
 from deltalens.errors import InputError
 from deltalens.lm import Sinks, Site, find_bos
 from deltalens.lm.activations import activations_at
@@ -23,10 +26,12 @@ from deltalens.lm.sites import text_config
 from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.pairs.encode import encode_prompt
 from deltalens.pairs.row import Prompt
-from deltalens.pairs.texts import Texts
+from deltalens.pairs.texts import Texts, reading_work
 from deltalens.sae import as_sae
 from deltalens.study.activation.latent_means import LatentSums, encoder_at
 from deltalens.study.baseline import Baseline
+
+log = logging.getLogger(__name__)
 
 CONTEXT = 1024
 
@@ -105,7 +110,8 @@ def mean_activation(
     sums = [_SiteMean(place, one, sinks) for place, one in zip(places, saes, strict=True)]
     if max_tokens is not None and max_tokens < 1:
         raise InputError(f"max_tokens must be at least 1, got {max_tokens}")
-    stream = _Windows(
+    windows = partial(
+        _Windows,
         texts,
         tokenizer,
         find_bos(model, tokenizer),
@@ -114,12 +120,13 @@ def mean_activation(
         _context(model, context),
         template_options(chat_template_kwargs, tokenizer),
     )
-    for number, rows in activations_at(
-        model, stream, places, batch_tokens=batch_tokens, progress=progress
-    ):
-        head = stream.heads.pop(number)
-        for one, of_site in zip(sums, rows, strict=True):
-            one.put(of_site, head, include_bos)
+    stream = windows()
+    read = partial(activations_at, model, sites=places, batch_tokens=batch_tokens)
+    with begun(log, reading_work(texts, windows, max_tokens), lambda: read(windows())):
+        for number, rows in read(stream, progress=progress):
+            head = stream.heads.pop(number)
+            for one, of_site in zip(sums, rows, strict=True):
+                one.put(of_site, head, include_bos)
     provenance = {
         "source": texts.name if isinstance(texts, Texts) else "memory",
         "sha256": texts.sha256 if isinstance(texts, Texts) else None,

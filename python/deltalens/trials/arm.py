@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from deltalens.lm.model.identity import model_name
 from deltalens.trials.conditions import UNSTEERED, Condition, Grid, steered
-from deltalens.trials.log import both_attempts
+from deltalens.trials.log import Completion, both_attempts
 from deltalens.trials.rates import Tally
 from deltalens.trials.result import Arm, Candidate, Curve, Direction, Point
 from deltalens.trials.work import ArmWork
@@ -41,15 +41,28 @@ class ArmTrial:
         self, candidates: Iterable[Candidate], strengths: Iterable[float], prompts: Sequence[int]
     ) -> None:
         """Steer with every candidate at every strength on ``prompts``, and on these unsteered."""
+        keys = []
+        for condition in self._conditions(candidates, strengths):
+            self.prompts[condition] = sorted({*self.prompts.get(condition, ()), *prompts})
+            keys += list(self.grid.keys(condition, prompts))
+        self.work.complete(keys, progress=self.progress)
+
+    def rehearsed(
+        self, candidates: Iterable[Candidate], strengths: Iterable[float], prompts: Sequence[int]
+    ) -> Iterator[Completion]:
+        """The completions of :meth:`sample` that are missing, neither kept nor graded."""
+        conditions = self._conditions(candidates, strengths)
+        return self.work.rehearsed([k for c in conditions for k in self.grid.keys(c, prompts)])
+
+    def _conditions(
+        self, candidates: Iterable[Candidate], strengths: Iterable[float]
+    ) -> list[Condition]:
+        """Without steering first."""
         strengths = list(strengths)
         conditions = dict.fromkeys(
             steered(item, self.direction, strength) for item in candidates for strength in strengths
         )
-        keys = []
-        for condition in (UNSTEERED, *conditions):
-            self.prompts[condition] = sorted({*self.prompts.get(condition, ()), *prompts})
-            keys += list(self.grid.keys(condition, prompts))
-        self.work.complete(keys, progress=self.progress)
+        return [UNSTEERED, *conditions]
 
     def extend_downward(self, prompts: Sequence[int]) -> None:
         """Halve the smallest strength for candidates without one within the budget, all alike.

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deltalens.cost.dry_run import is_dry, preliminary
 from deltalens.errors import InputError
 from deltalens.lm import resolve_site
 from deltalens.lm.model.identity import model_fingerprint, model_name
@@ -121,10 +122,12 @@ def activation_of_run(
             )
         return kept
     options = {"chat_template_kwargs": chat_template_kwargs, "progress": progress}
-    found = _activation(result, models, tokenizer, sae, options)
+    with preliminary():
+        found = _activation(result, models, tokenizer, sae, options)
     if found is not None:
         _check_differs(found)
-        found.save(run)
+        if not is_dry():
+            found.save(run)
     return found
 
 

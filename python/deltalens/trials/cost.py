@@ -3,47 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
 
-from deltalens.judge import Answer, Judge
+from deltalens.cost.total import Cost, Prices
+from deltalens.judge import Judge
+from deltalens.pairs.cost import TOKEN_BYTES, longest_call
 from deltalens.trials.conditions import UNSTEERED, Condition, Grid, steered
 from deltalens.trials.log import Key
 from deltalens.trials.result import Candidate, Direction
 from deltalens.trials.work import ArmWork
 
-Prices = tuple[float, float]
-"""Of the judge's prompt and completion tokens, per million of them."""
-
-_PROMPTS_READ = 20  # to see how long a judge's requests are
-
-
-@dataclass(frozen=True)
-class Cost:
-    """completions: to be generated, with the prompts' tokens and at most ``new_tokens`` of their
-    own. judged: to be graded, by a chat model with at most so many tokens in and out."""
-
-    completions: int = 0
-    prompt_tokens: int = 0
-    new_tokens: int = 0
-    judged: int = 0
-    judge_in: int = 0
-    judge_out: int = 0
-
-    def __add__(self, other: Cost) -> Cost:
-        return Cost(*map(sum, zip(vars(self).values(), vars(other).values(), strict=True)))
-
-    def money(self, prices: Prices) -> float:
-        """What the judge charges."""
-        return (self.judge_in * prices[0] + self.judge_out * prices[1]) / 1e6
-
-    def words(self, prices: Prices | None) -> str:
-        """As part of a sentence."""
-        tokens = self.prompt_tokens + self.new_tokens
-        text = f"{self.completions:,} completions ({tokens:,} tokens), {self.judged:,} judge calls"
-        if self.judge_in:
-            text += f" ({self.judge_in:,} + {self.judge_out:,} tokens)"
-        return text if prices is None else f"{text}, cost {self.money(prices):.4g}"
+_LINE_BYTES = 130  # of a completion's line beside its text, about
+_VERDICT_BYTES = 180
 
 
 def cost_of(work: ArmWork, keys: Iterable[Key], longest: Sequence[int]) -> Cost:
@@ -58,32 +29,26 @@ def cost_of(work: ArmWork, keys: Iterable[Key], longest: Sequence[int]) -> Cost:
         judged=judged,
         judge_in=judged * longest[0],
         judge_out=judged * longest[1],
+        disk=len(missing) * (_LINE_BYTES + TOKEN_BYTES * work.subject.generation.max_new_tokens)
+        + judged * (_VERDICT_BYTES + TOKEN_BYTES * longest[1]),
     )
 
 
 def judge_tokens(judge: Judge, work: ArmWork) -> tuple[int, int]:
     """Tokens in and out of a judge call at most, as the studied model's tokenizer counts; 0 for a
     judge that asks no chat model."""
-    asks: Any = getattr(judge, "longest_call", None)
-    if asks is None:
-        return 0, 0
     subject = work.subject
-    room = subject.generation.max_new_tokens
-
-    def count(text: str) -> int:
-        return len(subject.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-    calls = [asks(Answer(prompt, ""), count) for prompt in subject.answered[:_PROMPTS_READ]]
-    texts, out = max(requests for requests, _, _ in calls), max(out for _, _, out in calls)
-    return max(tokens for _, tokens, _ in calls) + texts * room, out
+    return longest_call(
+        judge, subject.tokenizer, subject.answered, subject.generation.max_new_tokens
+    )
 
 
 @dataclass(frozen=True)
 class Range:
     """Of a sweep: what it samples for certain, and at most."""
 
-    least: Cost = Cost()
-    most: Cost = Cost()
+    least: Cost = field(default_factory=Cost)
+    most: Cost = field(default_factory=Cost)
 
     def __add__(self, other: Range) -> Range:
         return Range(self.least + other.least, self.most + other.most)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from deltalens.cost.dry_run import is_dry
 from deltalens.errors import InputError
 from deltalens.judge import Outcome, Verdict
 from deltalens.storage.jsonl import Row, parse_lines
@@ -103,5 +104,6 @@ def _rows(path: Path, kinds: dict[str, type]) -> Iterator[tuple[Key, Row]]:
         return Key(*(row[name] for name in Key._fields)), row
 
     if path.exists():
-        drop_cut_line(path)
-        yield from parse_lines(path, parse)
+        if not is_dry():
+            drop_cut_line(path)
+        yield from parse_lines(path, parse, ended=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deltalens.cost.dry_run import is_dry
 from deltalens.errors import InputError
 from deltalens.lm.points.names import saved_name
 from deltalens.lm.sampling.engine import TRANSFORMERS, Draw
@@ -63,6 +64,8 @@ def keep_settings(run: Path, wanted: Mapping[str, dict[str, Any]]) -> None:
             f"{path.parent} holds a sweep with other settings: {', '.join(differing)}; "
             "use the same, or delete it"
         )
+    if is_dry():
+        return
     kept = {**_read(path), **wanted}
     write_text(path, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 
@@ -115,6 +118,9 @@ def only_one(run: Path, ranks: Ranks = ALONE) -> Iterator[None]:
     try:
         import fcntl
     except ImportError:  # not on Windows
+        yield
+        return
+    if is_dry():
         yield
         return
     path = run / STEERING_DIRECTORY / LOCK_FILE

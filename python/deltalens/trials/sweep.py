@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from deltalens.cost.dry_run import Work, begun
+from deltalens.cost.total import Prices
 from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.errors import InputError
 from deltalens.judge import Judge
@@ -30,7 +32,7 @@ from deltalens.study.latents import check_d_model, latent_rows
 from deltalens.trials.adaptive import Plan, adaptive_arm
 from deltalens.trials.arm import ArmTrial, distinct
 from deltalens.trials.conditions import Grid
-from deltalens.trials.cost import Prices, Range, adaptive_cost, full_cost
+from deltalens.trials.cost import Range, adaptive_cost, full_cost
 from deltalens.trials.residual_norm import median_norm
 from deltalens.trials.result import (
     RANDOM_SETS,
@@ -148,8 +150,8 @@ def sweep(
         ranks.from_first(lambda: _keep_settings(given, subjects))
         _log_controls(given)
         trials = list(_trials(given, subjects, progress))
-        _log_cost(given, trials)
-        arms = _arms(given, trials)
+        with begun(log, _work(given, trials), lambda: _rehearsal(given, trials)):
+            arms = _arms(given, trials)
         result = SweepResult(
             {name: list(candidates) for name, candidates in sets.items()},
             {direction: arm for direction, (arm, _) in arms.items()},
@@ -324,8 +326,8 @@ def _plan(given: _Given) -> Plan:
     return Plan.of(len(given.prompts), given.grid, given.generation.seed)
 
 
-def _log_cost(given: _Given, trials: Sequence[ArmTrial]) -> None:
-    """Say before anything is sampled what there is to do."""
+def _work(given: _Given, trials: Sequence[ArmTrial]) -> Work:
+    """What there is to do."""
     found = Range()
     for trial in trials:
         what = trial.work, trial.candidates, trial.grid, trial.direction
@@ -334,7 +336,20 @@ def _log_cost(given: _Given, trials: Sequence[ArmTrial]) -> None:
             found += adaptive_cost(*what, pilot=plan.pilot, first=plan.looks[0])
         else:
             found += full_cost(*what)
-    log.info("%s", found.sentence(given.prices))
+    return Work(
+        found.most,
+        tokens=found.most.new_tokens / given.ranks.parts,
+        most=True,
+        least=found.least,
+        sentence=found.sentence(given.prices),
+    )
+
+
+def _rehearsal(given: _Given, trials: Sequence[ArmTrial]) -> Iterator[object]:
+    """Completions as they would be sampled first, of which nothing is kept."""
+    prompts = _plan(given).pilot if given.adaptive else range(len(given.prompts))
+    for trial in trials:
+        yield from trial.rehearsed(trial.candidates, given.grid.strengths, prompts)
 
 
 def _log_controls(given: _Given) -> None:

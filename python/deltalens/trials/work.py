@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.engine.decoder import Decoder
+from deltalens.cost.dry_run import is_dry
 from deltalens.judge import EMPTY, Answer, Judge, JudgeError, Verdict
 from deltalens.lm import Site
 from deltalens.lm.progress import Progress
@@ -129,7 +130,8 @@ class ArmWork:
 
     def _read(self) -> None:
         """Take in all that is on disk, but parts to which others may be appending."""
-        self.ranks.alone_first(self._fold)
+        if not is_dry():
+            self.ranks.alone_first(self._fold)
         completions, verdicts = self.paths
         for path in dict.fromkeys((completions, self._own(completions))):
             self.completions.update(read_completions(path))
@@ -154,6 +156,12 @@ class ArmWork:
                 for key in keys
                 if self.verdicts[key].outcome not in ("shown", "absent")
             ]
+
+    def rehearsed(self, keys: Sequence[Key]) -> Iterator[Completion]:
+        """Those that are missing, as they would be generated."""
+        missing = [key for key in keys if key not in self.completions]
+        for start in range(0, len(missing), _WAVE):
+            yield from self._sampled(missing[start : start + _WAVE])
 
     def _generate(self, keys: Sequence[Key], progress: bool) -> None:
         missing = [key for key in keys if key not in self.completions]

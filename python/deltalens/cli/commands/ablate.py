@@ -10,6 +10,7 @@ from typing import Any
 from deltalens.cli.arguments import (
     add_chat_template,
     add_command,
+    add_dry_run,
     add_model,
     add_output,
     add_sae,
@@ -31,6 +32,7 @@ def configure(commands: Any) -> None:
     add_chat_template(parser)
     add_sae(parser, required=False)
     add_output(parser)
+    add_dry_run(parser)
     parser.set_defaults(run=run)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from deltalens.cli.arguments import (
     add_chat_template,
     add_command,
+    add_dry_run,
     add_model,
     add_output,
     add_pairs,
@@ -47,6 +48,7 @@ def configure(commands: Any) -> None:
     parser.add_argument("--show", type=int, default=20, help="rows of the table; default: 20")
     add_shard(parser)
     add_output(parser)
+    add_dry_run(parser)
     parser.set_defaults(run=run)
 
 

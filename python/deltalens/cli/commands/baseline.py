@@ -9,6 +9,7 @@ from typing import Any
 from deltalens.cli.arguments import (
     add_chat_template,
     add_command,
+    add_dry_run,
     add_model,
     add_output,
     add_sae,
@@ -46,6 +47,7 @@ def configure(commands: Any) -> None:
     add_sinks(parser)
     parser.add_argument("--include-bos", action="store_true", help="average BOS positions too")
     add_output(parser)
+    add_dry_run(parser)
     parser.set_defaults(run=run)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from deltalens.cli.arguments import (
     add_chat_template,
     add_command,
+    add_dry_run,
     add_model,
     add_output,
     add_sae,
@@ -51,6 +52,7 @@ def _configure_collect(commands: Any) -> None:
     )
     _add_what_to_keep(parser)
     add_output(parser)
+    add_dry_run(parser)
     parser.set_defaults(run=run)
 
 

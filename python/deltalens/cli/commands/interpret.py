@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from deltalens.cli.arguments import add_command, add_output, positive_int
-from deltalens.cli.judging import add_chat
+from deltalens.cli.arguments import add_command, add_dry_run, add_output, positive_int
+from deltalens.cli.judging import add_chat, prices_of
 
 
 def configure(commands: Any) -> None:
@@ -25,6 +25,7 @@ def configure(commands: Any) -> None:
     )
     add_chat(parser)
     add_output(parser)
+    add_dry_run(parser)
     parser.set_defaults(run=run)
 
 
@@ -39,7 +40,14 @@ def run(args: argparse.Namespace) -> None:
 
     latents = Attribution.load(args.run_dir).latents.tolist()
     chat, cache = load_chat(args), ReplyCache(args.run_dir / STEERING_DIRECTORY)
-    found = interpret(args.run_dir, chat, top=args.top, cache=cache, progress=not args.quiet)
+    found = interpret(
+        args.run_dir,
+        chat,
+        top=args.top,
+        cache=cache,
+        prices=prices_of(args),
+        progress=not args.quiet,
+    )
     rows = [vars(item) for latent in latents for item in found.get(latent, [])]
     usage = usage_of(args, chat)
     if args.json:

@@ -10,12 +10,13 @@ from deltalens.cli.arguments import (
     add_as_chat,
     add_chat_template,
     add_command,
+    add_dry_run,
     add_model,
     add_output,
     positive_int,
 )
 from deltalens.cli.engines import add_engine, load_engine
-from deltalens.cli.judging import add_judge
+from deltalens.cli.judging import add_judge, prices_of
 from deltalens.cli.models.source import ModelSource
 from deltalens.cli.processes import add_shard, note_command
 from deltalens.errors import InputError
@@ -58,6 +59,7 @@ def configure(commands: Any) -> None:
     add_chat_template(parser)
     add_shard(parser)
     add_output(parser)
+    add_dry_run(parser)
     parser.set_defaults(run=run)
 
 
@@ -92,6 +94,8 @@ def run(args: argparse.Namespace) -> None:
     """Sample and grade, or read; write the pairs; say what was found."""
     if (args.graded or args.questions) is None:
         raise InputError("give --questions FILE to sample answers, or --graded FILE")
+    if args.graded is not None and args.dry_run:
+        raise InputError("--graded samples nothing; leave --dry-run out")
     found, usage = _read(args) if args.graded is not None else _sample(args)
     _show(args, found, usage)
 
@@ -128,6 +132,7 @@ def _sample(args: argparse.Namespace) -> tuple[Any, Any]:
         chat_template_kwargs=args.chat_template_kwargs,
         out=args.out,
         engine=load_engine(args, model, tokenizer, ModelSource.of(args)),
+        prices=prices_of(args),
         progress=not args.quiet,
         ranks=args.ranks,
         **batch_options(args),

@@ -10,14 +10,16 @@ from deltalens.cli.arguments import (
     add_as_chat,
     add_chat_template,
     add_command,
+    add_dry_run,
     add_model,
     add_output,
     add_sae,
     positive_int,
 )
 from deltalens.cli.engines import add_engine, load_engines
-from deltalens.cli.judging import add_judge
+from deltalens.cli.judging import add_judge, prices_of
 from deltalens.cli.processes import add_shard, note_command
+from deltalens.errors import InputError
 
 
 def configure(commands: Any) -> None:
@@ -56,6 +58,7 @@ def configure(commands: Any) -> None:
     add_sae(parser, required=False)
     add_shard(parser)
     add_output(parser)
+    add_dry_run(parser)
     parser.set_defaults(run=run)
 
 
@@ -133,10 +136,11 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Sweep, or choose again, and show what came out."""
     from deltalens.cli.judging import load_judge, usage_of
-    from deltalens.cli.output import log_lines
     from deltalens.trials.result import STEERING_DIRECTORY, SweepResult
     from deltalens.trials.weighing import weighed
 
+    if args.choose_again and args.dry_run:
+        raise InputError("--choose-again samples nothing; leave --dry-run out")
     if args.choose_again:
         chosen = SweepResult.load(args.run_dir).with_limit(args.max_incoherence)
         result = weighed(chosen, args.run_dir)
@@ -145,8 +149,7 @@ def run(args: argparse.Namespace) -> None:
         return
     note_command(args.run_dir, args)
     judge = load_judge(args, args.run_dir / STEERING_DIRECTORY)
-    with log_lines("deltalens.trials", shown=not args.quiet):
-        result = _sweep(args, judge)
+    result = _sweep(args, judge)
     _show(args, result, usage_of(args, judge))
 
 
@@ -217,17 +220,11 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
         chat_template_kwargs=args.chat_template_kwargs,
         engines=engines,
         adaptive=args.adaptive,
-        prices=_prices(args),
+        prices=prices_of(args),
         ranks=args.ranks,
         progress=not args.quiet,
         **batch_options(args),
     )
-
-
-def _prices(args: argparse.Namespace) -> tuple[float, float] | None:
-    if args.price_in is None and args.price_out is None:
-        return None
-    return args.price_in or 0.0, args.price_out or 0.0
 
 
 def _prompts(args: argparse.Namespace, result: Any) -> list[Any]:

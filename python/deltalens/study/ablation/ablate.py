@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deltalens.cost.dry_run import Work, begun
+from deltalens.cost.total import Cost
 from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.errors import InputError
 from deltalens.lm import (
@@ -28,9 +32,11 @@ from deltalens.lm.forward import Loss
 from deltalens.lm.losses import Edit
 from deltalens.lm.sinks import SINKS
 from deltalens.lm.text.chat import ChatOptions
-from deltalens.pairs.encode import encode_study
+from deltalens.pairs.encode import encode_study, rows_tokens
 from deltalens.study.baseline import Baseline, as_baseline, check_baseline
 from deltalens.study.latents import check_d_model, latent_rows, unit
+
+log = logging.getLogger(__name__)
 
 
 def ablate(
@@ -74,7 +80,8 @@ def ablate(
         median=baseline.median_norm,
         batch_tokens=batch_tokens,
     )
-    return ablate_encoded(
+    run = partial(
+        ablate_encoded,
         model,
         encoded,
         units,
@@ -82,8 +89,10 @@ def ablate(
         mean=baseline.mean,
         loss=loss,
         batch_tokens=batch_tokens,
-        progress=progress,
     )
+    tokens = (1 + len(units)) * sum(map(rows_tokens, encoded))
+    with begun(log, Work(Cost(forward=tokens), tokens), run):
+        return run(progress=progress)
 
 
 def ablate_encoded(

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal, overload
 
+from deltalens.cost.dry_run import Work, begun
+from deltalens.cost.total import Cost
 from deltalens.errors import InputError
 from deltalens.lm import Pair, Sinks, find_bos
 from deltalens.lm.activations import activations_at
@@ -18,6 +22,8 @@ from deltalens.pairs.row import Prompt
 from deltalens.sae import SAE
 from deltalens.study.activation.difference import ActivationDifference
 from deltalens.study.activation.sifted_pairs import TwoCompletions, TwoModels
+
+log = logging.getLogger(__name__)
 
 
 @overload
@@ -101,15 +107,24 @@ def delta_activation(
         TwoModels(place, one, k, sinks, first)
         for place, one in zip(places, asked.each(sae, "SAE"), strict=True)
     ]
-    ours, theirs = (
-        activations_at(
-            model, ids, resolve_sites(model, asked.names), batch_tokens=batch_tokens, progress=shown
+
+    def both(shown: bool = False) -> Iterator[Any]:
+        ours, theirs = (
+            activations_at(
+                model,
+                ids,
+                resolve_sites(model, asked.names),
+                batch_tokens=batch_tokens,
+                progress=bar,
+            )
+            for model, bar in ((changed, shown), (original, False))
         )
-        for model, shown in ((changed, progress), (original, False))
-    )
-    for (number, a), (_, b) in zip(ours, theirs, strict=True):
-        for one, of_ours, of_theirs in zip(of_sites, a, b, strict=True):
-            one.put(number, of_ours, of_theirs)
+        return zip(ours, theirs, strict=True)
+
+    with begun(log, _reading(ids, models=2), both):
+        for (number, a), (_, b) in both(progress):
+            for one, of_ours, of_theirs in zip(of_sites, a, b, strict=True):
+                one.put(number, of_ours, of_theirs)
     said = {
         "model": model_name(changed),
         "against": model_name(original),
@@ -193,11 +208,11 @@ def delta_activation_of_pairs(
         TwoCompletions(place, one, k, sinks, first)
         for place, one in zip(places, asked.each(sae, "SAE"), strict=True)
     ]
-    for number, rows in activations_at(
-        model, sequences, places, batch_tokens=batch_tokens, progress=progress
-    ):
-        for one, of_site in zip(of_sites, rows, strict=True):
-            one.put(number, of_site)
+    read = partial(activations_at, model, sequences, places, batch_tokens=batch_tokens)
+    with begun(log, _reading(sequences, models=1), read):
+        for number, rows in read(progress=progress):
+            for one, of_site in zip(of_sites, rows, strict=True):
+                one.put(number, of_site)
     said = {
         "model": model_name(model),
         "against": None,
@@ -205,4 +220,21 @@ def delta_activation_of_pairs(
         "tokens": tokens,
         "chat_template_kwargs": options,
     }
-    return asked.answer([one.result(said) for one in of_sites])
+    return _by_site(site, [one.result(said) for one in of_sites])
+
+
+def _reading(sequences: Sequence[list[int]], models: int) -> Work:
+    tokens = models * sum(map(len, sequences))
+    return Work(Cost(forward=tokens), tokens)
+
+
+def _saes(site: AnySite | SeveralSites, sae: Any) -> list[Any]:
+    return for_each(site, sae, "SAE") if isinstance(site, (list, tuple)) else [sae]
+
+
+def _by_site(
+    site: AnySite | SeveralSites, found: list[ActivationDifference]
+) -> ActivationDifference | dict[AnySite, ActivationDifference]:
+    if isinstance(site, (list, tuple)):
+        return dict(zip(site, found, strict=True))
+    return found[0]

@@ -10,7 +10,7 @@ from deltalens.cost.total import Cost
 from deltalens.engine import plan
 from deltalens.engine.cost.resampling import resampling_cost
 from deltalens.engine.decoder import TensorDecoder
-from deltalens.lm import EncodedPair
+from deltalens.pairs.encode import rows_tokens
 from deltalens.study.ablation.first_order import checked_pairs
 from deltalens.study.ranking.prepared import PreparedStudy
 from deltalens.study.run import WORK_DIRECTORY
@@ -61,7 +61,7 @@ def _capture(
     for shard, lacking in sites_lacking(missing, len(studies[0].pairs)):
         if not lacking:
             continue
-        tokens = sum(map(row_tokens, (studies[0].encoded[pair] for pair in shard)))
+        tokens = sum(map(rows_tokens, (studies[0].encoded[pair] for pair in shard)))
         passes = options.steps * len(lacking) if options.gradients == "integrated" else 1
         unmoved = int(options.gradients == "integrated")
         total += Cost(forward=tokens * (passes + unmoved), backward=tokens * passes)
@@ -69,18 +69,12 @@ def _capture(
     return total, rows
 
 
-def row_tokens(pair: EncodedPair) -> int:
-    """What the model reads of a pair: the prompt and a completion but its last token, twice."""
-    completions = len(pair.positive_ids) + len(pair.negative_ids)
-    return 2 * len(pair.prompt_ids) + completions - 2
-
-
 def _checked_tokens(study: PreparedStudy, check: int) -> int:
     """Of the first latents' ablation."""
     if not check or study.by_latents is not None:
         return 0
     pairs = [study.encoded[pair] for pair in checked_pairs(len(study.encoded))]
-    return (1 + min(check, study.options.k)) * sum(map(row_tokens, pairs))
+    return (1 + min(check, study.options.k)) * sum(map(rows_tokens, pairs))
 
 
 def _lengths(study: PreparedStudy, pairs: Sequence[int]) -> list[int]:
@@ -141,7 +135,7 @@ def _result_bytes(study: PreparedStudy) -> int:
     """About what :meth:`~deltalens.study.Attribution.save` writes."""
     pairs, k, d_model = len(study.encoded), study.options.k, study.site.d_model
     kept = min(TOKENS_KEPT, sum(_lengths(study, range(pairs))))
-    read = sum(map(row_tokens, study.encoded))
+    read = sum(map(rows_tokens, study.encoded))
     numbers = [
         8 * pairs * k,
         4 * kept * k,

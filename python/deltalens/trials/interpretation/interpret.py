@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import NamedTuple
 
+from deltalens.cost.dry_run import Work, begun
+from deltalens.cost.total import Cost, Prices
 from deltalens.errors import InputError
 from deltalens.examples.store import EXAMPLES_FILE, read_examples
 from deltalens.judge import ChatModel, ChatRequest, ReplyCache
@@ -28,11 +31,14 @@ from deltalens.trials.log import Key, completions_path, read_completions
 from deltalens.trials.result import STEERING_DIRECTORY, SUMMARY_FILE, Arm, Curve, SweepResult
 from deltalens.trials.settings import read_prompts
 
+log = logging.getLogger(__name__)
+
 __all__ = ["Interpretation", "interpret", "read_interpretations"]
 
 FORMAT = 2  # of requests and their parsing; raised when either changes
 MAX_TOKENS = 512
 CASES = 6  # of each arm
+_CHARACTERS = 3  # of English text in a token, or more
 
 
 class _Subject(NamedTuple):
@@ -48,6 +54,7 @@ def interpret(
     *,
     top: int = 20,
     cache: ReplyCache | None = None,
+    prices: Prices | None = None,
     progress: bool = False,
 ) -> dict[int, list[Interpretation]]:
     """Let ``chat`` name the best ``top`` latents of a run, and return all names there are.
@@ -55,7 +62,8 @@ def interpret(
     Each latent gets a name from its examples and one from the completions of the models steered
     with it, where the run has them. Lines are appended to ``interpretations.jsonl`` as they come;
     what is there already, asked with the same words, is not asked again, and a reply that cannot
-    be read is kept without a name. Raises :class:`InputError` for a run with neither examples nor
+    be read is kept without a name. What is to be asked is logged before the first request, with
+    its cost where ``prices`` per million tokens in and out are given. Raises :class:`InputError` for a run with neither examples nor
     a sweep, and :class:`~deltalens.judge.JudgeError` when ``chat`` cannot go on.
     """
     if top < 1:
@@ -69,11 +77,22 @@ def interpret(
         if (subject.latent, subject.kind, subject.version) not in known
     ]
     requests = [ChatRequest.ask(subject.text, MAX_TOKENS) for subject in wanted]
-    with Progress(progress, "names", len(wanted)) as bar:
+    work = Work(_asking(requests), prices=prices)
+    with begun(log, work), Progress(progress, "names", len(wanted)) as bar:
         for number, reply in ask(chat, requests, cache, version_of(format=FORMAT, task="names")):
             append(run, _interpretation(wanted[number], chat.name, reply.text))
             bar.advance()
     return read_interpretations(run)
+
+
+def _asking(requests: Sequence[ChatRequest]) -> Cost:
+    """At most, with tokens in as of English text: there is no tokenizer to count with."""
+    characters = sum(len(message["content"]) for one in requests for message in one.messages)
+    return Cost(
+        judged=len(requests),
+        judge_in=-(-characters // _CHARACTERS),
+        judge_out=sum(one.max_tokens for one in requests),
+    )
 
 
 def _interpretation(subject: _Subject, model: str, reply: str) -> Interpretation:
