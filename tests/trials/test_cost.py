@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from deltalens.cost.dry_run import dry_run
+from deltalens.cost.total import Cost
 from deltalens.judge import Answer, RubricJudge, ScaleJudge
 from deltalens.judge.chat import Usage
-from deltalens.trials.cost import Cost, Range, judge_tokens
+from deltalens.trials.cost import Range, judge_tokens
 from deltalens.trials.work import Spending
 from helpers.sweep_to_kill import ADAPTIVE
 from helpers.tiny_study import make_tokenizer
@@ -44,20 +46,50 @@ def test_the_whole_grid_is_counted(tmp_path: Path, caplog: Any) -> None:
     ]
     tokens = 2 * samples * (sum(lengths) + 4 * 4)
     completions = 2 * samples * 4
-    assert said(caplog) == (
-        f"To do: {completions:,} completions ({tokens:,} tokens), {completions:,} judge calls; "
-        "more where answers cannot be graded."
+    start, end = said(caplog).split(", about ")
+    assert start == (
+        f"To do: {completions:,} completions ({tokens:,} tokens), {completions:,} judge calls"
     )
+    assert end.endswith(" of files to keep; more where answers cannot be graded.")
 
 
 def test_what_is_there_costs_nothing(tmp_path: Path, caplog: Any) -> None:
     run_sweep(tmp_path)
     with caplog.at_level(logging.INFO, logger="deltalens.trials"):
         run_sweep(tmp_path)
-        assert "To do: 0 completions (0 tokens), 0 judge calls" in said(caplog)
+        assert "To do: nothing; more where" in said(caplog)
         caplog.clear()
         run_sweep(tmp_path, CountingJudge(version="2" * 16))
-        assert "To do: 0 completions (0 tokens), 184 judge calls" in said(caplog)
+        assert "To do: 184 judge calls, about" in said(caplog)
+
+
+@pytest.mark.parametrize("options", [{"max_incoherence": 1.0}, ADAPTIVE])
+def test_a_dry_run_says_the_same_and_writes_nothing(
+    tmp_path: Path, caplog: Any, options: dict[str, Any]
+) -> None:
+    """Nor does it mend a line that is being written by another process."""
+    run = tmp_path / "run"
+    with dry_run() as found:
+        run_sweep(run, CountingJudge(resamples=0), **options)
+    assert not run.exists()
+    assert found.rate > 0
+    with caplog.at_level(logging.INFO, logger="deltalens.trials"):
+        run_sweep(run, CountingJudge(resamples=0), **options)
+    assert found.sentences == [said(caplog)]
+    assert found.least.completions <= found.most.completions
+    (path,) = (run / "steering").glob("away.jsonl")
+    path.write_bytes(path.read_bytes()[:-5])
+    before = {file: file.read_bytes() for file in run.rglob("*") if file.is_file()}
+    with dry_run() as again:
+        run_sweep(run, CountingJudge(resamples=0), **options)
+    assert {file: file.read_bytes() for file in run.rglob("*") if file.is_file()} == before
+    if options is not ADAPTIVE:
+        assert (again.most.completions, again.most.judged) == (1, 0)
+        left = sum(file.stat().st_size for file in (run / "steering").glob("*-*.jsonl"))
+        left += sum(
+            (run / "steering" / f"{name}.jsonl").stat().st_size for name in ("away", "toward")
+        )
+        assert left / 3 < found.most.disk < 3 * left
 
 
 def test_an_adaptive_sweep_stays_within_what_it_says(

@@ -25,7 +25,7 @@ class Pace:
     told: Callable[[Pace], None] = lambda pace: None
     done: int = 0
     skipped: int = 0
-    started: float = field(default_factory=time.monotonic)
+    started: float = field(default_factory=lambda: time.monotonic())
 
     @property
     def elapsed(self) -> float:

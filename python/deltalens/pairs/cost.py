@@ -10,7 +10,6 @@ from deltalens.cost.dry_run import Work
 from deltalens.cost.total import Cost, Prices
 from deltalens.judge import Answer, Judge
 from deltalens.pairs.log import AnswerLog, Sample
-from deltalens.pairs.row import Prompt
 
 TOKEN_BYTES = 5  # of a completion as it is written, about
 _ID_BYTES = 7  # of a token's id as it is written, about
@@ -51,7 +50,7 @@ def sampling_work(
 
 
 def longest_call(
-    judge: Judge, tokenizer: Any, prompts: Sequence[Prompt], room: int
+    judge: Judge, tokenizer: Any, prompts: Sequence[str | list[dict[str, str]]], room: int
 ) -> tuple[int, int]:
     """Tokens in and out at most of grading an answer of ``room`` tokens, as the studied model's
     tokenizer counts; 0 for a judge that asks no chat model."""

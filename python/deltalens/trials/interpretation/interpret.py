@@ -63,8 +63,9 @@ def interpret(
     with it, where the run has them. Lines are appended to ``interpretations.jsonl`` as they come;
     what is there already, asked with the same words, is not asked again, and a reply that cannot
     be read is kept without a name. What is to be asked is logged before the first request, with
-    its cost where ``prices`` per million tokens in and out are given. Raises :class:`InputError` for a run with neither examples nor
-    a sweep, and :class:`~deltalens.judge.JudgeError` when ``chat`` cannot go on.
+    its cost where ``prices`` per million tokens in and out are given. Raises :class:`InputError`
+    for a run with neither examples nor a sweep, and :class:`~deltalens.judge.JudgeError` when
+    ``chat`` cannot go on.
     """
     if top < 1:
         raise InputError(f"top must be at least 1, got {top}")
