@@ -8,8 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deltalens.engine.decoder import Decoder
 from deltalens.cost.dry_run import is_dry
+from deltalens.engine.decoder import Decoder
 from deltalens.judge import EMPTY, Answer, Judge, JudgeError, Verdict
 from deltalens.lm import Site
 from deltalens.lm.progress import Progress

@@ -220,21 +220,9 @@ def delta_activation_of_pairs(
         "tokens": tokens,
         "chat_template_kwargs": options,
     }
-    return _by_site(site, [one.result(said) for one in of_sites])
+    return asked.answer([one.result(said) for one in of_sites])
 
 
 def _reading(sequences: Sequence[list[int]], models: int) -> Work:
     tokens = models * sum(map(len, sequences))
     return Work(Cost(forward=tokens), tokens)
-
-
-def _saes(site: AnySite | SeveralSites, sae: Any) -> list[Any]:
-    return for_each(site, sae, "SAE") if isinstance(site, (list, tuple)) else [sae]
-
-
-def _by_site(
-    site: AnySite | SeveralSites, found: list[ActivationDifference]
-) -> ActivationDifference | dict[AnySite, ActivationDifference]:
-    if isinstance(site, (list, tuple)):
-        return dict(zip(site, found, strict=True))
-    return found[0]
