@@ -9,8 +9,10 @@ import pytest
 
 import deltalens
 from deltalens.cli.main import main
+from deltalens.pairs import write_pairs
 from helpers.command_line import attribute_args, error_line, printed_json
-from helpers.tiny_study import D_MODEL, make_tokenizer
+from helpers.saes_by_site import write_saes
+from helpers.tiny_study import D_MODEL, make_pairs, make_tokenizer
 
 JUDGE = """
 def odd(prompt, text):
@@ -53,6 +55,28 @@ def test_attribute(inputs: Path, tmp_path: Path, capsys: Any) -> None:
     assert main([one for one in argv if one != "--quiet"]) == 0
     assert f"To do: {4 * rows:,} tokens forward, {rows:,} backward, " in capsys.readouterr().err
     assert not any(dry(capsys, tmp_path, argv)["most"][name] for name in ("backward", "scratch"))
+
+
+def test_survey(inputs: Path, tmp_path: Path, capsys: Any) -> None:
+    """Behaviours are read once for all sites; what is there already is not read again."""
+    files = [tmp_path / "advice.jsonl", tmp_path / "flattery.jsonl"]
+    rows = []
+    for seed, path in enumerate(files):
+        pairs = make_pairs(5 + seed, seed=seed)
+        write_pairs(path, pairs)
+        rows.append(sum(2 * len(p.prompt) + len(p.positive) + len(p.negative) - 2 for p in pairs))
+    write_saes(tmp_path / "saes", ["blocks.0.hook_resid_post", "blocks.2.hook_mlp_out"])
+    argv = ["--model", str(inputs / "model"), "--sae", str(tmp_path / "saes"), "--baseline", "zero"]
+    argv += ["--k", "5", "--out", str(tmp_path / "out"), "--quiet"]
+    found = dry(capsys, tmp_path, ["survey", *map(str, files), *argv])
+    assert found["most"]["backward"] == found["most"]["forward"] == sum(rows)
+    assert found["most"]["scratch"] > 0
+    assert main(["survey", str(files[0]), *argv]) == 0
+    capsys.readouterr()
+    found = dry(capsys, tmp_path, ["survey", *map(str, files), *argv])
+    assert found["most"]["backward"] == rows[1]
+    found = dry(capsys, tmp_path, ["survey", str(files[0]), *argv])
+    assert found["most"]["backward"] == 0
 
 
 def test_bad_input_is_found_by_a_dry_run(inputs: Path, tmp_path: Path, capsys: Any) -> None:

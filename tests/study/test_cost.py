@@ -13,6 +13,7 @@ import torch
 from deltalens.cost.dry_run import dry_run
 from deltalens.cost.total import Cost
 from deltalens.study import Attribution, Baseline, attribute
+from deltalens.study.running import finish
 from deltalens.study.running import studies as running
 from helpers.tiny_study import D_MODEL, make_model, make_pairs, make_tokenizer
 
@@ -114,7 +115,7 @@ def test_bytes_are_those_on_disk(
         options["sinks"] = SINKS
     found = cost_of(parts, **options)
     out, largest = tmp_path / "run", 0
-    real = running._first_order
+    real = finish._first_order
 
     def looked(*args: Any) -> Any:
         nonlocal largest
@@ -122,7 +123,7 @@ def test_bytes_are_those_on_disk(
         largest -= (out / ".rows" / "settings.json").stat().st_size
         return real(*args)
 
-    monkeypatch.setattr(running, "_first_order", looked)
+    monkeypatch.setattr(finish, "_first_order", looked)
     study(parts, out, **options)
     assert found.scratch == largest > 0
 

@@ -9,6 +9,7 @@ from typing import Any
 from deltalens.cli.arguments import (
     add_chat_template,
     add_command,
+    add_dry_run,
     add_model,
     add_output,
     add_pair_fields,
@@ -57,6 +58,7 @@ def configure(commands: Any) -> None:
     )
     add_shard(parser)
     add_output(parser)
+    add_dry_run(parser)
     parser.set_defaults(run=run)
 
 
@@ -100,7 +102,8 @@ def run(args: argparse.Namespace) -> None:
             **request_options(args, [sae for one in chosen.values() for sae in one.saes]),
         )
     except InputError:
-        _write_page(args)  # of the studies that did not fail
+        if not args.dry_run:
+            _write_page(args)  # of the studies that did not fail
         raise
     _write_page(args)
     _show(args)

@@ -14,7 +14,7 @@ from deltalens.pairs.encode import rows_tokens
 from deltalens.study.ablation.first_order import checked_pairs
 from deltalens.study.ranking.prepared import PreparedStudy
 from deltalens.study.run import WORK_DIRECTORY
-from deltalens.study.running.capture import sites_lacking
+from deltalens.study.running.capture import one_of_each_site, sites_lacking
 from deltalens.study.running.row_store import RowStore, shard_bytes, shards
 from deltalens.study.tokens.effects import TOKENS_KEPT
 
@@ -34,7 +34,7 @@ def missing_shards(study: PreparedStudy, directory: Path | None) -> list[range]:
 def study_work(
     studies: Sequence[PreparedStudy], missing: Sequence[Sequence[range]], check: int, flips: int
 ) -> Work:
-    """Of studies that differ in their site alone; ``missing``: each one's :func:`missing_shards`.
+    """Of studies of the same pairs; ``missing``: each one's :func:`missing_shards`.
 
     The prompts that were read to tell attention sinks are not counted.
     """
@@ -62,7 +62,8 @@ def _capture(
         if not lacking:
             continue
         tokens = sum(map(rows_tokens, (studies[0].encoded[pair] for pair in shard)))
-        passes = options.steps * len(lacking) if options.gradients == "integrated" else 1
+        sites = len(one_of_each_site(studies[number] for number in lacking))
+        passes = options.steps * sites if options.gradients == "integrated" else 1
         unmoved = int(options.gradients == "integrated")
         total += Cost(forward=tokens * (passes + unmoved), backward=tokens * passes)
         rows += tokens

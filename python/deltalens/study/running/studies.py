@@ -88,7 +88,9 @@ def _missing(sets: Sequence[Sequence[StudyRun]], ranks: Ranks) -> list[list[list
 
 
 def _work(
-    sets: Sequence[Sequence[StudyRun]], missing: Sequence[Sequence[Sequence[range]]], running: Running
+    sets: Sequence[Sequence[StudyRun]],
+    missing: Sequence[Sequence[Sequence[range]]],
+    running: Running,
 ) -> Work:
     works = [
         study_work([run.study for run in one], of_set, running.check, running.flips)
@@ -102,7 +104,9 @@ def _work(
 
 
 def _rehearsals(
-    sets: Sequence[Sequence[StudyRun]], missing: Sequence[Sequence[Sequence[range]]], running: Running
+    sets: Sequence[Sequence[StudyRun]],
+    missing: Sequence[Sequence[Sequence[range]]],
+    running: Running,
 ) -> Iterator[Iterator[object]]:
     for one, of_set in zip(sets, missing, strict=True):
         yield rehearse([run.study for run in one], of_set, running.batch_tokens)

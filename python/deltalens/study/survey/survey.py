@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from deltalens.cost.dry_run import is_dry
 from deltalens.errors import InputError
 from deltalens.lm import Pair
 from deltalens.lm.several import AnySite, Asked, resolve_sites
@@ -82,7 +83,7 @@ def survey(
     try:
         results = run_studies(runs, request.running())
     finally:
-        if request.ranks.first:
+        if request.ranks.first and not is_dry():
             _sum_up(directory)
     keys = [key_of(name, place.name, place.sae) for name in behaviours for place in places]
     found = [result for of_behaviour in results for result in of_behaviour]
@@ -140,7 +141,8 @@ def _begin(directory: Path, contents: Contents, runs: Sequence[Sequence[StudyRun
     for run in chain(*runs):
         if run.directory is not None:
             is_complete(run.directory, run.study.settings)  # refuses what is no part of the survey
-    contents.save(directory)
+    if not is_dry():
+        contents.save(directory)
 
 
 def _sum_up(directory: Path) -> None:
