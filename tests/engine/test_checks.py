@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import threading
 
 import pytest
 import torch
@@ -76,6 +77,32 @@ def test_a_kernel_that_cannot_run_is_refused_with_what_is_missing(monkeypatch):
 def interrupt():
     assert not torch.is_grad_enabled()
     raise InterruptedError
+
+
+def test_settings_are_restored_when_the_last_thread_leaves():
+    """One enters, another enters, the one leaves: still exact for the other."""
+    owner = torch.backends.cuda.matmul
+    before = owner.fp32_precision
+    owner.fp32_precision = "tf32"
+    inside, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with exact_matmul():
+            inside.set()
+            assert leave.wait(60)
+
+    thread = threading.Thread(target=other)
+    try:
+        with exact_matmul():
+            thread.start()
+            assert inside.wait(60)
+        assert owner.fp32_precision == "ieee"
+        leave.set()
+        thread.join()
+        assert owner.fp32_precision == "tf32"
+    finally:
+        leave.set()
+        owner.fp32_precision = before
 
 
 def test_exact_matmul_restores_settings_after_an_error():

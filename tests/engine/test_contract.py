@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -13,6 +15,7 @@ from helpers.engine_oracle import (
     FORMS,
     IMPLS,
     SlicedDecoder,
+    brute_force_topk,
     random_case,
 )
 
@@ -49,6 +52,55 @@ def test_scores_are_within_the_error_budget(impl, form, tokens, d_model, n_laten
             rounding.append(2.0**-24 * case.norm_product() / scale)
     largest = [np.concatenate(errors).max() for errors in (ours, plain, rounding)]
     assert largest[0] <= 2 * (largest[1] + largest[2])
+
+
+@implementations
+@forms
+@pytest.mark.parametrize("normalize", [False, True])
+def test_rows_of_any_finite_size_are_scored_where_the_score_fits(impl, form, normalize):
+    """Products of such rows overflow or vanish in fp32."""
+    case = random_case(40, 90, 600)
+    sizes = torch.logspace(-30, 36, 600)[torch.randperm(600)]
+    shrunk = 1.0 if normalize else 1e-19
+    case = replace(
+        case,
+        acts=case.acts * shrunk,
+        baseline=case.baseline * shrunk,
+        grads=case.grads * shrunk,
+        W_dec=case.W_dec * sizes[:, None],
+    )
+    scores = deltalens.attribution(
+        case.acts, case.grads, case.W_dec, form=form, impl=impl, normalize=normalize,
+        **case.arguments(),
+    )  # fmt: skip
+    size = case.W_dec.double().norm(dim=1).numpy() ** 2 if normalize else 1.0
+    exact, scale = case.exact() / size, case.norm_product() / size
+    fits = (np.abs(exact) < 3e38) & (np.abs(exact) > 1e-37)
+    assert fits.sum() > 300
+    error = np.abs(scores.double().numpy() - exact) / scale
+    assert error[fits].max() <= 1e-6
+
+
+@implementations
+@pytest.mark.parametrize("reduction", ["abs", "positive", "max"])
+def test_what_overflows_is_dropped_by_no_reduction(impl, reduction):
+    case = random_case(40, 90, 300)
+    sizes = torch.logspace(2, 36, 300)[torch.randperm(300)]
+    case = replace(
+        case, acts=case.acts * 1e-20, baseline=case.baseline * 1e-20, grads=case.grads * 1e-18,
+        W_dec=case.W_dec * sizes[:, None],
+    )  # fmt: skip
+    terms = case.terms()
+    exact = {"abs": np.abs(terms).sum(1), "positive": terms.clip(min=0).sum(1), "max": terms.max(1)}
+    exact = exact[reduction].astype(np.float64)
+    given = {"impl": impl, "reduction": reduction, **case.arguments()}
+    scores = deltalens.attribution(case.acts, case.grads, case.W_dec, **given)
+    fits = np.abs(exact) < 3e38
+    error = np.abs(scores.double().numpy() - exact) / case.norm_product()
+    assert error[fits].max() <= 1e-6
+    top = deltalens.attribution_topk(case.acts, case.grads, case.W_dec, 20, **given)
+    assert top.latents.tolist() == brute_force_topk(exact, 20).tolist()
+    assert top.certified
 
 
 @implementations

@@ -50,6 +50,7 @@ class Problem:
     presence: Tensor | None = None  # fp64 [queries, d_model]
     norms: Callable[[Tensor], Tensor] = row_norms  # fp64 [n] of rows [n, d_model]
     ranks: Ranks = ALONE  # the processes that scan together, each a range of tiles
+    reduction: str = "sum"  # of the tokens' terms
 
     def topk_path(self, k: int) -> TopKPath:
         """How the ``k`` best of its scores are kept."""
@@ -119,6 +120,7 @@ def token_problem(
         exact=[exact],
         screen=partial(scorer, screen=True) if screened else None,
         norms=norms_by(impl),
+        reduction=reduction,
     )
 
 

@@ -23,6 +23,7 @@ from deltalens.engine.upload import device_tiles, of_all, own_latents
 _RESCORE_ROWS = 512
 _NARROWED_BYTES = 64 << 20
 _PRESENCE_ROWS = 8192
+_WIDEST = 2.0**40  # norm, or one over it, to whose squares sums of fp32 products have room
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ def full_scores(problem: Problem, *, normalize: bool) -> Tensor:
         scorer = problem.scorer()
         for tile in _tiles(problem):
             values = scorer.scores(tile.rows)
+            for rows, places in _beyond_fp32(tile):
+                values[:, places] = torch.cat([exact.scores(rows) for exact in problem.exact])
             if normalize:
                 values = values * _inverse_square(tile.norms)
             values[:, ~tile.finite] = torch.nan
@@ -65,6 +68,10 @@ def segment_scores(problem: Problem, *, normalize: bool) -> SegmentStatistics:
         assert isinstance(scorer, SegmentScorer)
         for tile in _tiles(problem):
             mean, spread, segments = scorer.statistics(tile.rows)
+            for rows, places in _beyond_fp32(tile):
+                exact = problem.exact[0]
+                assert isinstance(exact, SegmentScorer)
+                mean[places], spread[places], _ = exact.statistics(rows)
             if normalize:
                 inverse = _inverse_square(tile.norms)
                 mean, spread = mean * inverse, spread * inverse.square()
@@ -198,6 +205,19 @@ def _tile(problem: Problem, start: int, rows: Tensor) -> _Tile:
     return _Tile(start, rows, norms, norms.isfinite())
 
 
+def _beyond_fp32(tile: _Tile) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rows so long or so short that sums of fp32 products overflow or vanish, and their places, a
+    chunk at a time."""
+    outside = _too_long(tile) | ((tile.norms < 1 / _WIDEST) & (tile.norms > 0))
+    for places in (outside & tile.finite).nonzero()[:, 0].split(_RESCORE_ROWS):
+        if places.shape[0]:
+            yield tile.rows[places], places
+
+
+def _too_long(tile: _Tile) -> Tensor:
+    return tile.norms > _WIDEST
+
+
 def _score(scorer: Scorer, rows: Tensor, norms: Tensor, normalize: bool) -> TileScores:
     scores, error = scorer.scores_and_error(rows, norms)
     if normalize:
@@ -219,6 +239,8 @@ def _intervals(search: Search, scorer: Scorer, tile: _Tile) -> tuple[Tensor, Ten
     lower, upper = keys - scored.error, keys + scored.error
     # A finite row whose fp32 score overflowed is always rescored.
     unknown = ~(lower.isfinite() & upper.isfinite())
+    if problem.reduction != "sum":  # in which what overflowed may be dropped
+        unknown = unknown | _too_long(tile)
     lower = lower.masked_fill(unknown, -torch.inf)
     upper = upper.masked_fill(unknown, torch.inf)
     if search.ranking.present_only:

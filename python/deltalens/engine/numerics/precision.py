@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -34,20 +35,42 @@ def power_of_two_scale(largest: float) -> float:
 @contextmanager
 def exact_matmul() -> Iterator[None]:
     """No TF32 or bf16 inside fp32 matmuls, no autocast, no autograd; settings are restored."""
-    settings = _fp32_settings()
-    before = [getattr(owner, name) for owner, name, _ in settings]
-    for owner, name, exact in settings:
-        setattr(owner, name, exact)
-    try:
-        with (
-            torch.no_grad(),
-            torch.autocast("cpu", enabled=False),
-            torch.autocast("cuda", enabled=False),
-        ):
-            yield
-    finally:
-        for (owner, name, _), value in zip(settings, before, strict=True):
-            setattr(owner, name, value)
+    with (
+        _EXACT,
+        torch.no_grad(),
+        torch.autocast("cpu", enabled=False),
+        torch.autocast("cuda", enabled=False),
+    ):
+        yield
+
+
+class _SharedSwitch:
+    """Exact fp32 products for the whole process, from the first thread that enters to the last
+    that leaves."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._before: list[tuple[object, str, object]] = []
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                settings = _fp32_settings()
+                self._before = [(owner, name, getattr(owner, name)) for owner, name, _ in settings]
+                for owner, name, exact in settings:
+                    setattr(owner, name, exact)
+            self._inside += 1
+
+    def __exit__(self, *raised: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                for owner, name, value in self._before:
+                    setattr(owner, name, value)
+
+
+_EXACT = _SharedSwitch()
 
 
 def _fp32_settings() -> list[tuple[object, str, object]]:
