@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import deltalens
 from deltalens.errors import InputError
 from deltalens.judge import JudgeError
 from deltalens.lm import encode_pair, sample
-from deltalens.lm.sampling.engine import Transformers
+from deltalens.lm.sampling.engine import TRANSFORMERS, Transformers
 from deltalens.pairs import sample_pairs
 from deltalens.pairs.log import Sample
 from helpers import sampling_to_kill
@@ -210,7 +211,7 @@ class Counted(Transformers):
     [
         (
             {"engine": Counted(make_model(), make_tokenizer())},
-            r"engine \(transformers there, counted 1.0 here\)",
+            rf"engine \({re.escape(TRANSFORMERS)} there, counted 1.0 here\)",
         ),
         (
             {"seed": 1},
@@ -230,17 +231,21 @@ def test_other_settings_are_refused(parts, tmp_path, changes, message):
     assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
-def test_files_from_before_there_was_a_choice_are_continued_by_the_model_itself(parts, tmp_path):
-    out, judge = tmp_path / "pairs.jsonl", HashJudge()
-    found = make(parts, out=out)
-    path = tmp_path / "pairs.meta.json"
-    settings = json.loads(path.read_text())
-    assert settings["sampling"].pop("engine") == "transformers"
-    path.write_text(json.dumps(settings))
-    with pytest.raises(InputError, match=r"engine \(transformers there, counted 1.0 here\)"):
-        make(parts, out=out, engine=Counted(*parts))
-    assert make(parts, judge, out=out).pairs == found.pairs
-    assert not judge.asked
+@pytest.mark.parametrize("recorded", [None, "transformers"])
+def test_samples_of_an_earlier_draw_are_not_continued(parts, tmp_path, recorded):
+    """The same streams would give other texts: a file must not hold some of each."""
+    out, meta = tmp_path / "pairs.jsonl", tmp_path / "pairs.meta.json"
+    make(parts, out=out)
+    settings = json.loads(meta.read_text())
+    del settings["sampling"]["engine"]
+    if recorded:
+        settings["sampling"]["engine"] = recorded
+    meta.write_text(json.dumps(settings))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    message = rf"samples.jsonl was .*engine \(transformers there, {re.escape(TRANSFORMERS)} here"
+    with pytest.raises(InputError, match=message):
+        make(parts, out=out, samples=30)
+    assert before == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 def test_another_model_is_refused_and_another_judge_can_grade_the_same_samples(parts, tmp_path):

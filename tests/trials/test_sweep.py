@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import deltalens
 from deltalens.errors import InputError
 from deltalens.judge import JudgeError
 from deltalens.lm import activations, sample
-from deltalens.lm.sampling.engine import Transformers
+from deltalens.lm.sampling.engine import TRANSFORMERS, Transformers
 from deltalens.trials import work as sweep_work
 from deltalens.trials.conditions import stream
 from deltalens.trials.log import Key, read_completions, read_graded, read_verdicts
@@ -512,21 +513,29 @@ def test_an_engine_draws_and_is_recorded(tmp_path: Path, whole: tuple[Path, Swee
     result = run_sweep(tmp_path, **counted())
     assert result.arms == whole[1].arms
     assert result.settings["engine"] == "counted 1.0"
-    assert whole[1].settings["engine"] == "transformers"
+    assert whole[1].settings["engine"] == TRANSFORMERS
 
 
-def test_a_sweep_is_not_continued_on_another_engine(copied: Path, whole: Any) -> None:
-    with pytest.raises(
-        deltalens.InputError, match=r"other settings: engine \(transformers there, counted 1.0 here"
-    ):
+def test_a_sweep_is_not_continued_on_another_engine(copied: Path) -> None:
+    message = rf"other settings: engine \({re.escape(TRANSFORMERS)} there, counted 1.0 here"
+    with pytest.raises(deltalens.InputError, match=message):
         run_sweep(copied, **counted())
+
+
+@pytest.mark.parametrize("recorded", [None, "transformers"])
+def test_a_sweep_of_an_earlier_draw_is_not_continued(copied: Path, recorded: str | None) -> None:
+    """The same streams would give other texts: a sweep must not hold some of each."""
     path = copied / "steering" / "settings.json"
     kept = json.loads(path.read_text())
-    del kept["sampling"]["engine"]  # as earlier versions wrote it
+    del kept["sampling"]["engine"]
+    if recorded:
+        kept["sampling"]["engine"] = recorded
     path.write_text(json.dumps(kept))
-    with pytest.raises(deltalens.InputError, match=r"engine \(transformers there, counted 1.0 he"):
-        run_sweep(copied, **counted())
-    assert run_sweep(copied) == whole[1]
+    before = {name: lines(copied, name) for name in FILES}
+    message = rf"engine \(transformers there, {re.escape(TRANSFORMERS)} here\); use the same, or"
+    with pytest.raises(deltalens.InputError, match=message):
+        run_sweep(copied)
+    assert {name: lines(copied, name) for name in FILES} == before
 
 
 def test_both_models_have_one_engine(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 from deltalens.cost.dry_run import is_dry
 from deltalens.errors import InputError
 from deltalens.judge import Verdict
-from deltalens.lm.sampling.engine import TRANSFORMERS
+from deltalens.lm.sampling.engine import EARLIER
 from deltalens.pairs.answer import SampledIds, ids_row, read_ids, read_verdict, verdict_row
 from deltalens.pairs.pair_set import check_out, read_settings, write_settings
 from deltalens.pairs.questions import Question
@@ -21,7 +21,7 @@ from deltalens.storage.line_log import append_rows, drop_cut_line
 from deltalens.storage.parts import fold_parts, part_path
 
 SOURCE = "sampled"
-_BEFORE = {"sees": "final", "engine": TRANSFORMERS}  # of files from before there was a choice
+_BEFORE = {"sees": "final", "engine": EARLIER}  # of files from before there was a choice
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ from typing import Any
 from deltalens.cost.dry_run import is_dry
 from deltalens.errors import InputError
 from deltalens.lm.points.names import saved_name
-from deltalens.lm.sampling.engine import TRANSFORMERS, Draw
+from deltalens.lm.sampling.engine import EARLIER, Draw
 from deltalens.lm.steering import SteerTokens
 from deltalens.pairs.row import Prompt
 from deltalens.ranks.ranks import ALONE, Ranks
@@ -84,7 +84,7 @@ def _in_force(run: Path) -> dict[str, dict[str, Any]]:
     parts = {name: kept[name] for name in ("sampling", *made) if made and name in kept}
     if "sampling" in parts:
         site = saved_name(parts["sampling"]["site"])
-        parts["sampling"] = {"engine": TRANSFORMERS, **parts["sampling"], "site": site}
+        parts["sampling"] = {"engine": EARLIER, **parts["sampling"], "site": site}
     return parts
 
 

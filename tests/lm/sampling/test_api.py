@@ -9,8 +9,6 @@ import torch
 
 from deltalens.errors import InputError
 from deltalens.lm import sample, steering
-from deltalens.lm.sampling import draws as draws_module
-from deltalens.lm.sampling.draws import choose
 from helpers.families import (
     CONTEXT,
     FAMILIES,
@@ -91,12 +89,6 @@ def test_tokens_follow_the_model_s_distribution(temperature: float) -> None:
     degrees = int(common.sum()) - 1
     assert degrees > 5
     assert abs(chi_squared - degrees) < 4 * (2 * degrees) ** 0.5
-
-
-def test_tokens_without_probability_are_never_drawn() -> None:
-    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 1.0, -torch.inf]]).expand(3, -1)
-    draws = torch.tensor([0.0, 0.27, 1 - 2**-53], dtype=torch.float64)
-    assert choose(logits, draws, 1.0).tokens.tolist() == [1, 3, 3]
 
 
 def test_completions_end_before_an_end_of_text_token() -> None:
@@ -234,33 +226,3 @@ def test_nan_logits() -> None:
         model.model.norm.weight[0] = float("nan")
     with pytest.raises(InputError, match="the model's logits are NaN"):
         sample(model, None, prompts(), max_new_tokens=2)
-
-
-def test_tokens_are_chosen_in_parts_of_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(50, 30, generator=generator)
-    draws = torch.rand(50, generator=generator, dtype=torch.float64)
-    whole = choose(logits, draws, 0.7)
-    monkeypatch.setattr("deltalens.lm.sampling.draws._CHUNK", 100)
-    assert all(map(torch.equal, choose(logits, draws, 0.7), whole))
-    for row in range(50):
-        mass = torch.softmax(logits[row].double() / 0.7, dim=0).cumsum(0)
-        assert whole.tokens[row] == int((mass <= draws[row] * mass[-1]).sum())
-
-
-@pytest.mark.parametrize("temperature", [0.0, 0.7])
-def test_a_choice_that_rounding_could_change_is_doubtful(
-    monkeypatch: pytest.MonkeyPatch, temperature: float
-) -> None:
-    monkeypatch.setitem(draws_module.MARGIN, torch.float32, 1e-2)
-    generator = torch.Generator().manual_seed(0)
-    logits = torch.randn(2000, 30, generator=generator)
-    numbers = torch.rand(2000, generator=generator, dtype=torch.float64)
-    found = choose(logits, numbers, temperature)
-    changed = torch.zeros(2000, dtype=torch.bool)
-    for _ in range(30):
-        noisy = logits + 4e-3 * (2 * torch.rand(logits.shape, generator=generator) - 1)
-        changed |= choose(noisy, numbers, temperature).tokens != found.tokens
-    assert 0 < changed.sum() < found.doubtful.sum() < 1000
-    assert found.doubtful[changed].all()
-    assert not choose(logits.bfloat16(), numbers, temperature).doubtful.any()

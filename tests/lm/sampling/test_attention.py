@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from deltalens.lm import sample
-from deltalens.lm.sampling import attention, pool
+from deltalens.lm.sampling import attention, job
 from deltalens.lm.sampling.generate import uses_slots
 from deltalens.lm.sites import text_config
 from helpers.families import FAMILIES, build, token_ids
@@ -56,7 +56,7 @@ def test_bfloat16_rows_read_alike_and_the_model_is_as_before(
 ) -> None:
     model, calls, seen = build(family).bfloat16(), [], []
     before = model.config._attn_implementation
-    plain, chosen = attention._attention, pool.choose
+    plain, chosen = attention._attention, job.choose
 
     def counted(*args: Any, **kwargs: Any) -> Any:
         calls.append(args[1].shape[2])
@@ -67,7 +67,7 @@ def test_bfloat16_rows_read_alike_and_the_model_is_as_before(
         return chosen(logits, *args)
 
     monkeypatch.setattr(attention, "_attention", counted)
-    monkeypatch.setattr(pool, "choose", recorded)
+    monkeypatch.setattr(job, "choose", recorded)
     prompts = [token_ids(length, length) for length in (3, 7)]
     if not uses_slots(model):  # its trial samples, too
         pytest.skip("served by its own generate")

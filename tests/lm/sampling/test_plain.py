@@ -9,10 +9,11 @@ import torch
 
 from deltalens.errors import InputError
 from deltalens.lm import resolve_site, sample, steering
-from deltalens.lm.sampling.draws import choose, draws
+from deltalens.lm.sampling import draws
 from deltalens.lm.sampling.generate import fits_slots
 from helpers.families import FAMILIES, WIDTH, build, token_ids
 from helpers.recurrent import KINDS, build_recurrent
+from helpers.two_races import drawn
 
 SIZES = (3, 6, 1, 11, 3, 3)
 PROMPTS = [token_ids(size, number) for number, size in enumerate(SIZES)]
@@ -36,11 +37,9 @@ def alone(
     handle = resolve_site(model, SITE).module.register_forward_hook(hook)
     for step in range(STEPS):
         logits = model(torch.tensor([ids]), use_cache=False).logits[:, -1]
-        if seed is None:
-            ids.append(int(logits.argmax()))
-        else:
-            number = torch.from_numpy(draws(seed, row, STEPS)[step : step + 1])
-            ids.append(int(choose(logits, number, 1.0).tokens))
+        logits = logits[0].double()
+        token = logits.argmax() if seed is None else drawn(logits.tolist(), seed, row, step)
+        ids.append(int(token))
     handle.remove()
     return ids[len(PROMPTS[row]) :]
 
@@ -95,12 +94,10 @@ def test_stops_and_the_model_s_own_configuration(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_doubtful_choices_are_read_alone(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from deltalens.lm.sampling import draws as draws_module
-
     model = build_recurrent(kind)
     options = {"max_new_tokens": STEPS, "seed": 5, "site": SITE, "directions": VECTOR}
     expected = sample(model, None, PROMPTS, **options, strengths=0.3)
-    monkeypatch.setitem(draws_module.MARGIN, torch.float32, 1.0)
+    monkeypatch.setitem(draws.MARGIN, torch.float32, 1.0)
     assert sample(model, None, PROMPTS, **options, strengths=0.3) == expected
 
 

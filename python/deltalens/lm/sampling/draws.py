@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isqrt
 from typing import NamedTuple
 
 import numpy as np
@@ -10,18 +11,12 @@ import torch
 from torch import Tensor
 
 from deltalens.errors import InputError
+from deltalens.lm.sampling.philox import uniforms
 
-_CHUNK = 1 << 24  # probabilities at a time
-_BLOCK = 512  # tokens of the vocabulary whose probabilities are added up together
+_CHUNK = 1 << 20  # logits at a time: what a processor's cache holds
 
 # Well above what batching changes in logits. In 16 bits that is so much that all would be doubtful.
 MARGIN = {torch.float32: 1e-5, torch.float64: 1e-13}
-
-
-def draws(seed: int, stream: int, count: int) -> npt.NDArray[np.float64]:
-    """``count`` uniform numbers in [0, 1) from the stream of (``seed``, ``stream``)."""
-    key = np.array([seed, stream], dtype=np.uint64)
-    return np.random.Generator(np.random.Philox(key=key)).random(count)
 
 
 class Choice(NamedTuple):
@@ -31,55 +26,69 @@ class Choice(NamedTuple):
     doubtful: Tensor
 
 
-def choose(logits: Tensor, numbers: Tensor, temperature: float) -> Choice:
-    """The token where each row's cumulative distribution passes its number.
+def gumbels(
+    seed: int,
+    streams: npt.NDArray[np.uint64],
+    steps: npt.NDArray[np.int64],
+    vocabulary: int,
+    device: torch.device,
+) -> Tensor:
+    """Gumbel noise for :func:`choose`, float64: a number for each block and each place in one."""
+    count = -(-vocabulary // _block(vocabulary)) + _block(vocabulary)
+    return -(-uniforms(seed, streams, steps, count, device).log()).log()
 
-    ``logits`` [rows, vocabulary]; ``numbers`` [rows] in [0, 1), float64. ``temperature=0`` is the
-    most probable token. A choice is doubtful within :data:`MARGIN` of its logits' type, as a share
-    of all probability, of another. Raises :class:`InputError` for logits with NaN.
+
+def choose(logits: Tensor, noise: Tensor, temperature: float) -> Choice:
+    """A token of each row, drawn by two races: one of blocks of the vocabulary, one in the block.
+
+    ``logits`` [rows, vocabulary]; ``noise`` as :func:`gumbels` gives it. The log of a block's
+    probability plus its noise is greatest in as many draws as the block is probable; so with
+    tokens. ``temperature=0`` is the most probable token and takes no noise. A choice is doubtful
+    where another could win by changes of logits within :data:`MARGIN` of the greatest, plus 1.
+    Raises :class:`InputError` for logits that are NaN or +∞.
     """
-    if logits.isnan().any():
+    greatest = logits.amax(dim=-1)
+    if not (greatest < torch.inf).all():  # true of NaN, too
         raise InputError(
-            "the model's logits are NaN; check its weights or lower the steering strength"
+            "the model's logits are NaN or infinite; check its weights or lower the steering "
+            "strength"
         )
-    margin = MARGIN.get(logits.dtype, 0.0)
+    allowed = MARGIN.get(logits.dtype, 0.0) * (1 + greatest.abs().double())
     if temperature == 0:
-        return _most_probable(logits, margin)
-    rows = max(1, _CHUNK // logits.shape[-1])
-    parts = zip(logits.split(rows), numbers.to(logits.device).split(rows), strict=True)
-    chosen = [_by_inverse(part, sought, temperature, margin) for part, sought in parts]
-    return Choice(*(torch.cat(found) for found in zip(*chosen, strict=True)))
+        return _winners(logits, allowed)
+    allowed /= min(temperature, 1)
+    size = _block(logits.shape[1])
+    blocks, sure = _winners(_block_scores(logits, size, temperature) + noise[:, :-size], allowed)
+    places = blocks.unsqueeze(1) * size + torch.arange(size, device=logits.device)
+    inside = places < logits.shape[1]
+    within = logits.gather(1, places.clamp(max=logits.shape[1] - 1)).double() / temperature
+    tokens, sure_within = _winners(within.where(inside, -torch.inf) + noise[:, -size:], allowed)
+    return Choice(blocks * size + tokens, sure | sure_within)
 
 
-def _most_probable(logits: Tensor, margin: float) -> Choice:
-    two = logits.topk(min(2, logits.shape[-1]), dim=-1)
-    gap = two.values[:, 0] - two.values[:, -1]
-    return Choice(logits.argmax(dim=-1), gap < margin * (1 + two.values[:, 0].abs()))
+def _block(vocabulary: int) -> int:
+    """Tokens in a block: there are about as many blocks."""
+    return isqrt(vocabulary - 1) + 1
 
 
-def _by_inverse(logits: Tensor, numbers: Tensor, temperature: float, margin: float) -> Choice:
-    """By the sums of blocks of the vocabulary, then within the block that the number falls in."""
-    mass = _mass(logits, temperature)  # [rows, blocks, block]
-    blocks = mass.sum(-1, dtype=torch.float64).cumsum(-1)
-    sought = numbers.unsqueeze(1) * blocks[:, -1:]
-    block = torch.searchsorted(blocks, sought, right=True).clamp_(max=blocks.shape[1] - 1)
-    before = blocks.gather(1, (block - 1).clamp(min=0)).where(block > 0, 0.0)
-    within = mass.gather(1, block.unsqueeze(2).expand(-1, -1, mass.shape[2])).squeeze(1)
-    ends = before + within.double().cumsum(-1)
-    place = torch.searchsorted(ends, sought, right=True).clamp_(max=ends.shape[1] - 1)
-    upper = ends.gather(1, place)
-    lower = ends.gather(1, (place - 1).clamp(min=0)).where(place > 0, before)
-    share = margin * blocks[:, -1:]
-    doubtful = torch.minimum(upper - sought, sought - lower) < share
-    found = (block * mass.shape[2] + place).clamp_(max=logits.shape[-1] - 1)
-    return Choice(found.squeeze(1), doubtful.squeeze(1))
+def _winners(scores: Tensor, allowed: Tensor) -> Choice:
+    two = scores.topk(min(2, scores.shape[1]), dim=-1).values.double()
+    near = two[:, 0] - two[:, -1] < allowed
+    return Choice(scores.argmax(dim=-1), near if scores.shape[1] > 1 else torch.zeros_like(near))
 
 
-def _mass(logits: Tensor, temperature: float) -> Tensor:
-    """Probabilities in float32 or wider, in blocks."""
-    scaled = logits.to(torch.promote_types(logits.dtype, torch.float32)) / temperature
-    mass = torch.softmax(scaled, dim=-1)
-    rest = -mass.shape[1] % _BLOCK
-    if rest:
-        mass = torch.nn.functional.pad(mass, (0, rest))
-    return mass.view(len(mass), -1, _BLOCK)
+def _block_scores(logits: Tensor, size: int, temperature: float) -> Tensor:
+    """The logs of the blocks' probabilities, float64 [rows, blocks]."""
+    rows = max(1, _CHUNK // logits.shape[1])
+    masses = [_masses(part, size, temperature) for part in logits.split(rows)]
+    return torch.cat(masses).double().log()
+
+
+def _masses(logits: Tensor, size: int, temperature: float) -> Tensor:
+    wide = torch.promote_types(logits.dtype, torch.float32)
+    mass = torch.softmax(logits.to(wide) / temperature, dim=-1)
+    whole = mass.shape[1] // size * size
+    sums = mass[:, :whole].unflatten(1, (-1, size)).sum(-1)
+    if whole == mass.shape[1]:
+        return sums
+    return torch.cat([sums, mass[:, whole:].sum(-1, keepdim=True)], dim=1)

@@ -12,7 +12,8 @@ from deltalens.lm.sampling.api import GENERATION_TOKENS, sample_stream
 from deltalens.lm.sites import Site
 from deltalens.lm.steering import SteerTokens
 
-TRANSFORMERS = "transformers"
+TRANSFORMERS = "transformers (two races)"  # another name when a seed gives other tokens
+EARLIER = "transformers"  # what drew where settings name no engine, by another draw
 
 
 class Draw(NamedTuple):

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
-from deltalens.lm.sampling.draws import draws
+from deltalens.lm.sampling.draws import Choice, choose, gumbels
 from deltalens.lm.sites import Site
 
 _LONGER, _SPARE = 2, 64  # rows share buffers up to this many times the shortest, and columns more
@@ -44,9 +45,15 @@ class Job:
         """Tokens of a row that has all its new ones."""
         return len(self.prompts[row]) + self.max_new_tokens
 
-    def draws(self, rows: Sequence[int]) -> npt.NDArray[np.float64]:
-        """The rows' random numbers, [rows, max_new_tokens]."""
-        return np.stack([draws(self.seed, self.streams[r], self.max_new_tokens) for r in rows])
+    def choose(
+        self, logits: Tensor, rows: Sequence[int], steps: npt.NDArray[np.int64]
+    ) -> Choice:
+        """The next token of each of ``rows``, its new token ``steps[i]``, counted from 0."""
+        if self.temperature == 0:
+            return choose(logits, torch.empty(0), 0.0)
+        streams = np.array([self.streams[row] for row in rows], dtype=np.uint64)
+        noise = gumbels(self.seed, streams, steps, logits.shape[1], logits.device)
+        return choose(logits, noise, self.temperature)
 
     @cached_property
     def prefixes(self) -> list[int]:

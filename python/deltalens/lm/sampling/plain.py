@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,6 @@ from deltalens.lm.head import head_input
 from deltalens.lm.hooks import frozen, inference, input_device
 from deltalens.lm.model.caches import NAMES
 from deltalens.lm.sampling.alone import logits_alone
-from deltalens.lm.sampling.draws import choose
 from deltalens.lm.sampling.job import Job
 from deltalens.lm.steering import adding
 
@@ -93,15 +93,14 @@ class _Batch:
         self.prompts = torch.tensor(
             [job.prompts[row] for row in rows], device=input_device(job.model)
         )
-        self._draws = torch.from_numpy(job.draws(rows))
         self._tokens: list[list[int]] = [[] for _ in rows]
         self._passes = 0
         self._doubtful: set[int] = set()
 
     def choose(self, ids: Tensor, logits: Tensor) -> Tensor:
         """``logits`` [rows, vocabulary] with each row's choice as the only one possible."""
-        step = ids.shape[1] - self.prompts.shape[1]
-        choice = choose(logits, self._draws[:, step], self._job.temperature)
+        steps = np.full(len(ids), ids.shape[1] - self.prompts.shape[1])
+        choice = self._job.choose(logits, self._rows, steps)
         self._doubtful.update(choice.doubtful.nonzero()[:, 0].tolist())
         for row, token in zip(self._tokens, choice.tokens.tolist(), strict=True):
             row.append(token)
@@ -148,11 +147,11 @@ class _Batch:
         return 0 if continued or (steered and steered.prompt) else self.prompts.shape[1]
 
     def _read_alone(self, place: int) -> list[int]:
+        row = self._rows[place]
         tokens: list[int] = []
-        for number in self._draws[place]:
-            logits = logits_alone(self._job, self._rows[place], tokens)
-            choice = choose(logits, number.unsqueeze(0), self._job.temperature)
-            tokens.append(int(choice.tokens))
+        for step in range(self._job.max_new_tokens):
+            logits = logits_alone(self._job, row, tokens)
+            tokens.append(int(self._job.choose(logits, [row], np.array([step])).tokens))
             if tokens[-1] in self._job.stops:
                 break
         return tokens

@@ -16,7 +16,6 @@ from deltalens.lm.hooks import frozen, inference, input_device
 from deltalens.lm.model.caches import as_argument
 from deltalens.lm.sampling.alone import logits_alone
 from deltalens.lm.sampling.attention import one_query_attention
-from deltalens.lm.sampling.draws import choose
 from deltalens.lm.sampling.job import Job
 from deltalens.lm.sampling.prefix_queue import PrefixQueue
 from deltalens.lm.sampling.slots import SlotCache
@@ -43,7 +42,6 @@ class SlotPool:
         self._length: Ints = np.zeros(slots, dtype=np.int64)
         self._step: Ints = np.zeros(slots, dtype=np.int64)
         self._tokens: Ints = np.zeros((slots, job.max_new_tokens), dtype=np.int64)
-        self._draws = np.zeros((slots, job.max_new_tokens))
         self._added = None if job.steered is None else self._nothing_added(job.steered.added)
         self._cache: SlotCache | None = None
         self._used = 0
@@ -81,7 +79,6 @@ class SlotPool:
         slots = idle[: len(rows)]
         self._row[slots], self._step[slots] = rows, 0
         self._length[slots] = np.array(prefixes.lengths)[places]
-        self._draws[slots] = self._job.draws(rows)
         self._used = max(self._used, int(slots[-1]) + 1)
         if self._cache is None:
             self._cache = SlotCache(prefixes.layers, len(self._row), self._capacity, prefixes.width)
@@ -106,7 +103,7 @@ class SlotPool:
         if not targets.size or self._cache is None:
             return
         sources = live[-targets.size :]
-        for values in (self._row, self._length, self._step, self._tokens, self._draws):
+        for values in (self._row, self._length, self._step, self._tokens):
             values[targets] = values[sources]
         self._row[sources], self._length[sources] = -1, 0
         at, to = torch.from_numpy(sources), torch.from_numpy(targets)
@@ -150,8 +147,7 @@ class SlotPool:
         if len(logits) > slots.size:
             logits = logits[torch.from_numpy(slots).to(logits.device)]
         steps = self._step[slots]
-        numbers = torch.from_numpy(self._draws[slots, steps])
-        choice = choose(logits, numbers, self._job.temperature)
+        choice = self._job.choose(logits, self._row[slots].tolist(), steps)
         tokens = choice.tokens.cpu().numpy()
         for place in choice.doubtful.nonzero()[:, 0].tolist():
             tokens[place] = self._chosen_alone(int(slots[place]))
@@ -168,8 +164,6 @@ class SlotPool:
 
     def _chosen_alone(self, slot: int) -> int:
         """The next token of a row, decided by logits that do not depend on its batch."""
-        step = self._step[slot]
-        before = self._tokens[slot, :step].tolist()
-        logits = logits_alone(self._job, int(self._row[slot]), before)
-        number = torch.from_numpy(self._draws[slot, step : step + 1])
-        return int(choose(logits, number, self._job.temperature).tokens)
+        row, steps = int(self._row[slot]), self._step[slot : slot + 1]
+        logits = logits_alone(self._job, row, self._tokens[slot, : steps[0]].tolist())
+        return int(self._job.choose(logits, [row], steps).tokens)
