@@ -76,9 +76,7 @@ def test_a_model_s_tokens_are_drawn_so() -> None:
     model.generation_config.eos_token_id = None
     prompts = [token_ids(size, size) for size in (3, 9, 5)]
     streams = [4, 2**40, 9]
-    found = sample(
-        model, None, prompts, max_new_tokens=6, temperature=0.8, seed=3, streams=streams
-    )
+    found = sample(model, None, prompts, max_new_tokens=6, temperature=0.8, seed=3, streams=streams)
     for prompt, stream, row in zip(prompts, streams, found, strict=True):
         ids = list(prompt)
         for step in range(6):
@@ -103,9 +101,7 @@ def test_tokens_follow_the_distribution(apart: str) -> None:
         ),
     }
     noise = places[apart]()
-    parts = [
-        choose(logits.expand(len(part), -1), part, 1.0).tokens for part in noise.split(1000)
-    ]
+    parts = [choose(logits.expand(len(part), -1), part, 1.0).tokens for part in noise.split(1000)]
     tokens = torch.cat(parts)
     probability = torch.softmax(logits.double(), 0)
     likely = probability * rows >= 10

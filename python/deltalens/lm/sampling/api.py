@@ -83,10 +83,10 @@ def sample_stream(
     Row r draws from the stream of random numbers that (``seed``, ``streams[r]``) fixes, r itself
     unless ``streams`` is given; ``temperature=0`` takes the most probable token. A completion thus
     depends on its prompt, its steering and its stream, not on the rows it is batched with, their
-    order or the budget: in float32, where a random number falls so close to a boundary between two
-    tokens that the rounding of a batch could decide, the row is read by itself. Logits in 16 bits
-    round too coarsely for that, and another batch may end in another completion. End-of-text ids
-    are the generation configuration's and the tokenizer's (which may be None).
+    order or the budget: in float32, where two tokens come so close to each other in the draw that
+    the rounding of a batch could decide, the row is read by itself. Logits in 16 bits round too
+    coarsely for that, and another batch may end in another completion. End-of-text ids are the
+    generation configuration's and the tokenizer's (which may be None).
 
     With ``site``, ``directions`` and ``strengths``, one row of each per prompt or one for all, the
     model is steered as by :func:`steering`. A prompt is read once for all rows that share it, with

@@ -45,10 +45,10 @@ def choose(logits: Tensor, noise: Tensor, temperature: float) -> Choice:
     probability plus its noise is greatest in as many draws as the block is probable; so with
     tokens. ``temperature=0`` is the most probable token and takes no noise. A choice is doubtful
     where another could win by changes of logits within :data:`MARGIN` of the greatest, plus 1.
-    Raises :class:`InputError` for logits that are NaN or +∞.
+    Raises :class:`InputError` for logits that are NaN or +∞, or all -∞.
     """
     greatest = logits.amax(dim=-1)
-    if not (greatest < torch.inf).all():  # true of NaN, too
+    if not greatest.isfinite().all():
         raise InputError(
             "the model's logits are NaN or infinite; check its weights or lower the steering "
             "strength"
@@ -58,12 +58,13 @@ def choose(logits: Tensor, noise: Tensor, temperature: float) -> Choice:
         return _winners(logits, allowed)
     allowed /= min(temperature, 1)
     size = _block(logits.shape[1])
-    blocks, sure = _winners(_block_scores(logits, size, temperature) + noise[:, :-size], allowed)
+    scores = _block_scores(logits, size, temperature)
+    blocks, near = _winners(scores + noise[:, :-size], allowed)
     places = blocks.unsqueeze(1) * size + torch.arange(size, device=logits.device)
     inside = places < logits.shape[1]
     within = logits.gather(1, places.clamp(max=logits.shape[1] - 1)).double() / temperature
-    tokens, sure_within = _winners(within.where(inside, -torch.inf) + noise[:, -size:], allowed)
-    return Choice(blocks * size + tokens, sure | sure_within)
+    tokens, near_within = _winners(within.where(inside, -torch.inf) + noise[:, -size:], allowed)
+    return Choice(blocks * size + tokens, near | near_within)
 
 
 def _block(vocabulary: int) -> int:

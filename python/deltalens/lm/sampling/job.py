@@ -45,9 +45,7 @@ class Job:
         """Tokens of a row that has all its new ones."""
         return len(self.prompts[row]) + self.max_new_tokens
 
-    def choose(
-        self, logits: Tensor, rows: Sequence[int], steps: npt.NDArray[np.int64]
-    ) -> Choice:
+    def choose(self, logits: Tensor, rows: Sequence[int], steps: npt.NDArray[np.int64]) -> Choice:
         """The next token of each of ``rows``, its new token ``steps[i]``, counted from 0."""
         if self.temperature == 0:
             return choose(logits, torch.empty(0), 0.0)
