@@ -62,7 +62,7 @@ def run_sweep(run: Path, judge: Any = None, **changes: Any) -> SweepResult:
         "judge": judge or CountingJudge(),
         "run": run,
         "site": SITE,
-        "generation": Generation(max_new_tokens=4, seed=3),
+        "generation": Generation(max_new_tokens=4, seed=4),
         "strengths": (0.5, 2.0),
         "samples": 2,
         "unsteered_samples": 3,

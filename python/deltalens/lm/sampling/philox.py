@@ -47,6 +47,8 @@ def uniforms(
     """
     place = torch.arange(-(-count // 4), device=device).unsqueeze(0)
     halves = steps, streams & np.uint64(_WORD), streams >> np.uint64(32)
-    columns = [torch.from_numpy(half.astype(np.int64)).to(device).unsqueeze(1) for half in halves]
-    words = philox((place, *columns), seed)
+    step, low, high = (
+        torch.from_numpy(half.astype(np.int64)).to(device).unsqueeze(1) for half in halves
+    )
+    words = philox((place, step, low, high), seed)
     return (torch.stack(words, dim=2).flatten(1)[:, :count].double() + 0.5) / 2**32
