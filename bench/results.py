@@ -18,11 +18,30 @@ Row = dict[str, object]
 def write_rows(suite: str, rows: list[Row]) -> Path:
     """bench/results/<suite>-<cpu>.csv with what the rows were measured on."""
     machine = describe()
+    return _write(_path(suite, machine), [{**row, **machine} for row in rows])
+
+
+def replace_rows(suite: str, rows: list[Row], key: str) -> Path:
+    """As :func:`write_rows`; rows of the file whose ``key`` is none of these rows' stay."""
+    machine = describe()
+    path = _path(suite, machine)
+    measured = {row[key] for row in rows}
+    kept: list[Row] = []
+    if path.exists():
+        with path.open(encoding="utf-8", newline="") as lines:
+            kept = [{**row} for row in csv.DictReader(lines) if row[key] not in measured]
+    return _write(path, kept + [{**row, **machine} for row in rows])
+
+
+def _path(suite: str, machine: dict[str, object]) -> Path:
+    return RESULTS / f"{suite}-{_slug(str(machine['cpu']))}.csv"
+
+
+def _write(path: Path, rows: list[Row]) -> Path:
     text = io.StringIO()
-    writer = csv.DictWriter(text, [*rows[0], *machine], lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**row, **machine} for row in rows)
-    path = RESULTS / f"{suite}-{_slug(machine['cpu'])}.csv"
+    writer.writerows(rows)
     path.parent.mkdir(exist_ok=True)
     temporary = path.with_suffix(".tmp")
     temporary.write_text(text.getvalue(), encoding="utf-8")

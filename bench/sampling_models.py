@@ -4,7 +4,8 @@ python bench/sampling_models.py [--model PATH] [--rows 256 --new-tokens 40 --rou
 
 Models: the organism of the package; random weights with vocabularies of 32k to 256k; with --model a
 causal language model from disk, in float32 and in bfloat16. Of those, one prompt is steered by
-random directions, one a row, and no row ends early. A round runs every contender once.
+random directions, one a row, and no row ends early. A round runs every contender once. The file of
+results is written after each model, whose rows replace what it had of that model.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from typing import Any
 import torch
 
 from machine import interleaved
-from results import Row, write_rows
+from results import Row, replace_rows
 from sampling_trials import Trial, batches, generate, library, median_norm, organism_trial
 
 VOCABULARIES = (32_000, 131_072, 262_144)
@@ -116,14 +117,12 @@ def measure(name: str, trial: Trial, rounds: int) -> list[Row]:
 
 def main() -> None:
     options = _options()
-    rows: list[Row] = []
     for name, make in trials(options):
         if options.only in name:
             found = measure(name, make(), options.rounds)
-            rows += found
             for row in found:
                 print(*row.values(), sep="  ", flush=True)
-    print(write_rows("sampling-models", rows))
+            print(replace_rows("sampling-models", found, key="model"))
 
 
 def _options() -> argparse.Namespace:
@@ -132,7 +131,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=int, default=256)
     parser.add_argument("--new-tokens", type=int, default=40)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--only", default="", help="part of the models' names; writes these alone")
+    parser.add_argument("--only", default="", help="part of the names of the models to run")
     return parser.parse_args()
 
 
