@@ -85,14 +85,18 @@ def test_rates_are_those_of_the_completions_on_disk(finished, name, direction):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_suspects_steer_further_than_random_latents_do_on_average(finished, name):
-    arms = finished[1]["studies"][name]["steering"]["arms"]
+    """The rate of one latent on 50 prompts is known to ±0.07: the first is judged in both
+    directions and against both kinds of controls together."""
+    arms, gaps = finished[1]["studies"][name]["steering"]["arms"], []
     for direction, sign in (("away", -1), ("toward", 1)):
         sets = arms[direction]["sets"]
         first = sets["Δ-attribution"]["latents"][0]["change"]
         for control in ("random", "random, matched"):
-            assert sign * first > sign * sets[control]["mean_change"] + 0.1
+            gaps.append(sign * (first - sets[control]["mean_change"]))
             mean = sets["Δ-attribution"]["mean_change"]
             assert sign * mean > sign * sets[control]["mean_change"]
+    assert min(gaps) > 0
+    assert sum(gaps) / len(gaps) > 0.25
 
 
 @pytest.mark.parametrize("name", NAMES)
