@@ -62,6 +62,9 @@ struct Kernels {
                                     const GateTokens& tokens, double* error);
     ReduceLatent reduce_latent[4];
 
+    // p [2 * lanes] = scale·u + bias of one panel, and whether any exceeds its threshold.
+    bool (*exceeds)(const float* u, float scale, float bias, const float* thresholds, float* p);
+
     // Σ c·row over the same layout; row [panels, 2 * lanes].
     double (*dot)(const float* c, std::int64_t stride, std::int64_t panels, const float* row);
 };

@@ -12,6 +12,7 @@ namespace deltalens {
 void bind_forms(py::module_& m);
 void bind_latent(py::module_& m);
 void bind_outer(py::module_& m);
+void bind_winners(py::module_& m);
 }
 
 namespace {
@@ -73,4 +74,5 @@ PYBIND11_MODULE(_cpu, m) {
     deltalens::bind_forms(m);
     deltalens::bind_latent(m);
     deltalens::bind_outer(m);
+    deltalens::bind_winners(m);
 }

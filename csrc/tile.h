@@ -180,6 +180,16 @@ struct Tile {
         }
     }
 
+    static bool exceeds(const float* u, float scale, float bias, const float* thresholds,
+                        float* p) {
+        unsigned any = 0;
+        for (std::int64_t j = 0; j < width; ++j) {
+            p[j] = scale * u[j] + bias;
+            any |= static_cast<unsigned>(p[j] > thresholds[j]);
+        }
+        return any != 0;
+    }
+
     static double dot(const float* c, std::int64_t stride, std::int64_t panels, const float* row) {
         double products[width] = {};
         for (std::int64_t p = 0; p < panels; ++p, c += stride, row += width) {
@@ -210,6 +220,7 @@ struct Tile {
                  reduce_products<Reduction::positive>, reduce_products<Reduction::max>},
                 {reduce_latent<Reduction::sum>, reduce_latent<Reduction::abs>,
                  reduce_latent<Reduction::positive>, reduce_latent<Reduction::max>},
+                exceeds,
                 dot};
     }
 };

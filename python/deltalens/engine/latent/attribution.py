@@ -128,9 +128,9 @@ def gated_problem(
         torch.zeros(d_model, dtype=torch.float64, device=device),
         weights.to(device, torch.float64),
     )
-    if thresholds is None:
-        thresholds = token_thresholds(inputs, enc, gate)
     impl = choose_impl(impl, device)
+    if thresholds is None:
+        thresholds = token_thresholds(inputs, enc, gate, compiled=impl == "cpp")
     resident = all(
         isinstance(each, TensorDecoder) and each.rows(0, 0).device == device for each in (dec, enc)
     )

@@ -1,8 +1,9 @@
 """What a latent's pre-activation must exceed for it to win its token, without holding them all.
 
-A first pass in fp32 keeps every token's few largest values and puts its threshold halfway between
-the last that wins and the first that does not. Where those are too close for fp32 to tell, a second
-pass over these tokens alone decides in fp64, equal values by the smaller latent.
+One pass in fp32 keeps every token's few largest values and puts its threshold halfway between the
+last that wins and the first that does not. Where those are too close for fp32 to tell, the values
+that may win are computed again in fp64, and where those that were kept may not be all of them, all
+values of such tokens in another pass; equal values are told apart by the smaller latent.
 """
 
 from __future__ import annotations
@@ -14,13 +15,22 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.decoder import Decoder
+from deltalens.engine.latent.contenders import (
+    TILE_ROWS,
+    Contenders,
+    Sizes,
+    contenders,
+    encoder_tiles,
+    fp32_error,
+)
+from deltalens.engine.latent.entries import Entries, collected, entry_products
 from deltalens.engine.latent.gates import LatentGate
 from deltalens.engine.numerics.norms import row_norms
 from deltalens.engine.numerics.precision import UNIT_ROUNDOFF, exact_matmul, gamma
-from deltalens.engine.numerics.products import blocked_product, chain_length
+from deltalens.engine.numerics.products import blocked_product
 
-_PASS_BYTES = 48 << 20  # of one array [tokens, latents] or [tokens, k]
-_TILE_ROWS = 1024
+_PASS_BYTES = 96 << 20  # of what is held of some tokens: rows in fp32 and largest values
+_EXACT_BYTES = 48 << 20  # of an array [tokens, latents] in fp64
 _CLOSE = 1 / 16  # of the worst rounding of a product, which is some hundred times the usual one
 _TIED_BEYOND = 16  # equal values beyond the last winner that are told apart by latent
 
@@ -33,18 +43,23 @@ class Thresholds:
     value: fp64 [groups, tokens], in exact arithmetic between the last p that wins and the first
     that does not, or equal to both. Where ``clear`` [tokens] it is between them, representable in
     fp32, and they are far enough apart for fp32: by much more than products in fp32 usually are
-    off, if not by more than they can be.
+    off, if not by more than they can be. winners: whatever may be open; None where more latents
+    tie than are told apart.
     """
 
     value: Tensor
     last: Tensor  # int64 [groups, tokens]
     clear: Tensor
+    winners: Entries | None
 
 
-def token_thresholds(inputs: Tensor, W_enc: Decoder, gate: LatentGate) -> Thresholds | None:
+def token_thresholds(
+    inputs: Tensor, W_enc: Decoder, gate: LatentGate, *, compiled: bool
+) -> Thresholds | None:
     """For tokens ``inputs`` [tokens, d_model] on their device; None where nothing competes.
 
-    Reads the encoder once per few thousand tokens; memory is 256 MiB at most beyond the result.
+    Reads the encoder once per few ten thousand tokens, and again for those that fp32 cannot
+    settle; memory is 256 MiB at most beyond the result. compiled: by the kernels for CPUs.
     """
     if not gate.competes:
         return None
@@ -53,97 +68,160 @@ def token_thresholds(inputs: Tensor, W_enc: Decoder, gate: LatentGate) -> Thresh
     value = torch.empty(shape, dtype=torch.float64, device=device)
     last = torch.full(shape, -1, dtype=torch.int64, device=device)
     clear = torch.ones(tokens, dtype=torch.bool, device=device)
-    close = clear.clone()
+    winners: list[Entries] | None = []
     with exact_matmul():
-        for part in _chunks(torch.arange(tokens, device=device), gate, torch.float32):
+        for part in _chunks(tokens, inputs.shape[1], gate):
             for group in range(gate.groups):
-                value[group, part], sure = _by_fp32(inputs[part], W_enc, gate, group)
-                clear[part] &= sure
-        for part in _chunks((~clear).nonzero()[:, 0], gate, torch.float64):
-            close[part] = False
-            for group in range(gate.groups):
-                value[group, part], last[group, part], apart = _by_fp64(
-                    inputs[part], W_enc, gate, group
-                )
-                close[part] |= ~apart
-    clear |= ~close
-    return Thresholds(value, last, clear)
+                found = _decided(inputs[part], W_enc, gate, group, compiled)
+                value[group, part], last[group, part] = found.value, found.last
+                clear[part] &= found.clear
+                if found.winners is None or winners is None:
+                    winners = None
+                else:
+                    moved = found.winners.tokens + part.start
+                    winners.append(found.winners._replace(tokens=moved))
+    entries = None if winners is None else collected(winners, device)
+    return Thresholds(value, last, clear, entries)
 
 
-def _chunks(tokens: Tensor, gate: LatentGate, dtype: torch.dtype) -> tuple[Tensor, ...]:
+def _chunks(tokens: int, d_model: int, gate: LatentGate) -> Iterator[slice]:
+    size = max(1, _PASS_BYTES // (4 * (d_model + 4 * _held(gate) + TILE_ROWS)))
+    for start in range(0, tokens, size):
+        yield slice(start, min(start + size, tokens))
+
+
+def _held(gate: LatentGate) -> int:
     assert gate.keep is not None
-    width = (gate.keep + 1 + _TILE_ROWS) * dtype.itemsize * (1 if dtype == torch.float32 else 4)
-    return tokens.split(max(1, _PASS_BYTES // width)) if len(tokens) else ()
+    return min(gate.keep + 1 + _TIED_BEYOND, gate.group_size)
 
 
 @dataclass
-class _Sizes:
-    """The largest scale·‖row‖ and |bias| of a group."""
+class _Decided:
+    """Of one group and some tokens, as :class:`Thresholds` has it."""
 
-    row: float = 0.0
-    bias: float = 0.0
-
-
-def _tiles(
-    x: Tensor, W_enc: Decoder, gate: LatentGate, group: int, sizes: _Sizes
-) -> Iterator[tuple[int, Tensor]]:
-    """First latent and p [tokens, n] of one tile of the group after the other, as x's dtype."""
-    end = (group + 1) * gate.group_size
-    for start in range(group * gate.group_size, end, _TILE_ROWS):
-        which = slice(start, min(start + _TILE_ROWS, end))
-        rows = W_enc.rows(which.start, which.stop).to(x.device)
-        numbers = gate.rows(which, x.device)
-        norms = numbers.scale * row_norms(rows)
-        sizes.row = max(sizes.row, float(norms.nan_to_num(0.0, 0.0).max()))
-        sizes.bias = max(sizes.bias, float(numbers.bias.abs().max()))
-        p = blocked_product(x, rows.to(x.dtype).T)
-        p.mul_(numbers.scale.to(x.dtype)).add_(numbers.bias.to(x.dtype))
-        # Broken rows are reported by the scan; they win nothing here.
-        yield start, p.masked_fill_(~norms.isfinite(), -torch.inf)
+    value: Tensor  # fp64 [tokens]
+    last: Tensor  # int64 [tokens]
+    clear: Tensor  # bool [tokens]
+    winners: Entries | None
 
 
-def _by_fp32(inputs: Tensor, W_enc: Decoder, gate: LatentGate, group: int) -> tuple[Tensor, Tensor]:
-    """Thresholds fp64 [tokens] of a group, and where fp32 is enough to tell who wins."""
+def _decided(
+    inputs: Tensor, W_enc: Decoder, gate: LatentGate, group: int, compiled: bool
+) -> _Decided:
     assert gate.keep is not None
-    x, sizes = inputs.float(), _Sizes()
-    best = x.new_empty(len(x), 0)
-    for _, p in _tiles(x, W_enc, gate, group, sizes):
-        both = torch.cat([best, p], 1)
-        best = both.topk(min(gate.keep + 1, both.shape[1]), dim=1).values
-    highest, above, below = (best[:, at].double() for at in (0, -2, -1))
-    error = _fp32_error(x, sizes, torch.maximum(highest.abs(), below.abs()))
-    halfway = ((above + below) / 2).float().double()
+    keep, x = gate.keep, inputs.float()
+    found = contenders(x, W_enc, gate, group, _held(gate), compiled=compiled)
+    highest, above, below = (found.values[:, at].double() for at in (0, keep - 1, keep))
+    error = fp32_error(x, found.sizes, torch.maximum(highest.abs(), below.abs()))
     none_lost = below < -error  # whatever is open wins
     sure = (above - below > 4 * error) | none_lost
-    return halfway.masked_fill(none_lost, -torch.inf), sure
+    halfway = ((above + below) / 2).float().double().masked_fill(none_lost, -torch.inf)
+    decided = _Decided(
+        halfway,
+        torch.full_like(sure, -1, dtype=torch.int64),
+        torch.ones_like(sure),
+        _of_fp32(found, keep, sure, error),
+    )
+    others = found.values[:, -1].double() + error  # at most as large are those that were not kept
+    if found.values.shape[1] == gate.group_size:
+        others.fill_(-torch.inf)
+    complete = others < above - error
+    exact = (
+        *_again(inputs, W_enc, gate, group, found, (~sure & complete).nonzero()[:, 0], others),
+        *_by_fp64(inputs, W_enc, gate, group, (~sure & ~complete).nonzero()[:, 0]),
+    )
+    for ranked in exact:
+        _settle(decided, inputs, ranked, gate, found.sizes)
+    return decided
 
 
-def _fp32_error(x: Tensor, sizes: _Sizes, largest: Tensor) -> Tensor:
-    """What p of magnitudes up to ``largest`` [tokens] may be off by in fp32, fp64 [tokens]."""
-    chain = gamma(chain_length(x.shape[1]) + 1, torch.float32)
-    magnitude = largest.nan_to_num(posinf=0.0) + sizes.bias
-    error = chain * sizes.row * row_norms(x) + 8 * UNIT_ROUNDOFF[torch.float32] * magnitude
-    return error * (1 + 2.0**-16) + 2.0**-100 * (1 + sizes.row)
+def _of_fp32(found: Contenders, keep: int, sure: Tensor, error: Tensor) -> Entries:
+    p = found.values[:, :keep].double()
+    wide = error[:, None] * torch.ones_like(p)
+    return _entries(found.latents[:, :keep], p, wide, sure[:, None] & (p > -wide))
+
+
+def _entries(latents: Tensor, p: Tensor, error: Tensor, which: Tensor) -> Entries:
+    """Those of [tokens, n] that may be open, with z rounded to fp32."""
+    tokens = which.nonzero()[:, 0]
+    z, error = p[which].clamp(min=0), error[which]
+    rounding = UNIT_ROUNDOFF[torch.float32] * z + 2.0**-149
+    upward = (error + rounding) * (1 + 2.0**-20)
+    return Entries(latents[which].int(), tokens.int(), z.float(), upward.float())
+
+
+@dataclass(frozen=True)
+class _Ranked:
+    """p fp64 and latents [n, held] of tokens [n], the largest first and then the smallest latent;
+    all others are at most as large as the last and as ``others`` [n]."""
+
+    tokens: Tensor
+    p: Tensor
+    latents: Tensor
+    others: Tensor
+
+
+def _again(
+    inputs: Tensor,
+    W_enc: Decoder,
+    gate: LatentGate,
+    group: int,
+    found: Contenders,
+    tokens: Tensor,
+    others: Tensor,
+) -> Iterator[_Ranked]:
+    """What was kept of some tokens, in fp64; all at once."""
+    if not len(tokens):
+        return
+    latents, slots = found.latents[tokens].flatten().sort(stable=True)
+    products = torch.zeros(len(latents), dtype=torch.float64, device=inputs.device)
+    held = found.latents.shape[1]
+    for start, rows, numbers in encoder_tiles(W_enc, gate, group, inputs.device):
+        ends = torch.tensor([start, start + len(rows)], device=inputs.device)
+        begin, end = torch.searchsorted(latents, ends).tolist()
+        at, of_tokens = latents[begin:end] - start, tokens[slots[begin:end] // held]
+        dots = entry_products(rows, at, inputs, of_tokens)
+        products[slots[begin:end]] = (dots * numbers.scale[at] + numbers.bias[at]).nan_to_num(
+            nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf
+        )
+    best, of_latents = _in_order(products.view(-1, held), found.latents[tokens])
+    yield _Ranked(tokens, best, of_latents, others[tokens])
+
+
+def _in_order(p: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest first, of equal ones that of the smallest latent."""
+    latents, order = latents.sort(dim=1, stable=True)
+    best, at = p.gather(1, order).sort(dim=1, descending=True, stable=True)
+    return best, latents.gather(1, at)
 
 
 def _by_fp64(
-    inputs: Tensor, W_enc: Decoder, gate: LatentGate, group: int
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Thresholds fp64 [tokens] of a group, the last latents that win with as much, and where fp32
-    will do.
+    inputs: Tensor, W_enc: Decoder, gate: LatentGate, group: int, tokens: Tensor
+) -> Iterator[_Ranked]:
+    """The largest of all p of some tokens, in fp64; some after the others."""
+    held = _held(gate)
+    size = max(1, _EXACT_BYTES // (8 * (held + TILE_ROWS)))
+    for part in tokens.split(size) if len(tokens) else ():
+        x = inputs[part].double()
+        best = x.new_empty(len(x), 0)
+        latents = torch.empty(len(x), 0, dtype=torch.int64, device=x.device)
+        for first, rows, numbers in encoder_tiles(W_enc, gate, group, x.device):
+            p = blocked_product(x, rows.double().T) * numbers.scale + numbers.bias
+            p.masked_fill_(p.isnan(), -torch.inf)
+            here = torch.arange(first, first + p.shape[1], device=x.device)
+            both = torch.cat([best, p], 1), torch.cat([latents, here.expand(len(x), -1)], 1)
+            best, latents = (each[:, :held] for each in _in_order(*both))
+        yield _Ranked(part, best, latents, x.new_full((len(x),), -torch.inf))
 
-    Values that rounding may have made different, as those of equal encoder rows, count as equal.
-    """
+
+def _settle(
+    decided: _Decided, inputs: Tensor, found: _Ranked, gate: LatentGate, sizes: Sizes
+) -> None:
+    """Decide in fp64. Values that rounding may have made different, as those of equal encoder rows,
+    count as equal."""
     assert gate.keep is not None
-    x, sizes = inputs.double(), _Sizes()
-    best = x.new_empty(len(x), 0)
-    latents = torch.empty(len(x), 0, dtype=torch.int64, device=x.device)
-    for start, p in _tiles(x, W_enc, gate, group, sizes):
-        here = torch.arange(start, start + p.shape[1], device=x.device)
-        best, at = torch.cat([best, p], 1).sort(dim=1, descending=True, stable=True)
-        latents = torch.cat([latents, here.expand(len(x), -1)], 1).gather(1, at)
-        held = gate.keep + _TIED_BEYOND
-        best, latents = best[:, :held], latents[:, :held]
+    tokens, best, latents = found.tokens, found.p, found.latents
+    x = inputs[tokens].double()
     value = best[:, gate.keep - 1, None]
     size = sizes.row * row_norms(x) + best[:, 0].abs() + sizes.bias
     rounding = gamma(x.shape[1] + 8, torch.float64) * size[:, None]
@@ -151,10 +229,21 @@ def _by_fp64(
     winning = gate.keep - (best - value > rounding).sum(1)
     candidates = latents.masked_fill(~equal, torch.iinfo(torch.int64).max).sort(dim=1).values
     last = candidates.gather(1, winning[:, None] - 1)
-    below = best[:, gate.keep, None]
+    below = torch.maximum(best[:, gate.keep], found.others)[:, None]
     apart = value - below > 4 * rounding
     halfway = torch.where(apart, (value + below) / 2, value)[:, 0]
-    error = _fp32_error(x, sizes, torch.maximum(best[:, 0].abs(), below[:, 0].abs()))
+    error = fp32_error(x, sizes, torch.maximum(best[:, 0].abs(), below[:, 0].abs()))
     enough = (value - below)[:, 0] > 4 * _CLOSE * error
-    halfway = torch.where(enough, halfway.float().double(), halfway)
-    return halfway, last.masked_fill(apart, -1)[:, 0], enough
+    decided.value[tokens] = torch.where(enough, halfway.float().double(), halfway)
+    decided.last[tokens] = last.masked_fill(apart, -1)[:, 0]
+    decided.clear[tokens] = enough
+    tied = ((best - value).abs() <= 4 * rounding) & ~apart & (value > -4 * rounding)
+    if decided.winners is None or (best.shape[1] < gate.group_size and bool(tied[:, -1].any())):
+        decided.winners = None
+        return
+    wins = (best - value > rounding) | (equal & (latents <= last))
+    off = torch.where(tied, best.clamp(min=0) + rounding, rounding.expand_as(best))
+    p = torch.where(wins, best, 0.0)
+    entries = _entries(latents, p, off, (wins | tied) & (best > -rounding))
+    entries = entries._replace(tokens=tokens[entries.tokens.long()].int())
+    decided.winners = collected([decided.winners, entries], tokens.device)

@@ -85,7 +85,8 @@ class LatentSource:
         )
         if found is None:
             return replace(self, rows=rows)
-        of_tokens = Thresholds(found.value[:, which], found.last[:, which], found.clear[which])
+        value, last, clear = (each[..., which] for each in (found.value, found.last, found.clear))
+        of_tokens = Thresholds(value, last, clear, winners=None)
         return replace(self, rows=rows, thresholds=of_tokens)
 
 

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.decoder import Decoder, gather_rows
+from deltalens.engine.latent.entries import Entries
+from deltalens.engine.latent.impl.winners import WinnersScorer
 from deltalens.engine.latent.rows import (
     ExactLatents,
     LatentScorer,
@@ -45,11 +47,25 @@ class LatentProblem:
 
     def scorer(self) -> LatentScorer:
         """What runs over every latent."""
+        winners = self._winners()
+        if winners is not None:
+            return WinnersScorer(self.source, winners)
         clear, unclear = self.source.by_clarity()
         if clear is None:
             return ExactLatents(self.source)
         prepared = self.prepare(clear)
         return prepared if unclear is None else WithExactTokens(prepared, ExactLatents(unclear))
+
+    def _winners(self) -> Entries | None:
+        """What scores are made of where few latents are open at a token and others have no term."""
+        source = self.source
+        if source.thresholds is None or source.gate.cut is not None:
+            return None
+        if self.prepare is ExactLatents:
+            return None
+        if source.reduction != "sum" and self.mean is not None:
+            return None
+        return source.thresholds.winners
 
     def tile(self, latents: slice | Tensor, dec: Tensor, enc: Tensor) -> LatentTile:
         """Rows of the latents on the problem's device."""
