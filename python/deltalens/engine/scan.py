@@ -239,7 +239,7 @@ def _intervals(search: Search, scorer: Scorer, tile: _Tile) -> tuple[Tensor, Ten
     lower, upper = keys - scored.error, keys + scored.error
     # A finite row whose fp32 score overflowed is always rescored.
     unknown = ~(lower.isfinite() & upper.isfinite())
-    if problem.reduction != "sum":  # in which what overflowed may be dropped
+    if search.problem.reduction != "sum":  # in which what overflowed may be dropped
         unknown = unknown | _too_long(tile)
     lower = lower.masked_fill(unknown, -torch.inf)
     upper = upper.masked_fill(unknown, torch.inf)
