@@ -44,7 +44,7 @@ class Paged:
 def test_rows_are_prefetched_once_and_released(
     monkeypatch: pytest.MonkeyPatch, tile_rows: int
 ) -> None:
-    monkeypatch.setattr(decoder_module, "_AHEAD_BYTES", 40 * 3 * 4)
+    monkeypatch.setattr(decoder_module, "AHEAD_BYTES", 40 * 3 * 4)
     decoder = Paged(torch.randn(333, 3))
     for _ in range(2):
         decoder.prefetched.clear()
@@ -57,7 +57,7 @@ def test_rows_are_prefetched_once_and_released(
 
 
 def test_the_next_rows_are_read_while_a_tile_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decoder_module, "_AHEAD_BYTES", 40 * 3 * 4)
+    monkeypatch.setattr(decoder_module, "AHEAD_BYTES", 40 * 3 * 4)
     read = threading.Event()
 
     class Signalling(Paged):

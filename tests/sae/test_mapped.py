@@ -68,7 +68,7 @@ def test_a_mapped_decoder_scores_bitwise_as_its_tensor(
     dtype: torch.dtype,
     transposed: bool,
 ) -> None:
-    monkeypatch.setattr(decoder_module, "_AHEAD_BYTES", 1 << 20)
+    monkeypatch.setattr(decoder_module, "AHEAD_BYTES", 1 << 20)
     W_dec = torch.randn(20_011, 72).to(dtype)
     path = tmp_path / f"W{suffix}"
     array = stored(path, W_dec.T.contiguous()).T if transposed else stored(path, W_dec)

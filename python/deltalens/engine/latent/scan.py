@@ -11,7 +11,6 @@ from torch import Tensor
 
 from deltalens.engine.decoder import Decoder, gather_rows
 from deltalens.engine.latent.entries import Entries
-from deltalens.engine.latent.impl.winners import WinnersScorer
 from deltalens.engine.latent.rows import (
     ExactLatents,
     LatentScorer,
@@ -19,6 +18,7 @@ from deltalens.engine.latent.rows import (
     LatentTile,
     WithExactTokens,
 )
+from deltalens.engine.latent.winners import WinnersScorer
 from deltalens.engine.numerics.norms import row_norms
 from deltalens.engine.numerics.precision import UNIT_ROUNDOFF, exact_matmul
 from deltalens.engine.topk.band import Band
