@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Collection
 
 import numpy as np
 import pytest
@@ -33,11 +34,19 @@ def make_contexts(count: int, seed: int = 0) -> list[ContextActs]:
 
 
 def collect(
-    contexts: list[ContextActs], portion: int, tile: int, **changes: int
+    contexts: list[ContextActs],
+    portion: int,
+    tile: int,
+    mine: Collection[int] | None = None,
+    **changes: int,
 ) -> tuple[Collector, ExampleOptions]:
+    """mine: the numbers of the contexts that are collected, one at a time; None: all."""
     options = ExampleOptions(**{**KEPT, **changes})
     collector = Collector(np.arange(N_LATENTS), options)
+    portion = portion if mine is None else 1
     for first in range(0, len(contexts), portion):
+        if mine is not None and first not in mine:
+            continue
         part = contexts[first : first + portion]
         batch = batch_of([Context(c.text, 0, c.first, [], c.ids) for c in part], first)
         z = torch.cat([context.z for context in part])
@@ -102,6 +111,24 @@ def test_the_state_restores_everything():
         for collector in (continued, whole)
     )
     assert found == wanted
+
+
+@pytest.mark.parametrize("changes", [{}, {"per_bin": 0}, {"top": 200}])
+@pytest.mark.parametrize("tile", [9, 4])
+def test_what_others_collected_is_merged_in_any_order(changes, tile):
+    """Of contexts dealt out in turn, a few latents at a time."""
+    contexts = make_contexts(61)
+    wanted = lines(contexts, 61, 9, **changes)
+    parts = [collect(contexts, 7, 9, mine=range(number, 61, 3), **changes) for number in (2, 0, 1)]
+    merged, options = parts[0]
+    for other, _ in parts[1:]:
+        state = other.state()
+        for start in range(0, N_LATENTS, tile):
+            rows = {name: array[start : start + tile] for name, array in state.items()}
+            merged.merge(start, rows)
+    tokens = sum(len(context.ids) for context in contexts)
+    found = example_lines(merged, range(N_LATENTS), tokens, options, None)
+    assert [line["examples"] for line in found] == wanted
 
 
 def test_every_context_is_equally_likely_to_be_sampled():

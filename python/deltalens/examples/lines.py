@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from math import isfinite
 from typing import Any
 
 import numpy as np
 
+from deltalens.examples.exact_sums import total
 from deltalens.examples.options import ExampleOptions
 from deltalens.examples.slots import Slots
 from deltalens.examples.tiles import Collector, histogram_edges
@@ -37,7 +39,7 @@ def example_lines(
             "tokens": tokens,
             "active": int(collector.active[row]),
             "frequency": int(collector.active[row]) / tokens,
-            "mean": float(collector.total[row]) / tokens,
+            "mean": _total(collector, row) / tokens,
             "max": _short(collector.largest[row]),
             "windows": int(collector.windows[row]),
             "histogram": _histogram(collector.histogram[row]),
@@ -45,6 +47,11 @@ def example_lines(
             "quantiles": [_group(part) for part in _equal_parts(sampled, options.bins)],
         }
         yield {"latent": latent, "examples": found}
+
+
+def _total(collector: Collector, row: int) -> float:
+    largest = float(collector.largest[row])
+    return total(collector.sums[row]) if isfinite(largest) else largest
 
 
 def _windows(

@@ -68,6 +68,16 @@ class Slots:
         which[row, column] = candidates
         self._move(rows, order, which, cut)
 
+    def merge(self, start: int, keys: np.ndarray, windows: Windows) -> None:
+        """Offer what other slots hold of the latents ``start …``: ``keys`` [n, size] and
+        ``windows`` [n, size]."""
+        row, column = np.nonzero(keys != _EMPTY)
+
+        def held(which: np.ndarray) -> Windows:
+            return Windows(*(field[row[which], column[which]] for field in windows))
+
+        self.offer(start + row, keys[row, column], held)
+
     def _best_offered(
         self, latents: np.ndarray, keys: np.ndarray, better: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from deltalens.examples.contexts import Batch
+from deltalens.examples.exact_sums import GROUPS, grouped_sums
 from deltalens.examples.options import ExampleOptions
 from deltalens.examples.slots import Slots, Windows
 
@@ -47,9 +48,11 @@ class Collector:
     """Statistics and kept windows of some latents: memory n_latents × windows, whatever the corpus.
 
     ``latents`` int64 [n] are their numbers in the SAE. active, windows: tokens and contexts with
-    an activation above 0; total: the sum of the activations; largest; histogram: [n, bins] of
-    activations above 0 (see :func:`histogram_edges`). ``sample`` is a uniform sample of all active
-    windows: those with the largest hash of seed, latent and context.
+    an activation above 0; sums: of the activations (see :func:`~deltalens.examples.exact_sums.
+    grouped_sums`); largest; histogram: [n, bins] of activations above 0 (see
+    :func:`histogram_edges`). ``sample`` is a uniform sample of all active
+    windows: those with the largest hash of seed, latent and context. All of it is the same in
+    whatever order and portions the corpus comes.
     """
 
     def __init__(self, latents: np.ndarray, options: ExampleOptions) -> None:
@@ -57,7 +60,7 @@ class Collector:
         self._latents, self._options = latents, options
         self.active = np.zeros(n, dtype=np.int64)
         self.windows = np.zeros(n, dtype=np.int64)
-        self.total = np.zeros(n, dtype=np.float64)
+        self.sums = np.zeros((n, GROUPS), dtype=np.int64)
         self.largest = np.zeros(n, dtype=np.float32)
         self.histogram = np.zeros((n, HISTOGRAM_BINS), dtype=np.int64)
         self.top = Slots(n, options.top, options.width)
@@ -85,8 +88,18 @@ class Collector:
         for name, array in self._arrays():
             array[...] = state[name]
 
+    def merge(self, start: int, part: Mapping[str, np.ndarray]) -> None:
+        """Add what another collector's state has, of other contexts, in its rows ``start …``."""
+        tile = slice(start, start + len(part["active"]))
+        for name in ("active", "windows", "sums", "histogram"):
+            getattr(self, name)[tile] += part[name]
+        np.maximum(self.largest[tile], part["largest"], out=self.largest[tile])
+        for name, slots in (("top", self.top), ("sample", self.sample)):
+            windows = Windows(*(part[f"{name}.{field}"] for field in Windows._fields))
+            slots.merge(start, part[f"{name}.keys"], windows)
+
     def _arrays(self) -> Iterator[tuple[str, np.ndarray]]:
-        for name in ("active", "windows", "total", "largest", "histogram"):
+        for name in ("active", "windows", "sums", "largest", "histogram"):
             yield name, getattr(self, name)
         for name, slots in (("top", self.top), ("sample", self.sample)):
             yield f"{name}.keys", slots.keys
@@ -97,7 +110,7 @@ class Collector:
         tile = slice(start, start + n)
         self.active[tile] += np.bincount(events.latent, minlength=n)
         self.windows[tile] += np.bincount(peaks.latent, minlength=n)
-        self.total[tile] += np.bincount(events.latent, weights=events.value, minlength=n)
+        self.sums[tile] += grouped_sums(events.latent, events.value, n)
         first = _starts(events.latent)
         largest = np.maximum.reduceat(events.value, first)
         which = events.latent[first] + start
