@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from secrets import token_hex
 
 from torch import Tensor
 
@@ -24,7 +25,7 @@ def complete_file(path: Path) -> Iterator[Path]:
         raise _unwritable(path.parent, error.strerror) from error
     if not os.access(path.parent, os.W_OK):
         raise _unwritable(path.parent, "no permission")
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{token_hex(8)}.tmp")  # others may write it, too
     try:
         yield temporary
         os.replace(temporary, path)
