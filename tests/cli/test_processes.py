@@ -58,6 +58,35 @@ def test_jobs_of_an_array_and_merge(inputs, alone, tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
+@pytest.mark.parametrize(
+    ("command", "out"),
+    [
+        (["baseline", "--texts", "texts.txt", "--site", "1"], "baseline.safetensors"),
+        (["baseline", "--texts", "texts.txt", "--site", "0", "1"], "baselines"),
+        (["delta-activation", "--sae", "sae", "--pairs", "pairs.jsonl"], "delta"),
+        (["examples", "--sae", "sae", "--texts", "texts.txt", "--all"], "examples"),
+    ],
+)
+def test_what_is_summed_over_texts_is_merged(inputs, tmp_path, capsys, monkeypatch, command, out):
+    monkeypatch.chdir(inputs)
+    argv = [*command, "--model", "model", "--quiet", "--out"]
+    assert main([*argv, str(tmp_path / "alone" / out)]) == 0
+    said = capsys.readouterr().out
+    for number in (1, 0):
+        assert main([*argv, str(tmp_path / "jobs" / out), "--shard", f"{number}/2"]) == 0
+        shard = capsys.readouterr()
+        assert f"shard {number}/2 is done; `deltalens merge`" in shard.err
+        assert shard.out == ""
+    assert main(["merge", str(tmp_path / "jobs" / out)]) == 0
+    assert capsys.readouterr().out.replace("/jobs/", "/alone/") == said
+    assert content(tmp_path / "jobs") == content(tmp_path / "alone")
+
+
+def content(directory: Path) -> dict[str, bytes]:
+    found = (path for path in directory.rglob("*") if path.is_file())
+    return {str(path.relative_to(directory)): path.read_bytes() for path in found}
+
+
 def test_there_is_nothing_to_merge(tmp_path, capsys):
     assert main(["merge", str(tmp_path / "run")]) == BAD_INPUT
     assert "no part of a job array was written to" in capsys.readouterr().err

@@ -137,7 +137,7 @@ def test_a_finished_collection_is_not_repeated_and_another_is_refused(
     texts, out = make_texts(5), tmp_path / "out"
     first = deltalens.collect_examples(model, tokenizer, texts, sae, out, site=SITE, **KEPT)
     assert sorted(path.name for path in out.iterdir()) == ["examples.json", "latents.jsonl"]
-    monkeypatch.setattr("deltalens.examples.collect.activations", None)
+    monkeypatch.setattr("deltalens.examples.reader.activations", None)
     again = deltalens.collect_examples(model, tokenizer, texts, sae, out, site=SITE, **KEPT)
     assert again == first
     changes = [

@@ -67,6 +67,6 @@ def test_what_was_read_is_not_read_again(folder, monkeypatch):
         patch.setattr("deltalens.examples.collect.example_lines", None)
         with pytest.raises(TypeError):
             run(folder, out)
-    monkeypatch.setattr("deltalens.examples.collect.activations", lambda *args, **_: seen.append(1))
+    monkeypatch.setattr("deltalens.examples.reader.activations", lambda *args, **_: seen.append(1))
     run(folder, out)
     assert seen == []

@@ -82,6 +82,7 @@ def load_baselines(
     from deltalens.cost.dry_run import dry_run, is_dry, preliminary
     from deltalens.lm.several import resolve_sites
     from deltalens.study import Baseline
+    from deltalens.study.activation.mean import baseline_files
 
     places = resolve_sites(model, chosen.sites)
     path = Path(args.baseline)
@@ -90,7 +91,7 @@ def load_baselines(
     if path.suffix == ".safetensors":
         return [Baseline.load(path)] * len(places)
     if any(path.glob("site-*.safetensors")):
-        return [Baseline.load(baseline_file(path, place)) for place in places]
+        return list(map(Baseline.load, baseline_files(path, places, several=True)))
     if is_dry() and not args.out.exists():
         with dry_run():
             _averaged(args, model, tokenizer, chosen, saes)
@@ -116,13 +117,6 @@ def _averaged(
         chat_template_kwargs=args.chat_template_kwargs,
         progress=not args.quiet,
     )
-
-
-def baseline_file(directory: Path, site: Any) -> Path:
-    """Where the baseline of one of several sites is saved: ``site-12.safetensors``."""
-    from deltalens.study.run import site_directory
-
-    return Path(f"{site_directory(directory, site)}.safetensors")
 
 
 def out_directories(out: Path, model: Any, chosen: Chosen) -> list[Path]:

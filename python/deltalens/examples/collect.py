@@ -5,43 +5,35 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor, nn
 
 from deltalens.cost.dry_run import Work, begun
 from deltalens.cost.total import Cost
 from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
-from deltalens.examples.contexts import (
-    Batch,
-    Context,
-    Contexts,
-    Place,
-    batch_of,
-    context_limit,
-)
+from deltalens.examples.contexts import BLOCK, Contexts, context_limit
 from deltalens.examples.lines import example_lines
 from deltalens.examples.options import ExampleOptions
-from deltalens.examples.store import ExampleStore, read_summary
+from deltalens.examples.reader import Reader
+from deltalens.examples.share import Share
+from deltalens.examples.store import Collected, ExampleStore, read_summary
 from deltalens.examples.tiles import Collector
-from deltalens.lm import Sinks, Site, activations, find_bos, resolve_site
+from deltalens.lm import Sinks, Site, find_bos, resolve_site
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.model.identity import model_fingerprint, model_name
-from deltalens.lm.model.parts import execution_device
 from deltalens.lm.progress import Progress
-from deltalens.lm.sinks import SINKS, no_sink, site_median
+from deltalens.lm.sinks import SINKS
 from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.pairs.identity import decoder_fingerprint
 from deltalens.pairs.row import Prompt
 from deltalens.pairs.texts import Texts, reading_work
+from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.sae import as_sae
-from deltalens.sae.encoder import BATCH_TOKENS as ENCODED_TOKENS
-from deltalens.sae.encoder import Encoder
 from deltalens.study.activation.latent_means import encoder_at
 from deltalens.study.latents import latent_indices
 from deltalens.study.lens import lens_if_possible
@@ -68,6 +60,7 @@ def collect_examples(
     batch_tokens: int = BATCH_TOKENS,
     save_seconds: float = SAVE_SECONDS,
     progress: bool = False,
+    ranks: Ranks = ALONE,
     **options: Any,
 ) -> dict[str, Any]:
     """Read ``texts`` once and write into ``out`` where the latents of ``sae`` are active.
@@ -88,6 +81,10 @@ def collect_examples(
     activations alone; those of most models differ in their last bits with ``batch_tokens``.
     Memory: n_latents × windows × (24 + 8 × width) bytes and a tile, however long the corpus.
 
+    ranks: processes that all make this call and share the contexts, with the same files; a
+    :class:`~deltalens.ranks.shard.Shard` collects from its part of them and raises
+    :class:`~deltalens.ranks.shard.ShardDone`.
+
     Raises :class:`InputError` when ``out`` holds anything else, for texts without a token, and for
     what does not fit the model.
     """
@@ -100,8 +97,8 @@ def collect_examples(
         model, tokenizer, texts, sae, place, latents, numbers, kept, lens_top, template
     )
     settings["options"]["sinks"] = None if sinks is None else sinks.times_median
-    store = ExampleStore(Path(out), settings, save_seconds)
-    if store.complete:
+    store = ExampleStore(Path(out), settings, save_seconds, ranks)
+    if ranks.from_first(lambda: store.complete):
         with begun(log, Work(Cost())):
             return read_summary(Path(out))
     run_lines = store.run_lines()
@@ -110,131 +107,81 @@ def collect_examples(
     collector = Collector(np.asarray(numbers), kept)
     bos = find_bos(model, tokenizer)
     contexts = Contexts(texts, tokenizer, bos, kept.context, kept.max_tokens, template)
-    reader = _Reader(model, place, encoder, None if latents is None else numbers, batch_tokens)
-    start = store.place
-    left = None if kept.max_tokens is None else max(0, kept.max_tokens - start.tokens)
-    with begun(
-        log,
-        reading_work(texts, lambda: contexts.sequences(start), left),
-        lambda: reader.rehearsed(contexts, start),
-    ):
-        end = _read(reader, contexts, collector, store, sinks, progress)
-    counted = end.tokens - end.left_out
-    if not counted:
-        raise InputError("the texts hold no token to count; give texts of more than one token")
-    seen = _seen(run_lines, numbers, model, tokenizer, sae, lens_top)
-    lines = example_lines(collector, numbers, counted, kept, tokenizer)
-    store.finish(
-        ({**before, **line} for before, line in zip(seen, lines, strict=True)),
-        {
-            "model": model_name(model),
-            "source": texts.name if isinstance(texts, Texts) else "memory",
-            "latents": len(numbers),
-            "tokens": counted,
-            "left_out": end.left_out,
-            "contexts": end.contexts,
-        },
-    )
-    return read_summary(Path(out))
+    reader = Reader(model, place, encoder, None if latents is None else numbers, batch_tokens)
+    share = Share(contexts, *ranks.from_first(store.progress), ranks)
+    left = None if kept.max_tokens is None else max(0, kept.max_tokens - share.start.tokens)
+    work = reading_work(texts, share.parts, left, ranks.parts)
+    with begun(log, work, lambda: reader.rehearsed(share)):
+        own = _read(reader, share, collector, store, sinks, progress)
+    if ranks != ALONE and own.blocks:
+        store.save(own, collector)
+    ranks.meet()
 
+    def finish() -> dict[str, Any]:
+        left_out = _merged(collector, own, store)
+        counted = own.place.tokens - left_out
+        if not counted:
+            raise InputError("the texts hold no token to count; give texts of more than one token")
+        seen = _seen(run_lines, numbers, model, tokenizer, sae, lens_top)
+        lines = example_lines(collector, numbers, counted, kept, tokenizer)
+        store.finish(
+            ({**before, **line} for before, line in zip(seen, lines, strict=True)),
+            {
+                "model": model_name(model),
+                "source": texts.name if isinstance(texts, Texts) else "memory",
+                "latents": len(numbers),
+                "tokens": counted,
+                "left_out": left_out,
+                "contexts": own.place.contexts,
+            },
+        )
+        return read_summary(Path(out))
 
-class _Reader:
-    """Latents of contexts, a batch and a tile at a time."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        site: Site,
-        encoder: Encoder,
-        latents: list[int] | None,
-        batch_tokens: int,
-    ) -> None:
-        self._model = model
-        self._site = site
-        self._encoder = encoder
-        self._latents = latents
-        self._batch_tokens = batch_tokens
-        self._device = execution_device(site.module)
-
-    def median(self, contexts: Contexts) -> float:
-        """The site's median norm, of the corpus's first contexts."""
-        blocks = (block for block, _ in contexts.blocks(Place()))
-        sequences = (context.head + context.body for block in blocks for context in block)
-        return site_median(self._model, sequences, self._site)
-
-    def rows(self, block: list[Context], limit: float | None) -> list[tuple[Tensor, Tensor]]:
-        """Of each context: its counted tokens' activations, and which are no sinks."""
-        sequences = [context.head + context.body for context in block]
-        rows = activations(self._model, sequences, site=self._site, batch_tokens=self._batch_tokens)
-        heads = [len(context.head) for context in block]
-        return [(acts[heads[at] :], _no_sink(acts, limit)[heads[at] :]) for at, acts in rows]
-
-    def tiles(
-        self, block: list[Context], number: int, rows: list[tuple[Tensor, Tensor]]
-    ) -> Iterator[tuple[Batch, int, Tensor]]:
-        """(batch, first latent, z [tokens, n]) of a block whose first context has ``number``.
-
-        ``rows`` are the block's; sinks have z = 0.
-        """
-        for first, last in _portions([len(acts) for acts, _ in rows]):
-            batch = batch_of(block[first:last], number + first)
-            acts = torch.cat([acts for acts, _ in rows[first:last]]).to(self._device)
-            sunk = ~torch.cat([kept for _, kept in rows[first:last]]).to(self._device)
-            for start, z in self._encoded(acts):
-                yield batch, start, z.masked_fill(sunk[:, None], 0)
-
-    def rehearsed(self, contexts: Contexts, start: Place) -> Iterator[object]:
-        """Read and encode from ``start`` on, and keep nothing."""
-        for block, after in contexts.blocks(start):
-            yield from self.tiles(block, after.contexts - len(block), self.rows(block, None))
-
-    def _encoded(self, acts: Tensor) -> Iterable[tuple[int, Tensor]]:
-        if self._latents is None:
-            return self._encoder.encode_tiles(acts)
-        return [(0, self._encoder.encode_selected(acts, self._latents))]
+    return ranks.from_first(finish)
 
 
 def _read(
-    reader: _Reader,
-    contexts: Contexts,
+    reader: Reader,
+    share: Share,
     collector: Collector,
     store: ExampleStore,
     sinks: Sinks | None,
     progress: bool,
-) -> Place:
-    place, saved = store.load() or (Place(), None)
-    if saved is not None:
-        collector.restore(saved)
-    limit = None
-    with Progress(progress, "tokens", contexts.max_tokens) as bar:
-        bar.advance(place.tokens)
-        for block, after in contexts.blocks(place):
-            if limit is None and sinks is not None:
-                limit = sinks.limit(reader.median(contexts))
-            rows = reader.rows(block, limit)
-            for batch, start, z in reader.tiles(block, place.contexts, rows):
-                collector.add(batch, start, z)
-            bar.advance(after.tokens - place.tokens)
-            sunk = sum(int((~kept).sum()) for _, kept in rows)
-            place = after._replace(left_out=place.left_out + sunk)
-            store.save_if_due(place, collector.state())
-    return place
+) -> Collected:
+    """Collect this process's share, after what it had collected before."""
+    own, limit = store.restore(collector)._replace(place=share.start), None
+    with Progress(progress, "tokens", share.contexts.max_tokens) as bar:
+        bar.advance(share.start.tokens)
+        for block, mine in share.blocks():
+            if mine:
+                if limit is None and sinks is not None:
+                    limit = sinks.limit(reader.median(share.contexts))
+                rows = reader.rows(block, limit)
+                for batch, start, z in reader.tiles(block, rows):
+                    collector.add(batch, start, z)
+                own.blocks.append(block.number)
+                own = own._replace(left_out=own.left_out + _sunk(rows))
+            bar.advance(block.end.tokens - own.place.tokens)
+            own = own._replace(place=block.end)
+            if mine:
+                store.save_if_due(own, collector)
+    return own
 
 
-def _no_sink(acts: Tensor, limit: float | None) -> Tensor:
-    return torch.ones(len(acts), dtype=torch.bool) if limit is None else no_sink(acts, limit)
+def _sunk(rows: list[tuple[Tensor, Tensor]]) -> int:
+    return sum(int((~kept).sum()) for _, kept in rows)
 
 
-def _portions(lengths: list[int]) -> Iterator[tuple[int, int]]:
-    """Ranges of whole contexts with at most as many tokens as are encoded at once, or one."""
-    first = tokens = 0
-    for at, length in enumerate(lengths):
-        if at > first and tokens + length > ENCODED_TOKENS:
-            yield first, at
-            first, tokens = at, 0
-        tokens += length
-    if lengths:
-        yield first, len(lengths)
+def _merged(collector: Collector, own: Collected, store: ExampleStore) -> int:
+    """Add what other processes have collected; the number of tokens left out of all.
+
+    Raises :class:`InputError` where that is not every block once.
+    """
+    every = [own, *store.others(collector)]
+    blocks = sorted(block for one in every for block in one.blocks)
+    if blocks != list(range(-(-own.place.contexts // BLOCK))):
+        raise store.inconsistent()
+    return sum(one.left_out for one in every)
 
 
 def _numbers(latents: Tensor | Sequence[int] | None, n_latents: int) -> list[int]:

@@ -20,16 +20,12 @@ BLOCK = 256
 
 
 class Place(NamedTuple):
-    """How far the corpus was read: before context ``part`` of text number ``text`` (from 1).
-
-    ``left_out`` of the ``tokens`` were attention sinks.
-    """
+    """How far the corpus was read: before context ``part`` of text number ``text`` (from 1)."""
 
     text: int = 1
     part: int = 0
     contexts: int = 0
     tokens: int = 0
-    left_out: int = 0
 
 
 class Context(NamedTuple):
@@ -40,6 +36,19 @@ class Context(NamedTuple):
     first: int
     head: list[int]
     body: list[int]
+
+
+class Block(NamedTuple):
+    """At most :data:`BLOCK` contexts in a row, fewer at the very end, and the place after them."""
+
+    number: int
+    contexts: list[Context]
+    end: Place
+
+    @property
+    def first(self) -> int:
+        """The number of its first context."""
+        return self.number * BLOCK
 
 
 class Batch(NamedTuple):
@@ -67,20 +76,15 @@ class Contexts:
     max_tokens: int | None
     template: ChatOptions
 
-    def blocks(self, start: Place) -> Iterator[tuple[list[Context], Place]]:
-        """Up to :data:`BLOCK` contexts from ``start`` on, and the place after them."""
+    def blocks(self, start: Place) -> Iterator[Block]:
+        """All blocks from ``start`` on, which is where one begins or the corpus ends."""
         stream, place = self._stream(start), start
         while block := list(islice(stream, BLOCK)):
-            last = block[-1]
+            number, last = place.contexts // BLOCK, block[-1]
             tokens = sum(len(context.body) for context in block)
             contexts = place.contexts + len(block)
             place = Place(last.text, last.part + 1, contexts, place.tokens + tokens)
-            yield block, place
-
-    def sequences(self, start: Place) -> Iterator[list[int]]:
-        """What a model reads of the contexts from ``start`` on, one after the other."""
-        for context in self._stream(start):
-            yield context.head + context.body
+            yield Block(number, block, place)
 
     def _stream(self, start: Place) -> Iterator[Context]:
         tokens = start.tokens

@@ -7,16 +7,19 @@ import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 
 from deltalens.errors import InputError
-from deltalens.examples.contexts import Place
+from deltalens.examples.contexts import BLOCK, Place
+from deltalens.examples.tiles import Collector
+from deltalens.ranks.ranks import Ranks
 from deltalens.storage.atomic import complete_file, write_tensors, write_text
 from deltalens.storage.jsonl import parse_lines
+from deltalens.storage.parts import part_path, parts_of
 from deltalens.study.attribution import LATENTS_FILE, METADATA_FILE
 from deltalens.study.run import differing
 
@@ -24,22 +27,33 @@ EXAMPLES_FILE = "examples.json"
 _WORK = ".examples"
 _STATE = "state.safetensors"
 _SAVING_SHARE = 0.05  # of the time may be spent on saving
+_MERGED_LATENTS = 4096  # of another process's state that are in memory at once
 
 Settings = Mapping[str, Any]
+
+
+class Collected(NamedTuple):
+    """Of one process: how far it has gone through the corpus, the blocks that it has collected on
+    the way, and how many of their tokens were attention sinks."""
+
+    place: Place
+    blocks: list[int]
+    left_out: int
 
 
 class ExampleStore:
     """The directory of one collection: refused, under way or complete.
 
-    Everything under way lies in a folder of its own; ``examples.json``, written last, marks the
-    collection as complete. The directory may be a study's run, whose ``latents.jsonl`` then gets
-    the examples of the same latents.
+    Everything under way lies in a folder of its own, of several processes a file for each;
+    ``examples.json``, written last, marks the collection as complete. The directory may be a
+    study's run, whose ``latents.jsonl`` then gets the examples of the same latents.
     """
 
-    def __init__(self, directory: Path, settings: Settings, seconds: float) -> None:
+    def __init__(self, directory: Path, settings: Settings, seconds: float, ranks: Ranks) -> None:
         self._directory = directory
         self._settings = settings
         self._work = directory / _WORK
+        self._own = part_path(self._work / _STATE, ranks.part)
         self._seconds = seconds
         self._saved, self._cost = time.monotonic(), 0.0
         self._check()
@@ -52,34 +66,67 @@ class ExampleStore:
     def _is_run(self) -> bool:
         return (self._directory / METADATA_FILE).exists()
 
-    def load(self) -> tuple[Place, dict[str, np.ndarray]] | None:
-        """How far an earlier process came, and what it had collected."""
-        path = self._work / _STATE
-        if not path.exists():
-            return None
-        place, _ = _read_header(path)
+    def progress(self) -> tuple[Place, frozenset[int]]:
+        """Of all processes by now: before which place all is collected, and which blocks are."""
+        every = [_read_header(path)[0] for path in self._states()]
+        done = frozenset(block for one in every for block in one.blocks)
+        until = next(number for number in count() if number not in done) * BLOCK
+        places = [one.place for one in every if one.place.contexts <= until]
+        return max([Place(), *places], key=lambda place: place.contexts), done
+
+    def restore(self, collector: Collector) -> Collected:
+        """What this process had collected when it was cut, put into ``collector``."""
+        if not self._own.exists():
+            return Collected(Place(), [], 0)
         from safetensors.numpy import load_file
 
-        return place, load_file(path)
+        collector.restore(load_file(self._own))
+        return _read_header(self._own)[0]
 
-    @property
-    def place(self) -> Place:
-        """How far an earlier process came."""
-        path = self._work / _STATE
-        return _read_header(path)[0] if path.exists() else Place()
+    def others(self, collector: Collector) -> Iterator[Collected]:
+        """What the other processes have collected, added to ``collector``."""
+        from safetensors import safe_open
 
-    def save_if_due(self, place: Place, state: Mapping[str, np.ndarray]) -> None:
+        for path in self._states():
+            if path == self._own:
+                continue
+            collected, settings = _read_header(path)
+            self._check_same(settings)
+            with safe_open(path, framework="np") as file:
+                latents = file.get_slice("active").get_shape()[0]
+                names = list(file.keys())
+                for start in range(0, latents, _MERGED_LATENTS):
+                    rows = slice(start, min(start + _MERGED_LATENTS, latents))
+                    part = {name: file.get_slice(name)[rows] for name in names}
+                    collector.merge(start, part)
+            yield collected
+
+    def save_if_due(self, collected: Collected, collector: Collector) -> None:
         """Keep the state when the last time is long enough ago; at 0 seconds always."""
         start = time.monotonic()
         least = max(self._seconds, self._cost / _SAVING_SHARE) if self._seconds else 0
         if start - self._saved < least:
             return
-        header = {"place": json.dumps(place), "settings": json.dumps(self._settings)}
-        tensors = {name: torch.from_numpy(array) for name, array in state.items()}
-        self._clear_unfinished()
-        write_tensors(self._work / _STATE, tensors, header)
+        self.save(collected, collector)
         self._saved = time.monotonic()
         self._cost = self._saved - start
+
+    def save(self, collected: Collected, collector: Collector) -> None:
+        """Keep this process's state."""
+        header = {
+            "collected": json.dumps(collected._asdict()),
+            "settings": json.dumps(self._settings),
+        }
+        state = collector.state()
+        tensors = {name: torch.from_numpy(array) for name, array in state.items()}
+        self._clear_unfinished(self._own.name)
+        write_tensors(self._own, tensors, header)
+
+    def inconsistent(self) -> InputError:
+        """What to raise where the processes have not collected every block once."""
+        return InputError(
+            f"{self._work} has parts of other divisions of the same texts; delete it to begin anew"
+        )
 
     def run_lines(self) -> dict[int, dict[str, Any]]:
         """What the directory's run says about its latents, examples left out."""
@@ -91,7 +138,6 @@ class ExampleStore:
     def finish(self, lines: Iterator[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
         """Write the finished files and drop the state."""
         self._work.mkdir(parents=True, exist_ok=True)
-        self._clear_unfinished()
         with (self._work / LATENTS_FILE).open("w", encoding="utf-8", newline="\n") as stream:
             stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
         os.replace(self._work / LATENTS_FILE, self._directory / LATENTS_FILE)
@@ -107,8 +153,9 @@ class ExampleStore:
             raise InputError(f"{self._directory} is a file; choose another directory")
         if self.complete:
             self._check_same(read_summary(self._directory))
-        elif (self._work / _STATE).exists():
-            self._check_same(_read_header(self._work / _STATE)[1])
+        elif states := self._states():
+            for path in states:
+                self._check_same(_read_header(path)[1])
         elif not self._is_run and {path.name for path in self._directory.iterdir()} - {_WORK}:
             raise InputError(
                 f"{self._directory} holds files but no examples and no run; choose another "
@@ -123,9 +170,14 @@ class ExampleStore:
                 f"choose another directory or delete its {EXAMPLES_FILE} and {_WORK}"
             )
 
-    def _clear_unfinished(self) -> None:
-        """What a process that was killed while it wrote has left."""
-        for path in self._work.glob(".*.tmp"):
+    def _states(self) -> list[Path]:
+        """Of all processes."""
+        whole = self._work / _STATE
+        return [path for path in (whole, *parts_of(whole)) if path.exists()]
+
+    def _clear_unfinished(self, name: str) -> None:
+        """What a process that was killed while it wrote a file has left."""
+        for path in self._work.glob(f".{name}.*.tmp"):
             path.unlink()
 
 
@@ -189,13 +241,15 @@ def write_page(path: Path, pieces: Iterable[str]) -> None:
         stream.writelines(pieces)
 
 
-def _read_header(path: Path) -> tuple[Place, Settings]:
+def _read_header(path: Path) -> tuple[Collected, Settings]:
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, framework="np") as file:
             header = file.metadata()
-        return Place(*json.loads(header["place"])), json.loads(header["settings"])
+        found = json.loads(header["collected"])
+        collected = Collected(Place(*found.pop("place")), **found)
+        return collected, json.loads(header["settings"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged: {error}; delete it to begin anew") from error
 

@@ -63,6 +63,18 @@ class LeftOut:
     median: float | None
     limit: float | None
 
+    @classmethod
+    def of(cls, counts: Sequence[int], median: float | None, sinks: Sinks | None) -> LeftOut:
+        """counts: by place, by norm, of how many."""
+        first, massive, tokens = counts
+        limit = None if sinks is None or median is None else sinks.limit(median)
+        return cls(first, massive, tokens, median, limit)
+
+    @property
+    def counts(self) -> Tensor:
+        """By place, by norm, of how many: int64 [3]; those of other sequences add up."""
+        return torch.tensor([self.first, self.massive, self.tokens])
+
     def as_dict(self) -> dict[str, Any]:
         """For metadata."""
         return dict(vars(self))
@@ -101,22 +113,20 @@ class Sieve:
     """Tells sinks among sequences that are put in one after the other; a site has its own.
 
     The median is that of the sequences up to :data:`MEASURED_TOKENS` tokens, which are held back so
-    long; it does not depend on batches. With ``sinks`` None nothing is left out.
+    long, unless it is given; it does not depend on batches. With ``sinks`` None nothing is left
+    out.
     """
 
-    def __init__(self, sinks: Sinks | None) -> None:
+    def __init__(self, sinks: Sinks | None, median: float | None = None) -> None:
         self._sinks = sinks
         self._first = self._massive = self._tokens = 0
-        self._held: list[tuple[int, Tensor]] | None = []
-        self.median: float | None = None
+        self._held: list[tuple[int, Tensor]] | None = [] if median is None else None
+        self.median = median
 
     @property
     def left_out(self) -> LeftOut:
         """Of what has come out so far."""
-        limit = (
-            None if self._sinks is None or self.median is None else self._sinks.limit(self.median)
-        )
-        return LeftOut(self._first, self._massive, self._tokens, self.median, limit)
+        return LeftOut.of((self._first, self._massive, self._tokens), self.median, self._sinks)
 
     def put(self, number: int, rows: Tensor) -> Iterator[SiftedRows]:
         """Take in a sequence; what comes out is it, or nothing, or all that were held back.

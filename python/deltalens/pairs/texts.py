@@ -46,27 +46,32 @@ class Texts:
 
 
 def reading_work(
-    texts: Iterable[Prompt], sequences: Callable[[], Iterable[list[int]]], limit: int | None
+    texts: Iterable[Prompt],
+    parts: Callable[[], Iterable[tuple[int, bool]]],
+    limit: int | None,
+    processes: int = 1,
 ) -> Work:
-    """Of a model that reads ``sequences()``, made of ``texts``, once, for at most ``limit`` tokens.
+    """Of a model that reads some of ``texts`` once, for at most ``limit`` tokens in all processes.
 
-    They are counted by making them, unless texts can be read but once or the count comes to
+    parts: of each part of the texts its tokens, and whether this process is to read it. They are
+    counted by making them, unless texts can be read but once or the count comes to
     :data:`COUNTED_TOKENS`, where they are those at least.
     """
+    share = None if limit is None else -(-limit // processes)
     if not isinstance(texts, Texts | Sequence):
-        return Work(Cost(forward=limit or 0), tokens=limit or 0, most=True)
-    tokens = 0
-    for ids in sequences():
-        tokens += len(ids)
-        if tokens >= COUNTED_TOKENS:
+        return Work(Cost(forward=share or 0), tokens=share or 0, most=True)
+    made = own = 0
+    for tokens, mine in parts():
+        made += tokens
+        own += tokens if mine else 0
+        if made >= COUNTED_TOKENS:
             break
-    cost = Cost(forward=tokens)
-    if tokens < COUNTED_TOKENS:
-        return Work(cost, tokens=tokens)
-    if limit is not None:
-        return Work(Cost(forward=limit), tokens=limit, most=True)
-    sentence = f"To do: more than {tokens:,} tokens forward; max_tokens would say how many."
-    return Work(cost, sentence=sentence)
+    if made < COUNTED_TOKENS:
+        return Work(Cost(forward=own), tokens=own)
+    if share is not None:
+        return Work(Cost(forward=share), tokens=share, most=True)
+    sentence = f"To do: more than {own:,} tokens forward; max_tokens would say how many."
+    return Work(Cost(forward=own), sentence=sentence)
 
 
 def read_texts(path: str | Path, *, as_chat: bool = False) -> Texts:

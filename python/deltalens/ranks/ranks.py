@@ -35,6 +35,10 @@ class Ranks:
         """The pieces that are to be done by this process, of those that are not ``done``."""
         return [piece for piece in pieces if not done(piece)]
 
+    def takes(self, number: int) -> bool:
+        """Whether piece ``number`` of a stream, whose end is not known, is for this process."""
+        return number % self.parts == (self.part or 0)
+
     def span(self, pieces: int) -> range:
         """This process's consecutive numbers of ``pieces``."""
         return range(pieces)

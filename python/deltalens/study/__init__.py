@@ -6,13 +6,13 @@ from deltalens.study.activation import (
     delta_activation,
     delta_activation_of_pairs,
 )
+from deltalens.study.activation.mean import mean_activation
 from deltalens.study.attribute import attribute
 from deltalens.study.attribution import Attribution
 from deltalens.study.baseline import Baseline
 from deltalens.study.comparison import Comparison, compare
 from deltalens.study.export import export
 from deltalens.study.lens import LatentLens, LensToken, lens
-from deltalens.study.mean_activation import mean_activation
 from deltalens.study.running.moments import study_moments
 from deltalens.study.sae_check import SAECheck, check_sae
 from deltalens.study.survey import Survey, survey

@@ -17,6 +17,7 @@ from deltalens.cli.arguments import (
     add_site,
     positive_int,
 )
+from deltalens.cli.processes import add_shard, note_command
 from deltalens.errors import InputError
 
 
@@ -46,6 +47,7 @@ def configure(commands: Any) -> None:
     add_sae(parser, required=False, several=True)
     add_sinks(parser)
     parser.add_argument("--include-bos", action="store_true", help="average BOS positions too")
+    add_shard(parser)
     add_output(parser)
     add_dry_run(parser)
     parser.set_defaults(run=run)
@@ -55,8 +57,10 @@ def run(args: argparse.Namespace) -> None:
     """Compute and save."""
     from deltalens.cli.loading import batch_options, load_model, sinks_of
     from deltalens.cli.sites import Chosen, choose_sites, load_saes
+    from deltalens.lm.several import resolve_sites
     from deltalens.pairs import read_texts
     from deltalens.study import mean_activation
+    from deltalens.study.activation.mean import baseline_files
 
     if (args.out.suffix == ".safetensors") != (len(args.site) == 1):
         expected = "end in .safetensors" if len(args.site) == 1 else "be a directory"
@@ -66,6 +70,7 @@ def run(args: argparse.Namespace) -> None:
     model, tokenizer = load_model(args)
     none = Chosen(args.site, [None] * len(args.site))
     chosen = none if saes is None else choose_sites(args, model, saes)
+    note_command(args.out, args)
     means = mean_activation(
         model,
         tokenizer,
@@ -77,22 +82,12 @@ def run(args: argparse.Namespace) -> None:
         max_tokens=args.max_tokens,
         chat_template_kwargs=args.chat_template_kwargs,
         progress=not args.quiet,
+        out=args.out,
+        ranks=args.ranks,
         **batch_options(args),
     )
-    baselines = chosen.found(means)
-    files = _files(args.out, model, chosen)
-    for baseline, file in zip(baselines, files, strict=True):
-        baseline.save(file)
-    _show(args, baselines, files, chosen.saes)
-
-
-def _files(out: Path, model: Any, chosen: Any) -> list[Path]:
-    from deltalens.cli.sites import baseline_file
-    from deltalens.lm.several import resolve_sites
-
-    if not chosen.several:
-        return [out]
-    return [baseline_file(out, place) for place in resolve_sites(model, chosen.sites)]
+    files = baseline_files(args.out, resolve_sites(model, chosen.sites), chosen.several)
+    _show(args, chosen.found(means), files, chosen.saes)
 
 
 def _show(

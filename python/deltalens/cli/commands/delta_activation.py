@@ -18,6 +18,7 @@ from deltalens.cli.arguments import (
     add_site,
     positive_int,
 )
+from deltalens.cli.processes import add_shard, note_command
 from deltalens.errors import InputError
 
 DEFAULT_K = 100
@@ -55,6 +56,7 @@ def configure(commands: Any) -> None:
     )
     parser.add_argument("--out", type=Path, required=True, help="directory to write, such as a run")
     parser.add_argument("--show", type=int, default=20, help="rows shown; default: 20")
+    add_shard(parser)
     add_output(parser)
     add_dry_run(parser)
     parser.set_defaults(run=run)
@@ -79,11 +81,9 @@ def run(args: argparse.Namespace) -> None:
     else:
         model, original, tokenizer = load_two_models(args, args.against)
     chosen = choose_sites(args, model, saes)
+    note_command(args.out, args)
     results = _compare(args, model, original, tokenizer, read, chosen)
-    directories = out_directories(args.out, model, chosen)
-    for found, directory in zip(results, directories, strict=True):
-        found.save(directory)
-    _show(args, results, directories)
+    _show(args, results, out_directories(args.out, model, chosen))
 
 
 def _read_input(args: argparse.Namespace) -> Any:
@@ -112,6 +112,8 @@ def _compare(
         "sinks": sinks_of(args),
         "chat_template_kwargs": args.chat_template_kwargs,
         "progress": not args.quiet,
+        "out": args.out,
+        "ranks": args.ranks,
         **batch_options(args),
     }
     saes = chosen.given(chosen.saes)

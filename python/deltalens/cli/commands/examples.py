@@ -17,6 +17,7 @@ from deltalens.cli.arguments import (
     add_site,
     positive_int,
 )
+from deltalens.cli.processes import add_shard, note_command
 from deltalens.errors import InputError
 
 
@@ -51,6 +52,7 @@ def _configure_collect(commands: Any) -> None:
         "--out", type=Path, help="directory to write; default: the run, whose lines are added to"
     )
     _add_what_to_keep(parser)
+    add_shard(parser)
     add_output(parser)
     add_dry_run(parser)
     parser.set_defaults(run=run)
@@ -118,6 +120,7 @@ def run(args: argparse.Namespace) -> None:
     site = choose_site(args.site, sae)
     model, tokenizer = load_model(args)
     warn(model, site, sae)
+    note_command(out, args)
     summary = collect_examples(
         model,
         tokenizer,
@@ -129,6 +132,7 @@ def run(args: argparse.Namespace) -> None:
         sinks=sinks_of(args),
         chat_template_kwargs=args.chat_template_kwargs,
         progress=not args.quiet,
+        ranks=args.ranks,
         **_options(args),
         **batch_options(args),
     )

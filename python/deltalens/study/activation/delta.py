@@ -5,13 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal, overload
+
+from torch import Tensor
 
 from deltalens.cost.dry_run import Work, begun
 from deltalens.cost.total import Cost
 from deltalens.errors import InputError
-from deltalens.lm import Pair, Sinks, find_bos
-from deltalens.lm.activations import activations_at
+from deltalens.lm import EncodedPair, Pair, Sinks, find_bos
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.model.identity import compared_fingerprints, model_fingerprint, model_name
 from deltalens.lm.several import AnySite, Asked, SeveralSites, resolve_sites
@@ -19,9 +21,15 @@ from deltalens.lm.sinks import SINKS
 from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.pairs.encode import encode_prompt, encode_study
 from deltalens.pairs.row import Prompt
+from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.sae import SAE
 from deltalens.study.activation.difference import ActivationDifference
-from deltalens.study.activation.sifted_pairs import TwoCompletions, TwoModels
+from deltalens.study.activation.pieces.cut import Piece, Row, pieces
+from deltalens.study.activation.pieces.read import read_piece
+from deltalens.study.activation.pieces.store import PieceRoom, sums_settings
+from deltalens.study.activation.pieces.sums import Summing
+from deltalens.study.activation.sifted_pairs import Compared, TwoCompletions, TwoModels
+from deltalens.study.run import site_directory
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +48,8 @@ def delta_activation(
     chat_template_kwargs: ChatOptions | None = ...,
     batch_tokens: int = ...,
     progress: bool = ...,
+    out: str | Path | None = ...,
+    ranks: Ranks = ...,
 ) -> ActivationDifference: ...
 
 
@@ -57,6 +67,8 @@ def delta_activation(
     chat_template_kwargs: ChatOptions | None = ...,
     batch_tokens: int = ...,
     progress: bool = ...,
+    out: str | Path | None = ...,
+    ranks: Ranks = ...,
 ) -> dict[AnySite, ActivationDifference]: ...
 
 
@@ -73,6 +85,8 @@ def delta_activation(
     chat_template_kwargs: ChatOptions | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
+    out: str | Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> ActivationDifference | dict[AnySite, ActivationDifference]:
     """The k latents whose mean activation grew most from ``original`` to ``changed``.
 
@@ -82,6 +96,12 @@ def delta_activation(
     Sums are fp64, and memory is a batch of tokens × a tile of latents. ``sae`` is of any kind that
     can be encoded with, or a SAELens object. With a list of sites, and an SAE for each in a list or
     a dict, the result is a dict by site, as the sites were named, from one pass for all.
+
+    With ``out`` the result is written into that directory (of several sites, each into one below
+    it, ``site-12`` …), and meanwhile what is found of every 256 sequences is kept beside it, so
+    that the same call continues one that was cut. ranks: processes that all make this call with one
+    ``out`` and share the prompts, with the same result; a :class:`~deltalens.ranks.shard.Shard`
+    does its part of them and raises :class:`~deltalens.ranks.shard.ShardDone`.
 
     Raises :class:`InputError` when there is no prompt, for a prompt without a token after BOS, and
     for what does not fit the models or the SAE.
@@ -100,31 +120,22 @@ def delta_activation(
     if not ids:
         raise InputError("no prompts given; give at least one")
     fingerprints = compared_fingerprints(changed, original)
-    first = [int(one[:1] == [bos]) for one in ids]
+    rows = [Row(one, int(one[:1] == [bos])) for one in ids]
     asked = Asked.of(site)
     places = resolve_sites(changed, asked.names)
-    of_sites = [
-        TwoModels(place, one, k, sinks, first)
+    at = [
+        Compared(place, one, k, sinks)
         for place, one in zip(places, asked.each(sae, "SAE"), strict=True)
     ]
 
-    def both(shown: bool = False) -> Iterator[Any]:
+    def both(piece: Piece) -> Iterator[tuple[int, list[tuple[Tensor, Tensor]]]]:
         ours, theirs = (
-            activations_at(
-                model,
-                ids,
-                resolve_sites(model, asked.names),
-                batch_tokens=batch_tokens,
-                progress=bar,
-            )
-            for model, bar in ((changed, shown), (original, False))
+            read_piece(model, resolve_sites(model, asked.names), batch_tokens, piece)
+            for model in (changed, original)
         )
-        return zip(ours, theirs, strict=True)
+        for (number, a), (_, b) in zip(ours, theirs, strict=True):
+            yield number, list(zip(a, b, strict=True))
 
-    with begun(log, _reading(ids, models=2), both):
-        for (number, a), (_, b) in both(progress):
-            for one, of_ours, of_theirs in zip(of_sites, a, b, strict=True):
-                one.put(number, of_ours, of_theirs)
     said = {
         "model": model_name(changed),
         "against": model_name(original),
@@ -132,7 +143,15 @@ def delta_activation(
         "tokens": "prompt",
         "chat_template_kwargs": options,
     }
-    return asked.answer([one.result(said) for one in of_sites])
+    settings = partial(sums_settings, fingerprints, places, [one.sae for one in at], sinks)
+    summing = Summing(
+        pieces=lambda: pieces(rows),
+        read=both,
+        tallies=[partial(TwoModels, one) for one in at],
+        room=PieceRoom(out, settings, ranks),
+        ranks=ranks,
+    )
+    return asked.answer(_compared(summing, at, said, out, asked.several, progress))
 
 
 @overload
@@ -149,6 +168,8 @@ def delta_activation_of_pairs(
     chat_template_kwargs: ChatOptions | None = ...,
     batch_tokens: int = ...,
     progress: bool = ...,
+    out: str | Path | None = ...,
+    ranks: Ranks = ...,
 ) -> ActivationDifference: ...
 
 
@@ -166,6 +187,8 @@ def delta_activation_of_pairs(
     chat_template_kwargs: ChatOptions | None = ...,
     batch_tokens: int = ...,
     progress: bool = ...,
+    out: str | Path | None = ...,
+    ranks: Ranks = ...,
 ) -> dict[AnySite, ActivationDifference]: ...
 
 
@@ -182,47 +205,80 @@ def delta_activation_of_pairs(
     chat_template_kwargs: ChatOptions | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
+    out: str | Path | None = None,
+    ranks: Ranks = ALONE,
 ) -> ActivationDifference | dict[AnySite, ActivationDifference]:
     """The k latents most active in the pairs' positive completions over their negative ones.
 
     As :func:`delta_activation`, in one model: means are over the completion's tokens or, with
     ``tokens="all"``, over the prompt's too (all but a leading BOS), and averaged over pairs.
-    Several sites as there.
+    Several sites, ``out`` and ``ranks`` as there.
     """
     if tokens not in ("completion", "all"):
         raise InputError(f"tokens must be 'completion' or 'all', got {tokens!r}")
     options = template_options(chat_template_kwargs, tokenizer)
     encoded = encode_study(model, tokenizer, pairs, options)
-    sequences = [
-        item.prompt_ids + completion
+    rows = [
+        Row(item.prompt_ids + completion, _first(item, tokens))
         for item in encoded
         for completion in (item.positive_ids, item.negative_ids)
     ]
-    first = [
-        len(item.prompt_ids) if tokens == "completion" else int(not item.counted[0])
-        for item in encoded
-    ]
     asked = Asked.of(site)
     places = resolve_sites(model, asked.names)
-    of_sites = [
-        TwoCompletions(place, one, k, sinks, first)
+    at = [
+        Compared(place, one, k, sinks)
         for place, one in zip(places, asked.each(sae, "SAE"), strict=True)
     ]
-    read = partial(activations_at, model, sequences, places, batch_tokens=batch_tokens)
-    with begun(log, _reading(sequences, models=1), read):
-        for number, rows in read(progress=progress):
-            for one, of_site in zip(of_sites, rows, strict=True):
-                one.put(number, of_site)
+    fingerprint = model_fingerprint(model)
     said = {
         "model": model_name(model),
         "against": None,
-        "fingerprints": {"model": model_fingerprint(model)},
+        "fingerprints": {"model": fingerprint},
         "tokens": tokens,
         "chat_template_kwargs": options,
     }
-    return asked.answer([one.result(said) for one in of_sites])
+    settings = partial(sums_settings, [fingerprint], places, [one.sae for one in at], sinks)
+    summing = Summing(
+        pieces=lambda: pieces(rows, together=2),
+        read=partial(read_piece, model, places, batch_tokens),
+        tallies=[partial(TwoCompletions, one) for one in at],
+        room=PieceRoom(out, settings, ranks),
+        ranks=ranks,
+    )
+    return asked.answer(_compared(summing, at, said, out, asked.several, progress))
 
 
-def _reading(sequences: Sequence[list[int]], models: int) -> Work:
-    tokens = models * sum(map(len, sequences))
-    return Work(Cost(forward=tokens), tokens)
+def _first(item: EncodedPair, tokens: str) -> int:
+    """The first token that counts of a pair's prompt and completion."""
+    return len(item.prompt_ids) if tokens == "completion" else int(not item.counted[0])
+
+
+def _compared(
+    summing: Summing,
+    at: Sequence[Compared],
+    said: dict[str, Any],
+    out: str | Path | None,
+    several: bool,
+    progress: bool,
+) -> list[ActivationDifference]:
+    """What differs at each site, written to ``out`` too, if any."""
+    sides = list(said["fingerprints"])
+    tokens = len(sides) * sum(tokens for tokens, mine in summing.parts() if mine)
+    work = Work(Cost(forward=tokens), tokens)
+    with begun(log, work, summing.rehearsed), summing.room.filling() as store:
+        found = summing.over(summing.pieces(), store, progress=progress)
+        assert found is not None
+        results = [one.result(of, said, sides) for one, of in zip(at, found, strict=True)]
+        if out is not None:
+            directories = _directories(Path(out), at, several)
+            summing.ranks.from_first(lambda: _save(results, directories))
+    return results
+
+
+def _directories(out: Path, at: Sequence[Compared], several: bool) -> list[Path]:
+    return [site_directory(out, one.site) if several else out for one in at]
+
+
+def _save(results: Sequence[ActivationDifference], directories: Sequence[Path]) -> None:
+    for result, directory in zip(results, directories, strict=True):
+        result.save(directory)

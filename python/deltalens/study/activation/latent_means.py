@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,18 +13,6 @@ from deltalens.lm import Site
 from deltalens.sae import as_sae
 from deltalens.sae.encoder import BATCH_TOKENS, Encoder
 from deltalens.study.latents import check_reads
-
-
-@dataclass(frozen=True)
-class LatentMeans:
-    """Over ``tokens`` tokens: each latent's mean activation and how often it is active.
-
-    mean, frequency: fp64 [n_latents].
-    """
-
-    mean: Tensor
-    frequency: Tensor
-    tokens: int
 
 
 def encoder_at(source: Any, site: Site) -> Encoder:
@@ -50,8 +37,6 @@ class LatentSums:
         self._encoder = encoder
         self._waiting: list[Tensor] = []
         self._total = torch.zeros(encoder.n_latents, dtype=torch.float64)
-        self._active = torch.zeros(encoder.n_latents, dtype=torch.float64)
-        self._tokens = 0
 
     def add(self, rows: Tensor) -> None:
         """Activations [tokens, d_in] of further tokens, possibly none."""
@@ -59,19 +44,17 @@ class LatentSums:
         if sum(map(len, self._waiting)) >= BATCH_TOKENS:
             self._encode()
 
-    def result(self) -> LatentMeans:
-        """The means over all tokens added so far, at least one."""
+    def result(self) -> Tensor:
+        """The sums fp64 [n_latents] over all tokens added so far."""
         self._encode()
-        return LatentMeans(self._total / self._tokens, self._active / self._tokens, self._tokens)
+        return self._total
 
     def _encode(self) -> None:
         rows = torch.cat(self._waiting) if self._waiting else torch.empty(0)
         self._waiting = []
         for batch in rows.split(BATCH_TOKENS) if len(rows) else ():
-            for start, sums, active in segment_sums(self._encoder, batch, [len(batch)]):
+            for start, sums, _ in segment_sums(self._encoder, batch, [len(batch)]):
                 self._total[start : start + sums.shape[1]] += sums[0]
-                self._active[start : start + sums.shape[1]] += active[0]
-            self._tokens += len(batch)
 
 
 def segment_sums(

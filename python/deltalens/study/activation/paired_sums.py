@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -52,22 +53,35 @@ class PairedSums:
         self._prompts += len(self._waiting)
         self._waiting, self._tokens = [], 0
 
-    def result(self, k: int, metadata: dict[str, Any]) -> ActivationDifference:
-        """What the prompts added so far, at least one, amount to."""
+    def result(self) -> dict[str, Tensor]:
+        """The sums over the prompts added so far, at least one, as :func:`difference_of` takes
+        them; those of other prompts add to them."""
         self._encode()
-        count = self._prompts
-        means, frequencies = self._means / count, self._frequencies / count
-        difference = means[0] - means[1]
-        variance = (self._squares - count * difference.square()).clamp(min=0) / (count - 1 or 1)
-        stderr = (variance / count).sqrt() if count > 1 else torch.full_like(difference, torch.nan)
-        return ActivationDifference(
-            latents=torch.argsort(difference, descending=True, stable=True)[:k],
-            difference=difference,
-            stderr=stderr,
-            mean=means[0],
-            mean_against=means[1],
-            frequency=frequencies[0],
-            frequency_against=frequencies[1],
-            prompts=count,
-            metadata=metadata,
-        )
+        return {
+            "means": self._means,
+            "frequencies": self._frequencies,
+            "squares": self._squares,
+            "prompts": torch.tensor([self._prompts]),
+        }
+
+
+def difference_of(
+    sums: Mapping[str, Tensor], k: int, metadata: dict[str, Any]
+) -> ActivationDifference:
+    """What :class:`PairedSums` amount to: the k latents that differ most."""
+    count = int(sums["prompts"])
+    means, frequencies = sums["means"] / count, sums["frequencies"] / count
+    difference = means[0] - means[1]
+    variance = (sums["squares"] - count * difference.square()).clamp(min=0) / (count - 1 or 1)
+    stderr = (variance / count).sqrt() if count > 1 else torch.full_like(difference, torch.nan)
+    return ActivationDifference(
+        latents=torch.argsort(difference, descending=True, stable=True)[:k],
+        difference=difference,
+        stderr=stderr,
+        mean=means[0],
+        mean_against=means[1],
+        frequency=frequencies[0],
+        frequency_against=frequencies[1],
+        prompts=count,
+        metadata=metadata,
+    )
