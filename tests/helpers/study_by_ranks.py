@@ -95,12 +95,14 @@ def launch(
     job: Callable[[Path, int | None], None] = work,
 ) -> None:
     """Let so many processes do ``job``, as torchrun would; raises when one of them fails."""
+    # By number: names are looked up under a lock that a thread of the agent may hold at a fork.
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=processes,
         rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_endpoint="127.0.0.1:0",
+        local_addr="127.0.0.1",
         max_restarts=0,
         monitor_interval=0.1,
         start_method="fork",
