@@ -148,7 +148,7 @@ def test_candidates_beyond_the_room_are_reported(path):
     lower, upper = torch.full((1, n), -1.0).double(), torch.full((1, n), 1.0).double()
     band = Band(2, 1, path)
     band.push(lower, upper, 0)
-    ((candidates, complete),) = band.candidates()
+    ((candidates, complete, *_),) = band.candidates()
     assert not complete
     assert len(candidates) == 4 * 2 + 4096
     roomy = Band(2, 1, path)
@@ -178,7 +178,7 @@ def test_every_path_keeps_all_that_may_be_among_the_best(path, k):
     band = Band(k, 3, path)
     for start, stop in ((2000, 3001), (0, 700), (700, 2000)):
         band.push(lower[:, start:stop], upper[:, start:stop], start)
-    for query, (candidates, complete) in enumerate(band.candidates()):
+    for query, (candidates, complete, *_) in enumerate(band.candidates()):
         ranked = (~lower[query].isnan()).nonzero()[:, 0]
         ends = np.sort(lower[query, ranked].numpy())[::-1]
         threshold = ends[k - 1] if len(ends) >= k else -np.inf

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -46,11 +46,16 @@ class Problem:
     impl: str
     scorer: Callable[[], Scorer]
     exact: Sequence[Scorer]
+    made_by: Callable[[str], Problem]  # the same for one process and an implementation
     screen: Callable[[], Scorer] | None = None
     presence: Tensor | None = None  # fp64 [queries, d_model]
     norms: Callable[[Tensor], Tensor] = row_norms  # fp64 [n] of rows [n, d_model]
     ranks: Ranks = ALONE  # the processes that scan together, each a range of tiles
     reduction: str = "sum"  # of the tokens' terms
+
+    def by(self, impl: str) -> Problem:
+        """The same with another implementation."""
+        return replace(self.made_by(impl), ranks=self.ranks)
 
     def topk_path(self, k: int) -> TopKPath:
         """How the ``k`` best of its scores are kept."""
@@ -82,6 +87,7 @@ def moment_problem(moments: Sequence[MomentSums], W_dec: Tensor | Decoder, impl:
         impl=impl,
         scorer=scorer,
         exact=[ExactMoments(matrices[i : i + 1], rounding[i : i + 1]) for i in range(len(moments))],
+        made_by=partial(moment_problem, moments, W_dec),
         screen=partial(scorer, screen=True) if screened else None,
         presence=torch.stack([moment.presence_direction for moment in moments]),
         norms=norms_by(impl),
@@ -118,6 +124,9 @@ def token_problem(
         impl=impl,
         scorer=scorer,
         exact=[exact],
+        made_by=lambda other: token_problem(
+            acts, grads, W_dec, baseline, weights, other, reduction=reduction, segments=segments
+        ),
         screen=partial(scorer, screen=True) if screened else None,
         norms=norms_by(impl),
         reduction=reduction,

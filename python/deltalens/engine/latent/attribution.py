@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -140,7 +142,8 @@ def gated_problem(
         LatentSource(rows, gate, thresholds, reduction),
         z_mean,
         tile_rows(d_model, impl, resident=resident, tokens=tokens),
-        prepared_by(impl, {dec.dtype, enc.dtype}),
+        impl,
+        partial(prepared_by, dtypes={dec.dtype, enc.dtype}),
     )
 
 

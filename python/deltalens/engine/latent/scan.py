@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,7 +22,19 @@ from deltalens.engine.latent.winners import WinnersScorer
 from deltalens.engine.numerics.norms import row_norms
 from deltalens.engine.numerics.precision import UNIT_ROUNDOFF, exact_matmul
 from deltalens.engine.topk.band import Band
+from deltalens.engine.topk.held import Kept
 from deltalens.engine.topk.ranking import Candidates, Ranking, TopLatents, select
+from deltalens.engine.trust.guard import (
+    Truth,
+    Violation,
+    beyond,
+    disagreement,
+    instead_of,
+    is_guarded,
+    lost,
+    of_any,
+)
+from deltalens.engine.trust.sample import Spots, Told, together
 from deltalens.engine.upload import device_tiles, of_all, own_latents
 from deltalens.ranks.ranks import ALONE, Ranks
 
@@ -38,7 +50,8 @@ class LatentProblem:
     source: LatentSource
     mean: Tensor | None  # z̄ [n_latents]
     tile_rows: int
-    prepare: Callable[[LatentSource], LatentScorer]
+    impl: str
+    prepared_by: Callable[[str], Callable[[LatentSource], LatentScorer]]
     ranks: Ranks = ALONE  # the processes that scan together, each a range of tiles
 
     @property
@@ -53,7 +66,7 @@ class LatentProblem:
         clear, unclear = self.source.by_clarity()
         if clear is None:
             return ExactLatents(self.source)
-        prepared = self.prepare(clear)
+        prepared = self.prepared_by(self.impl)(clear)
         return prepared if unclear is None else WithExactTokens(prepared, ExactLatents(unclear))
 
     def _winners(self) -> Entries | None:
@@ -61,7 +74,7 @@ class LatentProblem:
         source = self.source
         if source.thresholds is None or source.gate.cut is not None:
             return None
-        if self.prepare is ExactLatents:
+        if self.impl == "reference":
             return None
         if source.reduction != "sum" and self.mean is not None:
             return None
@@ -82,47 +95,113 @@ class LatentProblem:
 def latent_scores(problem: LatentProblem) -> Tensor:
     """Every score, float32 [n_latents]; non-finite rows give NaN and one warning."""
     found = torch.empty(problem.W_dec.n_latents, device=problem.device)
-    nonfinite = []
+    nonfinite, spots = [], Spots(problem.W_dec.n_latents)
+    wrong: Violation | None = None
     with exact_matmul():
         scorer = problem.scorer()
         for start, tile in tiles(problem):
             scores, _, finite = scored(problem, scorer, start, tile, bounds=False)
-            found[start : start + len(scores)] = scores.masked_fill(~finite, torch.nan).float()
+            scores = scores.masked_fill(~finite, torch.nan)
+            spots.take(start, scores[None])
+            found[start : start + len(scores)] = scores.float()
             nonfinite.append(start + (~finite).nonzero()[:, 0])
-    _warn_nonfinite(of_all(problem.ranks, nonfinite))
+        bad = of_all(problem.ranks, nonfinite)
+        if is_guarded(problem.impl):
+            wrong = of_any(problem.ranks, _wrong_score(problem, scorer, spots))
+    if wrong is not None:
+        return latent_scores(_instead(problem, wrong))
+    _warn_nonfinite(bad)
     own = own_latents(problem.W_dec, problem.tile_rows, problem.ranks)
     return of_all(problem.ranks, [found[own]])
+
+
+def _instead(problem: LatentProblem, wrong: Violation) -> LatentProblem:
+    """The same with another implementation."""
+    return replace(problem, impl=instead_of(problem.impl, problem.device, wrong))
+
+
+def _wrong_score(problem: LatentProblem, scorer: LatentScorer, spots: Spots) -> Violation | None:
+    """The first score of the sample that is not within the scorer's own bound of it."""
+    latents, values = spots.of_all(problem.ranks)
+    bounds = []
+    for part in _parts(problem, scorer, latents):
+        group = int(part[0]) // problem.source.gate.group_size
+        scored = scorer.score(problem.gather(part), group, bounds=True)
+        bounds.append(_as_written(problem, part, scored)[1])
+    tile = problem.gather(latents)
+    finite = tile.dec_norms.isfinite() & tile.enc_norms.isfinite()
+    found = _as_written(problem, latents, ExactLatents(problem.source).score_and_errors(tile))
+    scores = found[0].masked_fill(~finite, torch.nan)
+    bound = (found[1] + found[2] + torch.cat(bounds)).nan_to_num()
+    return beyond(values[0].to(problem.device), scores[None], bound, latents)
+
+
+def _parts(problem: LatentProblem, scorer: LatentScorer, latents: Tensor) -> Iterator[Tensor]:
+    """Rising latents as a scorer takes them: consecutive ones, or any of one group."""
+    if isinstance(scorer, WinnersScorer):
+        yield from latents.split(1)
+        return
+    groups = latents // problem.source.gate.group_size
+    for group in groups.unique():
+        yield latents[groups == group]
 
 
 def top_latent_scores(problem: LatentProblem, k: int, ranking: Ranking) -> TopLatents:
     """The exact top-k, as :func:`deltalens.engine.scan.top_latents` finds it."""
     with exact_matmul():
         band, nonfinite = Band(k), []
+        spots = Spots(problem.W_dec.n_latents)
         scorer = problem.scorer()
         for start, tile in tiles(problem):
             scores, error, finite = scored(problem, scorer, start, tile, bounds=True)
             keys = ranking.key(scores)
             lower, upper = keys - error, keys + error
             unknown = ~(lower.isfinite() & upper.isfinite())
-            lower = lower.masked_fill(unknown, -torch.inf).masked_fill(~finite, torch.nan)
-            upper = upper.masked_fill(unknown, torch.inf).masked_fill(~finite, torch.nan)
-            band.push(lower[None], upper[None], start)
+            lower = lower.masked_fill(unknown, -torch.inf).masked_fill(~finite, torch.nan)[None]
+            upper = upper.masked_fill(unknown, torch.inf).masked_fill(~finite, torch.nan)[None]
+            band.push(lower, upper, start)
+            spots.take(start, lower, upper)
             nonfinite.append(start + (~finite).nonzero()[:, 0])
         bad = of_all(problem.ranks, nonfinite)
-        _warn_nonfinite(bad)
-        ((latents, complete),) = band.candidates(problem.ranks)
-        return select(_rescored(problem, latents, complete), k, ranking, bad)
+        (kept,) = band.candidates(problem.ranks)
+        latents, ends = spots.of_all(problem.ranks)
+        told = Told(latents, *ends[:, 0])
+        candidates, wrong = _rescored(problem, ranking, kept, told)
+        if is_guarded(problem.impl):
+            wrong = of_any(problem.ranks, lost(told, kept) or wrong)
+    if wrong is not None:
+        return top_latent_scores(_instead(problem, wrong), k, ranking)
+    _warn_nonfinite(bad)
+    return select(candidates, k, ranking, bad)
 
 
-def _rescored(problem: LatentProblem, latents: Tensor, complete: bool) -> Candidates:
+def _rescored(
+    problem: LatentProblem, ranking: Ranking, kept: Kept, sample: Told
+) -> tuple[Candidates, Violation | None]:
+    """Candidates with scores in fp64, and the first latent of which the scan was wrong."""
+    told = together([Told(kept.latents, kept.lower, kept.upper), sample], problem.device)
+    if not is_guarded(problem.impl):
+        told = Told(*(each[: len(kept.latents)] for each in told))
+    latents, places = told.latents.unique(return_inverse=True)
     exact = ExactLatents(problem.source)
-    latents = latents.to(problem.device)
-    found = []
+    found, finite = [], []
     for chunk in latents.split(_RESCORE_ROWS):
-        scored = exact.score_and_errors(problem.gather(chunk))
-        found.append(_as_written(problem, chunk, scored))
+        tile = problem.gather(chunk)
+        found.append(_as_written(problem, chunk, exact.score_and_errors(tile)))
+        finite.append(tile.dec_norms.isfinite() & tile.enc_norms.isfinite())
     scores, rounding, gating = torch.cat(found, 1)
-    return Candidates(latents, scores, rounding + gating, complete, rounding)
+    own = places[: len(kept.latents)]
+    candidates = Candidates(
+        latents[own],
+        scores[own],
+        (rounding + gating)[own],
+        kept.complete,
+        rounding[own],
+    )
+    truth = Truth(ranking.key(scores), rounding + gating, torch.cat(finite))
+    if not is_guarded(problem.impl):
+        return candidates, None
+    return candidates, disagreement(told, Truth(*(each[places] for each in truth[:3])))
 
 
 def tiles(problem: LatentProblem) -> Iterator[tuple[int, LatentTile]]:

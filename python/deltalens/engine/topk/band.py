@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from deltalens.engine.topk.held import Held, merged_candidates
+from deltalens.engine.topk.held import Ends, Held, Kept, kept, merged_candidates
 from deltalens.engine.topk.streaming import QueriesTopK, TopKPath, queries_topk
 from deltalens.ranks.ranks import ALONE, Ranks
 
@@ -46,34 +46,35 @@ class Band:
         self._lower.push(lower, self._unit, start)
         self._upper.push(upper, self._unit, start)
 
-    def candidates(self, ranks: Ranks = ALONE) -> list[tuple[Tensor, bool]]:
-        """Of each query: latents [c] ascending, and whether none that may matter was dropped;
-        from what all ``ranks`` have pushed."""
+    def candidates(self, ranks: Ranks = ALONE) -> list[Kept]:
+        """What is kept of each query, from what all ``ranks`` have pushed."""
         if ranks.size > 1:
             return merged_candidates(ranks.gather(self._held()), self._k, self._room)
-        thresholds = self._lower.ranking.thresholds()
-        found: list[tuple[Tensor, bool]] = []
-        uppers = self._upper.ranking.results()
-        for threshold, (upper, latents) in zip(thresholds, uppers, strict=True):
-            inside = upper >= threshold
-            complete = self._seen <= self._room or not bool(inside.all())
-            found.append((latents[inside].sort().values, complete))
-        return found
+        everything = self._seen <= self._room
+        return [
+            kept(lower, upper, self._k, everything)
+            for lower, upper in zip(
+                self._in_full(self._lower), self._in_full(self._upper), strict=True
+            )
+        ]
 
     def _held(self) -> Held:
         if not self._seen:
             nothing, none = torch.empty(0, dtype=torch.float64), torch.empty(0, dtype=torch.int64)
-            return Held([nothing] * self._queries, [(nothing, none)] * self._queries, 0)
-        lower = [ends for ends, _ in self._in_full(self._lower)]
-        return Held(lower, self._in_full(self._upper), self._seen)
+            return Held([(nothing, none)] * self._queries, [(nothing, none)] * self._queries, 0)
+        lower, upper = (
+            [(ends.cpu(), at.cpu()) for ends, at in self._in_full(side)]
+            for side in (self._lower, self._upper)
+        )
+        return Held(lower, upper, self._seen)
 
-    def _in_full(self, ends: _Ends) -> list[tuple[Tensor, Tensor]]:
+    def _in_full(self, side: _Ends) -> list[Ends]:
         """The ends as they were before a path's power of two took them to float32, and latents."""
-        found = [(kept.cpu().double(), at.cpu()) for kept, at in ends.ranking.results()]
+        found = [(ends.double(), at) for ends, at in side.ranking.results()]
         if self._unit is None:
             return found
-        units = torch.where(self._unit > 0, self._unit, 1.0).cpu()
-        return [(kept * unit, at) for (kept, at), unit in zip(found, units, strict=True)]
+        units = torch.where(self._unit > 0, self._unit, 1.0)
+        return [(ends * unit, at) for (ends, at), unit in zip(found, units, strict=True)]
 
 
 class _Ends:

@@ -160,9 +160,6 @@ class QueriesTopK(Protocol):
     def results(self) -> list[tuple[Tensor, Tensor]]:
         """Scores and latents (int64) of each query's best, ranked."""
 
-    def thresholds(self) -> list[float]:
-        """Each query's k-th best score, −inf while there are fewer than k."""
-
 
 def queries_topk(k: int, queries: int, path: TopKPath) -> QueriesTopK:
     """A ranking for each query on a path of :func:`deltalens.engine.cost.planner.topk_path`.
@@ -173,10 +170,10 @@ def queries_topk(k: int, queries: int, path: TopKPath) -> QueriesTopK:
     if path == "streaming":
         return SeparateTopK(k, queries)
     if path == "whole":
-        return JointTopK(k, WholeTopK(k, queries))
+        return JointTopK(WholeTopK(k, queries))
     from deltalens.kernels import StreamingTopK as KernelTopK
 
-    return JointTopK(k, KernelTopK(k, queries))
+    return JointTopK(KernelTopK(k, queries))
 
 
 class SeparateTopK:
@@ -192,9 +189,6 @@ class SeparateTopK:
     def results(self) -> list[tuple[Tensor, Tensor]]:
         return [ranking.result() for ranking in self._rankings]
 
-    def thresholds(self) -> list[float]:
-        return [ranking.threshold for ranking in self._rankings]
-
 
 class _Joint(Protocol):
     def push(self, scores: Tensor, start: int) -> None: ...
@@ -205,8 +199,7 @@ class _Joint(Protocol):
 class JointTopK:
     """All queries in one ranking, which pads those that have less than k with NaN."""
 
-    def __init__(self, k: int, ranking: _Joint) -> None:
-        self._k = k
+    def __init__(self, ranking: _Joint) -> None:
         self._ranking = ranking
 
     def push(self, scores: Tensor, start: int) -> None:
@@ -217,12 +210,6 @@ class JointTopK:
         ranked = (~scores.isnan()).sum(1).tolist()
         pairs = zip(scores, latents, ranked, strict=True)
         return [(of_query[:count], places[:count]) for of_query, places, count in pairs]
-
-    def thresholds(self) -> list[float]:
-        scores, _ = self._ranking.result()
-        if scores.shape[1] < self._k:
-            return [-math.inf] * scores.shape[0]
-        return scores[:, -1].nan_to_num(-math.inf, math.inf, -math.inf).tolist()
 
 
 _LEAST_KEY = torch.iinfo(torch.int64).min

@@ -13,6 +13,7 @@ from deltalens.engine.trust.conditions import device_name
 from deltalens.engine.trust.quick import verdict_on
 from deltalens.engine.trust.verdicts import Verdict, kept_verdict
 from deltalens.errors import InputError
+from deltalens.ranks.ranks import Ranks
 
 IMPLEMENTATIONS = ("reference", "torch", "cpp", "triton")
 TRITON_DEVICES = ("cuda",)  # on which "auto" thinks of Triton
@@ -37,6 +38,12 @@ def choose_impl(impl: str, device: torch.device | str) -> str:
     if impl == "triton" and (missing := missing_for_triton(device)):
         raise InputError(f"impl='triton' {missing}; use torch or auto")
     return impl
+
+
+def agreed_impl(impl: str, device: torch.device | str, ranks: Ranks) -> str:
+    """What all of several processes choose; torch where they would not choose the same."""
+    chosen = set(ranks.gather(choose_impl(impl, device)))
+    return chosen.pop() if len(chosen) == 1 else "torch"
 
 
 def automatic_impls(device: torch.device | str) -> tuple[str, ...]:

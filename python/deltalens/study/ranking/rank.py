@@ -15,6 +15,7 @@ from deltalens.engine.resampling.shared import SharedReads, shared_reads
 from deltalens.engine.resampling.tile_sums import TileSums
 from deltalens.engine.resampling.token_sums import TokenSums
 from deltalens.engine.scan import Search, full_scores, top_latents_together
+from deltalens.engine.trust.implementations import agreed_impl
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.study.latents import check_found, latent_rows, unit
 from deltalens.study.ranking.effects import Found, Ranked, pair_effects, study_moment
@@ -23,6 +24,8 @@ from deltalens.study.ranking.prepared import PreparedStudy
 from deltalens.study.running.row_store import RowStore
 from deltalens.study.significance import Tested, assess_together
 from deltalens.study.significance.study_tokens import study_tokens
+
+_NONFINITE = "W_dec .* rows with NaN or infinity"
 
 
 @dataclass(frozen=True)
@@ -48,9 +51,10 @@ def rank(
 
     Raises :class:`InputError` for NaN or infinity in decoder rows.
     """
+    captured = [_agreed(one, ranks) for one in captured]
     first = captured[0].study
     with warnings.catch_warnings(), shared_reads(first.decoder) as shared:
-        warnings.simplefilter("ignore")  # non-finite rows, an error here
+        warnings.filterwarnings("ignore", _NONFINITE)  # an error here
         if first.by_latents is None:
             found = _by_direction(captured, shared, ranks)
         else:
@@ -70,6 +74,13 @@ def rank(
         Ranked(each.top, each.effects, each.all_scores, of_study)
         for each, of_study in zip(found, significance, strict=True)
     ]
+
+
+def _agreed(one: CapturedStudy, ranks: Ranks) -> CapturedStudy:
+    """With an implementation that all processes take: they meet in the same places."""
+    study = one.study
+    impl = agreed_impl(study.options.impl, study.scan_device, ranks)
+    return replace(one, study=replace(study, options=replace(study.options, impl=impl)))
 
 
 def _by_direction(
