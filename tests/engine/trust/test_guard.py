@@ -66,9 +66,10 @@ def test_the_sample_reaches_all_of_a_decoder_and_its_last_row():
         assert all(a < b for a, b in pairwise(rows))
         stretch = -(-count // len(rows))
         assert all(b - a <= 2 * stretch for a, b in pairwise((0, *rows)))
-        looked = looked_at(count)
-        size = max(128, -(-count // 2048))
-        assert [row // size for row in looked] == list(range(-(-count // size)))
+        for row_bytes, most in ((4, 2048), (1 << 15, 1024), (1 << 30, 64)):
+            size = max(128, -(-count // most))
+            blocks = [row // size for row in looked_at(count, row_bytes)]
+            assert blocks == list(range(-(-count // size)))
     assert sampled(131_072) == sampled(131_072)
     offsets = {row % 2048 for row in sampled(131_072)}
     assert len(offsets) > 60, "not always the same place in its stretch"

@@ -71,7 +71,7 @@ def _wrong_score(
     # What overflows in fp32 does so here as well, and has no bound.
     unbounded = ~error.isfinite() & norms.isfinite()
     scores = scores.masked_fill(~norms.isfinite(), torch.nan)
-    values = torch.where(unbounded, scores, values[0])
+    values = torch.where(unbounded, scores, values[0].to(problem.device))
     return beyond(values, scores, error.nan_to_num(), latents)
 
 

@@ -98,7 +98,7 @@ def _scan(
     ]
     scorers = [scorer() for scorer in prepare]
     spots = [Spots(problem.decoder.n_latents) for _ in searches]
-    second = SecondLook(problem.decoder.n_latents, len(searches))
+    second = SecondLook(problem.decoder, len(searches))
     nonfinite: list[Tensor] = []
     for tile in tiles(problem):
         places = second.begin(tile.start, tile.rows)

@@ -11,14 +11,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from deltalens.engine.decoder import Decoder
 from deltalens.ranks.ranks import Ranks
 
 _LEAST, _MOST = 64, 256
 _ROWS_EACH = 2048
-_BLOCK, _MOST_BLOCKS = (
-    128,
-    2048,
-)  # rows that a program of a GPU scores; how many are looked at again
+_BLOCK = 128  # rows that a program of a GPU scores
+_MOST_BLOCKS = 2048
+_HELD_BYTES = 32 << 20
 _MASK = (1 << 64) - 1
 
 
@@ -39,10 +39,11 @@ def sampled(n_latents: int) -> tuple[int, ...]:
 
 
 @lru_cache(maxsize=64)
-def looked_at(n_latents: int) -> tuple[int, ...]:
-    """One latent of every 128, by a hash of the block, or of so many more that there are 2048; in
-    rising order."""
-    size = max(_BLOCK, -(-n_latents // _MOST_BLOCKS))
+def looked_at(n_latents: int, row_bytes: int) -> tuple[int, ...]:
+    """One latent of every 128, by a hash of the block, or of so many more that there are at most
+    2048 and their rows take 32 MiB; in rising order."""
+    most = min(_MOST_BLOCKS, max(_LEAST, _HELD_BYTES // row_bytes))
+    size = max(_BLOCK, -(-n_latents // most))
     starts = range(0, n_latents, size)
     return tuple(start + _hash(start) % min(size, n_latents - start) for start in starts)
 
@@ -105,8 +106,9 @@ class SecondLook:
     """Rows that are scored again at the end of a scan, all in one call and so in other places, with
     what they got at first; a copy of one row in 128."""
 
-    def __init__(self, n_latents: int, searches: int) -> None:
-        self._of_decoder = looked_at(n_latents)
+    def __init__(self, decoder: Decoder, searches: int) -> None:
+        row_bytes = decoder.d_model * decoder.dtype.itemsize
+        self._of_decoder = looked_at(decoder.n_latents, row_bytes)
         self._latents: list[Tensor] = []
         self._rows: list[Tensor] = []
         self._ends: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(searches)]
