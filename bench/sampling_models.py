@@ -122,7 +122,7 @@ def main() -> None:
             found = measure(name, make(), options.rounds)
             for row in found:
                 print(*row.values(), sep="  ", flush=True)
-            print(replace_rows("sampling-models", found, key="model"))
+            print(replace_rows("generation", found, key="model"))
 
 
 def _options() -> argparse.Namespace:
