@@ -152,6 +152,20 @@ def test_baselines_of_several_sites(inputs, saes, tmp_path, capsys):
     assert main(single) == 0
 
 
+def test_texts_are_averaged_with_the_budget_that_was_asked_for(inputs, saes, tmp_path, monkeypatch):
+    asked: list[int] = []
+    averaged = deltalens.study.mean_activation
+
+    def noted(*args, **options):
+        asked.append(options["batch_tokens"])
+        return averaged(*args, **options)
+
+    monkeypatch.setattr(deltalens.study, "mean_activation", noted)
+    args = attribute_args(inputs, tmp_path, baseline=inputs / "texts.txt", sae=saes / HOOKS[0])
+    assert main([*args, "--batch-tokens", "64"]) == 0
+    assert asked == [64]
+
+
 def test_delta_activation_of_several_sites(inputs, saes, tmp_path, capsys):
     argv = ["delta-activation", "--model", str(inputs / "model"), "--quiet", "--pairs"]
     argv += [str(inputs / "pairs.jsonl"), "--sae", str(saes), "--out", str(tmp_path / "out")]

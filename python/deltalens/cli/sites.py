@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deltalens.cli.loading import choose_site, warn_of_other_site
+from deltalens.cli.loading import batch_options, choose_site, warn_of_other_site
 from deltalens.errors import InputError
 
 
@@ -116,6 +116,7 @@ def _averaged(
         sinks=sinks_of(args),
         chat_template_kwargs=args.chat_template_kwargs,
         progress=not args.quiet,
+        **batch_options(args),
     )
 
 
