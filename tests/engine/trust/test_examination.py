@@ -10,8 +10,9 @@ import torch
 from deltalens.engine.impl import cpp_token
 from deltalens.engine.impl import torch as torch_impl
 from deltalens.engine.numerics.extension import cpu_extension, cpu_level
-from deltalens.engine.trust import examination
+from deltalens.engine.trust import cpu_checks, examination
 from deltalens.engine.trust.check import Operands, Sizes
+from deltalens.engine.trust.cpu_checks import winner_checks
 from deltalens.engine.trust.examination import Subject, at_level, checks_of, examine, subjects
 from deltalens.engine.trust.kernel_checks import kernel_checks
 from deltalens.engine.trust.scorer_checks import scorer_checks
@@ -51,6 +52,38 @@ def test_the_triton_kernels_are_right_in_the_interpreter(dtype, parts):
     found = [*kernel_checks(given("triton", dtype, parts)), *scorer_checks(given("triton", dtype))]
     assert [str(check) for check in found if not check.ok] == []
     assert len(found) > 30
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_winners_of_tokens_are_checked_at_every_level(level, dtype):
+    with at_level(level):
+        found = list(winner_checks(given("cpp", dtype)))
+    assert [check.kernel for check in found] == ["winners", "winners' latents", "entries"]
+    assert [str(check) for check in found if not check.ok] == []
+
+
+@pytest.mark.parametrize("wrong", ["value", "latent", "product"])
+def test_a_wrong_winner_is_found(wrong, monkeypatch):
+    right, products = cpu_checks.contenders, cpu_checks.entry_products
+
+    def spoiled(*args, **options):
+        found = right(*args, **options)
+        if wrong == "value":
+            found.values[7, 3] *= 1 + 1e-3
+        if wrong == "latent":
+            found.latents[7, 0] = (found.latents[7, 0] + 1) % SIZES.n_latents
+        return found
+
+    def off(*args):
+        return products(*args) * (1 + 1e-9 * (wrong == "product"))
+
+    monkeypatch.setattr(cpu_checks, "contenders", spoiled)
+    monkeypatch.setattr(cpu_checks, "entry_products", off)
+    failed = [check.kernel for check in winner_checks(given("cpp")) if not check.ok]
+    assert failed == [
+        {"value": "winners", "latent": "winners' latents", "product": "entries"}[wrong]
+    ]
 
 
 def test_what_can_run_is_found():

@@ -6,6 +6,10 @@ from collections.abc import Iterator
 
 import torch
 
+from deltalens.engine.decoder import TensorDecoder
+from deltalens.engine.latent.contenders import contenders
+from deltalens.engine.latent.entries import entry_products
+from deltalens.engine.latent.gates import LatentGate
 from deltalens.engine.numerics.outer import add_outer
 from deltalens.engine.topk.streaming import TopKPath, queries_topk
 from deltalens.engine.trust.check import Check, Operands, worst
@@ -38,3 +42,21 @@ def outer_checks(given: Operands) -> Iterator[Check]:
     size = x.norm(dim=0)[:, None] * y.norm(dim=0)
     limit = 2 * (tokens + 4) * 2.0**-53
     yield given.check("outer products", worst(total, x.T @ y, size), limit)
+
+
+def winner_checks(given: Operands) -> Iterator[Check]:
+    """The largest pre-activations of every token, and products of single rows."""
+    tokens, d_model, n_latents = given.sizes.tokens, given.sizes.d_model, given.sizes.n_latents
+    x = given.normal(tokens, d_model, dtype=torch.float32, seed=1)
+    rows, held = given.normal(n_latents, d_model, dtype=given.dtype), min(20, n_latents)
+    exact = x.double() @ rows.double().T
+    size = x.double().norm(dim=1)[:, None] * rows.double().norm(dim=1).max()
+    gate = LatentGate(n_latents, keep=held)
+    found = contenders(x, TensorDecoder(rows), gate, 0, held, compiled=True)
+    best, limit = exact.topk(held).values, (d_model + 8) * 2.0**-24
+    yield given.check("winners", worst(found.values, best, size), limit)
+    held_by = exact.gather(1, found.latents)
+    yield given.check("winners' latents", worst(held_by, best, size), 2 * limit)
+    of_tokens = torch.arange(tokens).repeat_interleave(held)
+    products = entry_products(rows, found.latents.flatten(), x, of_tokens).view(tokens, held)
+    yield given.check("entries", worst(products, held_by, size), (d_model + 8) * 2.0**-52)

@@ -13,7 +13,7 @@ from deltalens.engine.cost.roofs import Roofs, measured_roofs
 from deltalens.engine.numerics.extension import cpu_extension, cpu_level
 from deltalens.engine.trust.check import Check, Operands, Sizes
 from deltalens.engine.trust.conditions import interpreted
-from deltalens.engine.trust.cpu_checks import outer_checks, ranking_checks
+from deltalens.engine.trust.cpu_checks import outer_checks, ranking_checks, winner_checks
 from deltalens.engine.trust.implementations import missing_for_triton
 from deltalens.engine.trust.kernel_checks import kernel_checks, sum_checks
 from deltalens.engine.trust.rates import keep_roofs
@@ -151,6 +151,9 @@ def _of_scans(subject: Subject, *, slow: bool, quick: bool) -> Iterator[Iterator
         yield ranked.attempt("top-k", ranking_checks(ranked, "streaming", (1, 100, 4096)))
         wide = replace(ranked, dtype=torch.float64, sizes=Sizes(300, 333, 1))
         yield wide.attempt("outer products", outer_checks(wide))
+        for dtype in (torch.float32, *_HALVES):
+            won = replace(ranked, dtype=dtype, sizes=Sizes(97, 333, 500))
+            yield won.attempt("winners", winner_checks(won))
     on_gpu = subject.device.type == "cuda"
     sizes = Sizes(20, 24, 400) if slow else Sizes(300, 96 if quick else 256, 10_000)
     repeats, dtypes = 2, (torch.float32, torch.float16 if slow else torch.bfloat16)
