@@ -18,7 +18,7 @@ from deltalens.engine.topk.ranking import Ranking
 from deltalens.engine.trust.guard import KernelWarning
 from deltalens.ranks.processes import joined
 from helpers.engine_oracle import random_case
-from helpers.study_by_ranks import launch
+from helpers.forked_ranks import launch
 
 FAULTY = 1
 

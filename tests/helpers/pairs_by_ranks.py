@@ -1,4 +1,4 @@
-"""Samples pairs in several processes, forked by torchrun's own agent, and maybe kills one."""
+"""Samples pairs in several processes, and maybe kills one."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from deltalens.judge import Answer, Verdict
 from deltalens.pairs import sample_pairs
 from deltalens.ranks.processes import joined
+from helpers.forked_ranks import RankFailed, launch
 from helpers.graded_answers import HashJudge, asked
-from helpers.study_by_ranks import launch
 from helpers.tiny_study import make_model, make_tokenizer
 
 QUESTIONS = [asked(f"q{n}", f"w{n} w{n + 1}") for n in range(3)]
@@ -57,7 +56,7 @@ def main(directory: Path) -> None:
         launch(size, directory / f"pairs-{size}.jsonl", job=work)
     try:
         launch(3, directory / "killed.jsonl", killed=1, job=work)
-    except ChildFailedError:
+    except RankFailed:
         print(*sorted(path.name for path in directory.glob("killed.samples.part-*")))
     launch(2, directory / "killed.jsonl", job=work)
 

@@ -1,4 +1,4 @@
-"""Makes one study in several processes, forked by torchrun's own agent, and maybe kills one."""
+"""Makes one study in several processes, and maybe kills one."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from deltalens.ranks.processes import joined
 from deltalens.sae import load_sae, save_saelens
 from deltalens.study import Baseline, attribute
+from helpers.forked_ranks import RankFailed, launch
 from helpers.tiny_study import D_MODEL, SITE, make_model, make_pairs
 
 PAIRS = 9
@@ -88,33 +86,11 @@ def work_by_latents(directory: Path, killed: int | None) -> None:
         study(directory, baseline=Baseline.zero(D_MODEL), ranks=ranks, **of_latents)
 
 
-def launch(
-    processes: int,
-    directory: Path,
-    killed: int | None = None,
-    job: Callable[[Path, int | None], None] = work,
-) -> None:
-    """Let so many processes do ``job``, as torchrun would; raises when one of them fails."""
-    # By number: names are looked up under a lock that a thread of the agent may hold at a fork.
-    config = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=processes,
-        rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
-        local_addr="127.0.0.1",
-        max_restarts=0,
-        monitor_interval=0.1,
-        start_method="fork",
-    )
-    elastic_launch(config, job)(directory, killed)
-
-
 def main(command: str, *arguments: str) -> None:
     directory = Path(arguments[0])
     if command == "sizes":
         for size in map(int, arguments[1:]):
-            launch(size, directory / f"run-{size}")
+            launch(size, directory / f"run-{size}", job=work)
         return
     if command == "latents":
         sae(directory / "sae")
@@ -122,10 +98,10 @@ def main(command: str, *arguments: str) -> None:
             launch(size, directory / f"run-{size}", job=work_by_latents)
         return
     try:
-        launch(3, directory / "killed", killed=1)
-    except ChildFailedError:
+        launch(3, directory / "killed", killed=1, job=work)
+    except RankFailed:
         print(sorted(path.name for path in (directory / "killed" / ".rows").glob("0*")))
-    launch(2, directory / "killed")
+    launch(2, directory / "killed", job=work)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,11 @@
-"""A baseline, Δ-activations and examples by several processes, forked by torchrun's own agent."""
+"""A baseline, Δ-activations and examples by several processes."""
 
 from __future__ import annotations
 
 import importlib
-import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,12 +18,11 @@ from deltalens.ranks.processes import joined
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.sae import save_saelens
 from deltalens.study.activation.pieces.store import PieceStore
+from helpers.forked_ranks import Job, RankFailed, launch
 from helpers.number_tokenizers import large
-from helpers.study_by_ranks import launch
 from helpers.tiny_study import SITE, make_model
 from helpers.tokenizers import llama_3
 
-Job = Callable[[Path, int | None], None]
 SIZES = (1, 2, 3, 5)
 N_LATENTS = 90
 SOME = deltalens.Sinks(1.2)  # leaves out some tokens that are not the first
@@ -195,14 +192,12 @@ def one_of_them(directory: Path, killed: int | None) -> None:
 
 
 def launched(size: int, out: Path, killed: int | None, job: Job) -> bool:
-    """Whether so many processes have done ``job``; the agent, whose threads stay, has a process of
-    its own, so that no later one is forked from them."""
-    agent = multiprocessing.get_context("fork").Process(
-        target=launch, args=(size, out, killed, job)
-    )
-    agent.start()
-    agent.join()
-    return agent.exitcode == 0
+    """Whether so many processes have done ``job``."""
+    try:
+        launch(size, out, killed, job=job)
+    except RankFailed:
+        return False
+    return True
 
 
 def main(directory: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from deltalens.ranks.processes import joined
-from helpers.study_by_ranks import launch
+from helpers.forked_ranks import launch
 from helpers.tiny_survey import make_survey
 
 row_store_module = importlib.import_module("deltalens.study.running.row_store")

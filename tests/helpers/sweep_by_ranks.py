@@ -1,4 +1,4 @@
-"""Sweeps in several processes, forked by torchrun's own agent."""
+"""Sweeps in several processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from deltalens.ranks.processes import joined
-from helpers.study_by_ranks import launch
+from helpers.forked_ranks import launch
 from helpers.tiny_sweep import run_sweep
 
 

@@ -48,7 +48,8 @@ def made_by_ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """All of it by 1, 2, 3 and 5 processes; each of it after a process was killed, and the files
     that had been kept by then."""
     directory = tmp_path_factory.mktemp("sums")
-    done = run_helper("sums_by_ranks", str(directory), OMP_NUM_THREADS="1")
+    single = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
+    done = run_helper("sums_by_ranks", str(directory), **single)
     assert done.returncode == 0, done.stderr
     return directory, done.stdout
 
