@@ -16,7 +16,10 @@ from deltalens.engine.problem import Problem, moment_problem, token_problem
 from deltalens.engine.reductions import check_reduction
 from deltalens.engine.scan import full_scores, segment_scores, top_latents
 from deltalens.engine.topk.ranking import Ranking, TopLatents
+from deltalens.engine.trust.rates import measure_once
 from deltalens.errors import InputError
+
+_WORTH_MEASURING = 5.0  # seconds that a call is expected to take; measuring rates takes about two
 
 
 def attribution(
@@ -148,6 +151,9 @@ def _problem(
             )
         form = "token" if form == "auto" else form
     chosen = _plan(acts, decoder, form, impl, k=k)
+    long = chosen.cost.busy_seconds > _WORTH_MEASURING and not chosen.roofs.measured
+    if long and measure_once(acts.device):
+        chosen = _plan(acts, decoder, form, impl, k=k)
     if chosen.form == "quadratic":
         moment = CrossMoment(d_model, acts.device)
         moment.add(acts, grads, baseline=baseline, weights=weights)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deltalens.engine.checks import check_width
 from deltalens.engine.cost.planner import tile_rows, topk_path
+from deltalens.engine.cost.screens import screen_pays
 from deltalens.engine.decoder import Decoder, TensorDecoder, as_decoder
 from deltalens.engine.exact import ExactMoments, ExactTokens
 from deltalens.engine.moment_sums import MomentSums
@@ -21,10 +22,8 @@ from deltalens.engine.topk.streaming import TopKPath
 from deltalens.engine.trust.implementations import choose_impl
 from deltalens.engine.trust.scorers import (
     moment_scorer,
-    moment_screen_pays,
     norms_by,
     token_scorer,
-    token_screen_pays,
 )
 from deltalens.errors import InputError
 from deltalens.ranks.ranks import ALONE, Ranks
@@ -78,7 +77,7 @@ def moment_problem(moments: Sequence[MomentSums], W_dec: Tensor | Decoder, impl:
     )
     impl = choose_impl(impl, device)
     scorer = partial(moment_scorer, impl, matrices, rounding, decoder.dtype)
-    screened = moment_screen_pays(impl, decoder)
+    screened = screen_pays("quadratic", impl, decoder, device)
     return Problem(
         decoder=decoder,
         device=device,
@@ -115,7 +114,9 @@ def token_problem(
     scorer = partial(
         token_scorer, impl, source, W_dec.dtype, reduction=reduction, segments=segments
     )
-    screened = reduction == "sum" and token_screen_pays(impl, W_dec, acts.shape[0])
+    screened = reduction == "sum" and screen_pays(
+        "token", impl, W_dec, acts.device, tokens=acts.shape[0]
+    )
     return Problem(
         decoder=W_dec,
         device=acts.device,

@@ -10,6 +10,7 @@ import torch
 import deltalens
 from deltalens.engine.cost.planner import tile_rows, topk_path
 from deltalens.engine.cost.roofs import Roofs, assumed_roofs, measured_roofs
+from deltalens.engine.cost.steps import Shape, screened, steps
 from deltalens.engine.numerics.extension import cpu_level
 from deltalens.engine.trust.implementations import automatic_impls
 from helpers.engine_oracle import IMPLS
@@ -178,14 +179,44 @@ def test_a_screen_is_planned_where_one_runs_and_nowhere_else(form, tokens):
 
 @PAIRS
 def test_a_screen_costs_its_bound_and_scans_at_the_rate_of_pairs():
-    roofs = dataclasses.replace(ROOFS, kernel_16bit=2e12, bf16=1e9)
+    roofs = dataclasses.replace(ROOFS, kernel_16bit=2e12, bf16=2e10)
     plan = deltalens.plan(100, 1 << 20, 512, k=50, dtype=torch.bfloat16, impl="cpp", roofs=roofs)
     assert part(plan, "quadratic", "cpp", "bound").flop == 4 * 512**3
-    assert part(plan, "quadratic", "cpp", "bound").seconds == pytest.approx(4 * 512**3 / 1e9)
+    assert part(plan, "quadratic", "cpp", "bound").seconds == pytest.approx(4 * 512**3 / 2e10)
     assert part(plan, "token", "cpp", "bound").flop == 6 * 512**3 + 4 * 100 * 512**2
     scan = part(plan, "token", "cpp", "scan")
     assert scan.seconds == pytest.approx(scan.flop / 2e12)
     assert part(plan, "token", "cpp", "narrow").flop == 4 * (2 * 50) * 100 * 512
+
+
+@PAIRS
+@pytest.mark.parametrize("form", ["token", "quadratic"])
+def test_a_screen_runs_where_it_costs_less(form):
+    """By the rates that there are: pairs twice as fast, and bounds from dear to cheap."""
+    shape = Shape(4096, 32_768, 2304, 100, torch.bfloat16, True, 1024)
+
+    def cost(roofs, dtype):
+        found = steps(form, "cpp", dataclasses.replace(shape, dtype=dtype), roofs)
+        return sum(step.seconds for step in found)
+
+    decided = []
+    for bf16 in (1e9, 1e10, 1e11, 1e12):
+        roofs = dataclasses.replace(ROOFS, kernel_16bit=2e12, bf16=bf16)
+        runs = screened(form, "cpp", shape, roofs)
+        plain = cost(roofs, torch.float32)  # the same scan, which has no screen
+        assert cost(roofs, torch.bfloat16) <= plain * (1 + 1e-9)
+        assert runs == (cost(roofs, torch.bfloat16) < plain * (1 - 1e-9))
+        decided.append(runs)
+    assert decided == sorted(decided)
+    assert not decided[0]
+    assert decided[-1]
+
+
+@PAIRS
+def test_a_long_token_scan_in_bfloat16_is_screened():
+    """Where a constant had it scanned in fp32, in twice the time."""
+    shape = Shape(4096, 32_768, 2304, 100, torch.bfloat16, True, 1024)
+    assert screened("token", "cpp", shape, assumed_roofs("cpu"))
 
 
 def test_triton_takes_three_parts_of_16_bit_decoders_and_one_in_a_screen():

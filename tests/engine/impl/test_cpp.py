@@ -12,6 +12,8 @@ import pytest
 import torch
 
 import deltalens
+from deltalens.engine import problem
+from deltalens.engine.cost.screens import screen_pays
 from deltalens.engine.impl import cpp, cpp_token
 from deltalens.engine.numerics.extension import as_array, cpu_extension, cpu_level
 from deltalens.engine.trust.implementations import choose_impl
@@ -185,8 +187,7 @@ def test_the_screen_leaves_few_candidates(form, apart):
 @forms
 @pytest.mark.parametrize("make", HOSTILE)
 def test_topk_of_a_bfloat16_decoder_is_exact(form, make, monkeypatch):
-    monkeypatch.setattr(cpp, "token_screen_pays", lambda *_, **__: True)
-    monkeypatch.setattr(cpp, "quadratic_screen_pays", lambda *_: True)
+    monkeypatch.setattr(problem, "screen_pays", lambda *_, **__: True)
     case, exact = made(make, dtype=torch.bfloat16)
     top = deltalens.attribution_topk(
         case.acts, case.grads, case.W_dec, 100, form=form, impl="cpp", **case.arguments()
@@ -221,7 +222,10 @@ def test_where_the_screen_decides_nothing_the_scorer_does(form):
 def test_short_decoders_and_other_dtypes_are_not_screened(monkeypatch):
     def pays(*shape, dtype=torch.bfloat16):
         decoder = deltalens.engine.as_decoder(torch.empty(shape, dtype=dtype))
-        return cpp.quadratic_screen_pays(decoder), cpp.token_screen_pays(decoder, tokens=4096)
+        return tuple(
+            screen_pays(form, "cpp", decoder, torch.device("cpu"), tokens=4096)
+            for form in ("quadratic", "token")
+        )
 
     assert pays(100_000, 64) == (True, True)
     assert pays(500, 64) == (False, False)

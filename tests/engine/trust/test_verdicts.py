@@ -11,9 +11,12 @@ import sys
 import pytest
 import torch
 
+import deltalens
+from deltalens.engine import api
 from deltalens.engine.cost.roofs import assumed_roofs
 from deltalens.engine.numerics.extension import cpu_extension
 from deltalens.engine.trust import conditions as conditions_module
+from deltalens.engine.trust import rates
 from deltalens.engine.trust.conditions import conditions, digest
 from deltalens.engine.trust.rates import keep_roofs, kept_roofs
 from deltalens.engine.trust.verdicts import (
@@ -119,3 +122,22 @@ def test_rates_are_kept_by_threads():
     (path,) = files()
     path.write_text(path.read_text()[: os.path.getsize(path) // 2])
     assert kept_roofs("cpu") is None
+
+
+def test_rates_are_measured_once_for_a_long_call_and_used_from_then_on(monkeypatch, capsys):
+    roofs = dataclasses.replace(assumed_roofs("cpu"), fp32=1.5e9, measured=True)
+    measured: list[object] = []
+    monkeypatch.setattr(rates, "measured_roofs", lambda device: measured.append(device) or roofs)
+    rows, W_dec = torch.randn(3, 8), torch.randn(40, 8)
+    deltalens.attribution_topk(rows, rows, W_dec, 2)
+    assert not measured  # which takes no time to speak of
+    monkeypatch.setattr(api, "_WORTH_MEASURING", 0.0)
+    monkeypatch.setenv("DELTALENS_VERDICT", "0")
+    deltalens.attribution_topk(rows, rows, W_dec, 2)
+    assert not measured
+    monkeypatch.delenv("DELTALENS_VERDICT")
+    for _ in range(2):
+        deltalens.attribution_topk(rows, rows, W_dec, 2)
+    assert len(measured) == 1
+    assert capsys.readouterr().err.count("measuring this processor's rates, once") == 1
+    assert deltalens.plan(3, 40, 8, k=2).roofs == roofs

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 import torch
 
-from deltalens.engine.cost.roofs import Roofs, assumed_roofs
+from deltalens.engine.cost.roofs import Roofs
 from deltalens.engine.cost.steps import ARRIVAL, Shape, Step, steps
 from deltalens.engine.decoder import DECODER_DTYPES
 from deltalens.engine.token_rows import GROUP_BYTES, tokens_held
 from deltalens.engine.topk.band import upper_room
 from deltalens.engine.topk.streaming import TopKPath
 from deltalens.engine.trust.implementations import automatic_impls, choose_impl
+from deltalens.engine.trust.rates import known_roofs
 from deltalens.errors import InputError
 
 FORMS = ("token", "quadratic")
@@ -131,10 +132,11 @@ def plan(
     on a GPU without one, a quick verdict on its kernels).
 
     tokens: rows of acts and grads in all; k: None for every score; dtype: the decoder's;
-    resident: whether the decoder lies in the device's memory. ``roofs`` defaults to rates typical
-    of the device (:func:`assumed_roofs`); :mod:`deltalens.engine.cost.steps` has the model. The
-    token form costs 4·N·R·d FLOP, the quadratic form 2·R·d² (fp64) for the moment and 2·N·d² for
-    the scan, half that in the kernels, which use S's symmetry: they break even near R = d/2 or d/4.
+    resident: whether the decoder lies in the device's memory. ``roofs`` defaults to this device's
+    rates where they were measured, and to those typical of its kind;
+    :mod:`deltalens.engine.cost.steps` has the model. The token form costs 4·N·R·d FLOP, the
+    quadratic form 2·R·d² (fp64) for the moment and 2·N·d² for the scan, half that in the kernels,
+    which use S's symmetry: they break even near R = d/2 or d/4.
 
     Raises :class:`InputError` for sizes below 1, an unknown form, or an unavailable impl.
     """
@@ -149,7 +151,7 @@ def plan(
     automatic = automatic_impls(device)
     impls = automatic if impl == "auto" else (choose_impl(impl, device),)
     forms = FORMS if form == "auto" else (form,)
-    roofs = roofs or assumed_roofs(device)
+    roofs = roofs or known_roofs(device)
     costs: list[Cost] = []
     for of_impl in dict.fromkeys((*impls, *automatic)):
         for of_form in FORMS:

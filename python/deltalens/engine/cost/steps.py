@@ -10,12 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
 
 import torch
 
 from deltalens.engine.cost.roofs import Roofs
-from deltalens.engine.decoder import Decoder
 from deltalens.engine.impl import cpp as cpp_impl
 from deltalens.engine.token_rows import tokens_held
 
@@ -87,50 +85,56 @@ def steps(form: str, impl: str, shape: Shape, roofs: Roofs) -> tuple[Step, ...]:
     return found if shape.resident else (*found, _arrival(found, shape, roofs))
 
 
-def screened(form: str, impl: str, shape: Shape) -> bool:
-    """Whether a scan for the best latents goes through a screen first."""
-    if shape.k is None or impl not in ("cpp", "triton"):
+def screened(form: str, impl: str, shape: Shape, roofs: Roofs) -> bool:
+    """Whether a scan for the best latents goes through a screen first: where there is one and it
+    takes less time, with its bound and with narrowing what it leaves, than a scan without."""
+    has_screen = impl == "triton" or (impl == "cpp" and cpp_impl.has_screen(shape.dtype))
+    if shape.k is None or not has_screen:
         return False
-    decoder = cast(Decoder, shape)  # which is asked for its sizes only
-    if impl == "triton":
-        from deltalens.engine.impl import triton as triton_impl
+    through = sum(step.seconds for step in _screen_steps(form, impl, shape, roofs))
+    return through < _plain_scan(form, impl, shape, roofs).seconds
 
-        return triton_impl.screen_pays(decoder)
+
+def _screen_steps(form: str, impl: str, shape: Shape, roofs: Roofs) -> Iterator[Step]:
+    exact, screen = _units(impl, shape, roofs)
     if form == "token":
-        return cpp_impl.token_screen_pays(decoder, tokens=shape.tokens)
-    return cpp_impl.quadratic_screen_pays(decoder)
+        yield _row_bound(impl, shape, roofs)
+        prepare = _prepare_rows(shape, roofs)
+    else:
+        yield _moment_bound(impl, shape, roofs, squarings=2)
+        prepare = _prepare_moment(impl, shape, roofs)
+    yield _scan(form, impl, screen, shape, roofs)
+    yield prepare
+    yield _narrow(form, impl, exact, shape, roofs)
+
+
+def _plain_scan(form: str, impl: str, shape: Shape, roofs: Roofs) -> Step:
+    return _scan(form, impl, _units(impl, shape, roofs)[0], shape, roofs)
+
+
+def _scan_steps(form: str, impl: str, shape: Shape, roofs: Roofs) -> Iterator[Step]:
+    if screened(form, impl, shape, roofs):
+        yield from _screen_steps(form, impl, shape, roofs)
+    else:
+        yield _plain_scan(form, impl, shape, roofs)
 
 
 def _token_steps(impl: str, shape: Shape, roofs: Roofs) -> Iterator[Step]:
-    exact, screen = _units(impl, shape, roofs)
     yield _check(shape, roofs, times=1)
     if impl != "reference":
         yield _prepare_rows(shape, roofs)
-    if screened("token", impl, shape):
-        yield _row_bound(impl, shape, roofs)
-        yield _scan("token", impl, screen, shape, roofs)
-        yield _prepare_rows(shape, roofs)
-        yield _narrow("token", impl, exact, shape, roofs)
-    else:
-        yield _scan("token", impl, exact, shape, roofs)
+    yield from _scan_steps("token", impl, shape, roofs)
     if shape.k is not None:
         yield _rank(shape, roofs)
         yield _rescore_rows(shape.k, shape, roofs)
 
 
 def _quadratic_steps(impl: str, shape: Shape, roofs: Roofs) -> Iterator[Step]:
-    exact, screen = _units(impl, shape, roofs)
     yield _check(shape, roofs, times=2)  # the moment checks what it is given, too
     yield _moment(shape, roofs)
     if impl != "reference":
         yield _prepare_moment(impl, shape, roofs)
-    if screened("quadratic", impl, shape):
-        yield _moment_bound(impl, shape, roofs, squarings=2)
-        yield _scan("quadratic", impl, screen, shape, roofs)
-        yield _prepare_moment(impl, shape, roofs)
-        yield _narrow("quadratic", impl, exact, shape, roofs)
-    else:
-        yield _scan("quadratic", impl, exact, shape, roofs)
+    yield from _scan_steps("quadratic", impl, shape, roofs)
     if shape.k is not None:
         yield _rank(shape, roofs)
         yield _rescore_moment(shape.k, shape, roofs)

@@ -19,7 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deltalens.engine.decoder import Decoder
 from deltalens.engine.numerics.extension import as_array, cpu_extension, cpu_level
 from deltalens.engine.numerics.norms import frobenius_bound, largest_magnitude
 from deltalens.engine.numerics.precision import (
@@ -55,22 +54,9 @@ def flushed_in_dot(d_model: int, norms: Tensor) -> Tensor:
     return 8 * d_model * SMALLEST_NORMAL[_FP32] * (1 + norms)
 
 
-def quadratic_screen_pays(decoder: Decoder) -> bool:
-    """Whether the decoder is so long that a screen saves more than its bound costs.
-
-    The bound costs 4·d³ FLOP in torch, the screen saves the time of N·d²/2 of the kernels' own.
-    """
-    return _has_screen(decoder) and decoder.n_latents > 32 * decoder.d_model
-
-
-def token_screen_pays(decoder: Decoder, tokens: int) -> bool:
-    """The same for the token form, whose bound costs 4·R·d² FLOP more and which saves 2·N·R·d."""
-    d_model = decoder.d_model
-    return _has_screen(decoder) and decoder.n_latents * tokens > 12 * d_model * (d_model + tokens)
-
-
-def _has_screen(decoder: Decoder) -> bool:
-    return decoder.dtype == torch.bfloat16 and cpu_level() == "avx512_bf16"
+def has_screen(dtype: torch.dtype) -> bool:
+    """Whether decoders of ``dtype`` can be screened, over pairs of bfloat16 numbers."""
+    return dtype == torch.bfloat16 and cpu_level() == "avx512_bf16"
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deltalens.engine.decoder import Decoder
 from deltalens.engine.impl.triton_operands import (
     Operand,
     RoundedRows,
@@ -51,11 +50,6 @@ _FP32 = torch.float32
 _TENSOR_CORE_UNIT = 2.0**-22
 _PARTS_SLACK = 1 + 2.0**-6  # Σ_p |x_p| over |Σ_p x_p| for parts that halve 8 bits or more
 _SLACK = 1 + 2.0**-30  # of the fp64 arithmetic on bounds
-
-
-def screen_pays(decoder: Decoder) -> bool:
-    """Whether the decoder is long enough to make up for the screen's bounds, about 10·d³ FLOP."""
-    return decoder.n_latents > 16 * decoder.d_model
 
 
 def row_norms(rows: Tensor) -> Tensor:

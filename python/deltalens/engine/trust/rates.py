@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 
 import torch
 
-from deltalens.engine.cost.roofs import Roofs
+from deltalens.engine.cost.roofs import Roofs, assumed_roofs, measured_roofs
 from deltalens.engine.trust.conditions import device_conditions, digest
 from deltalens.errors import InputError
 from deltalens.storage.atomic import complete_file
@@ -24,6 +26,23 @@ def kept_roofs(device: torch.device | str) -> Roofs | None:
         return _roofs(document["roofs"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def known_roofs(device: torch.device | str) -> Roofs:
+    """Rates that were measured here, otherwise those typical of the kind of device."""
+    return kept_roofs(device) or assumed_roofs(device)
+
+
+def measure_once(device: torch.device | str) -> bool:
+    """Measure and keep a CPU's rates, where there are none and ``DELTALENS_VERDICT`` is not 0;
+    whether there are now other rates than before. About two seconds."""
+    if torch.device(device).type != "cpu" or os.environ.get("DELTALENS_VERDICT") == "0":
+        return False
+    if kept_roofs(device) is not None:
+        return False
+    print("deltalens: measuring this processor's rates, once", file=sys.stderr)
+    keep_roofs(device, measured_roofs(device))
+    return kept_roofs(device) is not None
 
 
 def keep_roofs(device: torch.device | str, roofs: Roofs) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deltalens.engine.decoder import Decoder
 from deltalens.engine.exact import ExactMoments, ExactTokens
 from deltalens.engine.impl import cpp as cpp_impl
 from deltalens.engine.impl import torch as torch_impl
@@ -57,28 +56,6 @@ def moment_scorer(
 
         return triton_impl.QuadraticScorer.prepare(moments, rounding, dtype=dtype, screen=screen)
     return ExactMoments(moments, rounding)
-
-
-def token_screen_pays(impl: str, decoder: Decoder, tokens: int) -> bool:
-    """Whether a screen by the token form saves more than it costs."""
-    if impl == "cpp":
-        return cpp_impl.token_screen_pays(decoder, tokens=tokens)
-    return _triton_screen_pays(impl, decoder)
-
-
-def moment_screen_pays(impl: str, decoder: Decoder) -> bool:
-    """The same by the quadratic form."""
-    if impl == "cpp":
-        return cpp_impl.quadratic_screen_pays(decoder)
-    return _triton_screen_pays(impl, decoder)
-
-
-def _triton_screen_pays(impl: str, decoder: Decoder) -> bool:
-    if impl != "triton":
-        return False
-    from deltalens.engine.impl import triton as triton_impl
-
-    return triton_impl.screen_pays(decoder)
 
 
 def norms_by(impl: str) -> Callable[[Tensor], Tensor]:
