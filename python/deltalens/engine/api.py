@@ -19,7 +19,7 @@ from deltalens.engine.topk.ranking import Ranking, TopLatents
 from deltalens.engine.trust.rates import measure_once
 from deltalens.errors import InputError
 
-_WORTH_MEASURING = 5.0  # seconds that a call is expected to take; measuring rates takes about two
+_WORTH_MEASURING = 5.0  # seconds that a call is expected to take; measuring rates takes about one
 
 
 def attribution(

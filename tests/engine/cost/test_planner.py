@@ -240,6 +240,13 @@ def test_triton_is_never_chosen_unasked():
     assert {cost.impl for cost in asked.costs} == {"triton", *automatic_impls("cpu")}
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_triton_in_the_interpreter_is_planned_without_rates_of_kernels(dtype):
+    pytest.importorskip("triton")
+    bare = dataclasses.replace(ROOFS, kernel_fp32=0.0, kernel_16bit=0.0)
+    assert deltalens.plan(500, 50_000, 768, dtype=dtype, impl="triton", roofs=bare).cost.seconds > 0
+
+
 def test_topk_paths():
     assert topk_path("cpp", "cpu", 100, 1 << 20, 8192) == "streaming"
     assert topk_path("torch", "cuda", 100, 1 << 20, 8192) == "whole"

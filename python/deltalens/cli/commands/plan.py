@@ -34,7 +34,7 @@ def configure(commands: Any) -> None:
     parser.add_argument("--form", choices=("auto", "token", "quadratic"), default="auto")
     parser.add_argument("--impl", default="auto", help="auto, cpp, torch, triton or reference")
     parser.add_argument("--device", default="cpu", help="cpu, cuda …")
-    parser.add_argument("--measure", action="store_true", help="measure the device's rates first")
+    parser.add_argument("--measure", action="store_true", help="measure rates first, and keep them")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
     add_sae(parser, required=False)
     parser.set_defaults(run=run)
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> None:
     from deltalens.cli.models.pretrained import choose_device
     from deltalens.engine import plan
     from deltalens.engine.cost.resampling import resampling_cost
-    from deltalens.engine.cost.roofs import assumed_roofs, measured_roofs
+    from deltalens.engine.trust.rates import known_roofs, measure
 
     n_latents, d_model, dtype = _decoder_shape(args)
     device = choose_device(args.device)
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> None:
         "device": device,
         "impl": args.impl,
         "resident": args.sae is None,
-        "roofs": (measured_roofs if args.measure else assumed_roofs)(device),
+        "roofs": (measure if args.measure else known_roofs)(device),
     }
     chosen = plan(args.tokens, n_latents, d_model, k=args.k, form=args.form, **shared)
     apart = None

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 import torch
 
 from deltalens.engine.cost.planner import tile_rows
-from deltalens.engine.cost.roofs import Roofs, assumed_roofs
+from deltalens.engine.cost.roofs import Roofs
 from deltalens.engine.cost.steps import Step
 from deltalens.engine.resampling.tile_sums import bytes_held, quadratic_pays, rows_for
 from deltalens.engine.token_rows import GROUP_BYTES
 from deltalens.engine.trust.implementations import choose_impl
+from deltalens.engine.trust.rates import known_roofs
 from deltalens.errors import InputError
 
 _RESAMPLES = 200  # of pairs, for the intervals of ranks
@@ -81,7 +82,7 @@ def resampling_cost(
     work = _Pass(
         each, pairs, flips, n_latents, d_model, dtype, resident, impl, min(rows, n_latents), held
     )
-    steps = tuple(_steps(work, roofs or assumed_roofs(device)))
+    steps = tuple(_steps(work, roofs or known_roofs(device)))
     return ResamplingCost(
         "quadratic" if quadratic_pays(each, d_model) else "token",
         impl,

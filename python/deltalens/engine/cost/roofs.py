@@ -121,7 +121,7 @@ def measured_roofs(device: torch.device | str) -> Roofs:
     """
     device = torch.device(device)
     assumed = assumed_roofs(device)
-    size = 4096 if device.type == "cuda" else 1536
+    size = 4096 if device.type == "cuda" else 1024
     kernel_fp32, kernel_16bit = assumed.kernel_fp32, assumed.kernel_16bit
     if device.type == "cpu" and kernel_fp32:
         kernel_fp32 = _kernel_rate(torch.float32)

@@ -149,12 +149,14 @@ def _arrival(others: tuple[Step, ...], shape: Shape, roofs: Roofs) -> Step:
 
 def _units(impl: str, shape: Shape, roofs: Roofs) -> tuple[_Unit, _Unit]:
     """For scores as accurate as fp32, and for a screen."""
-    screen = _Unit(1, roofs.kernel_16bit)
+    # On a CPU without such kernels Triton's interpreter may run all the same.
+    in_16bit, in_fp32 = roofs.kernel_16bit or roofs.fp32, roofs.kernel_fp32 or roofs.fp32
+    screen = _Unit(1, in_16bit)
     if impl in ("reference", "torch"):
         return _Unit(1, roofs.fp64 if impl == "reference" else roofs.fp32), screen
     if impl == "triton" and shape.dtype != torch.float32:
-        return _Unit(_PARTS, roofs.kernel_16bit), screen
-    return _Unit(1, roofs.kernel_fp32), screen
+        return _Unit(_PARTS, in_16bit), screen
+    return _Unit(1, in_fp32), screen
 
 
 def _products_flop(form: str, impl: str, shape: Shape) -> float:

@@ -18,14 +18,17 @@ from deltalens.errors import InputError
 from deltalens.storage.atomic import complete_file
 from deltalens.storage.cache import cache_directory
 
+_measured: dict[Path, Roofs] = {}  # by this process, also what could not be written
+
 
 def kept_roofs(device: torch.device | str) -> Roofs | None:
     """Rates that were measured under these conditions; None where there are none."""
+    path = _path(device)
     try:
-        document: Any = json.loads(_path(device).read_text(encoding="utf-8"))
+        document: Any = json.loads(path.read_text(encoding="utf-8"))
         return _roofs(document["roofs"])
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        return _measured.get(path)
 
 
 def known_roofs(device: torch.device | str) -> Roofs:
@@ -35,14 +38,21 @@ def known_roofs(device: torch.device | str) -> Roofs:
 
 def measure_once(device: torch.device | str) -> bool:
     """Measure and keep a CPU's rates, where there are none and ``DELTALENS_VERDICT`` is not 0;
-    whether there are now other rates than before. About two seconds."""
+    whether it did. About a second."""
     if torch.device(device).type != "cpu" or os.environ.get("DELTALENS_VERDICT") == "0":
         return False
     if kept_roofs(device) is not None:
         return False
     print("deltalens: measuring this processor's rates, once", file=sys.stderr)
-    keep_roofs(device, measured_roofs(device))
-    return kept_roofs(device) is not None
+    measure(device)
+    return True
+
+
+def measure(device: torch.device | str) -> Roofs:
+    """Measured rates, which are kept; for this process alone where the folder cannot be written."""
+    roofs = _measured[_path(device)] = measured_roofs(device)
+    keep_roofs(device, roofs)
+    return roofs
 
 
 def keep_roofs(device: torch.device | str, roofs: Roofs) -> None:
