@@ -1,4 +1,4 @@
-"""Times both forms, the top-k and the norms on this device; prints tables and writes CSV."""
+"""Times both forms, the top-k, norms and moments on this device; prints tables and writes CSV."""
 
 from __future__ import annotations
 
@@ -7,8 +7,12 @@ import warnings
 
 import torch
 
+from deltalens.engine.cost.outer import sliced_pays
+from deltalens.engine.numerics.precision import gamma
+from deltalens.engine.numerics.slices import sliced_outer
 from deltalens.engine.topk.band import upper_room
 from deltalens.engine.topk.streaming import TopKPath, queries_topk
+from deltalens.engine.trust.rates import known_roofs
 from deltalens.kernels.row_norms import row_norms
 from gpu_contenders import (
     Inputs,
@@ -115,17 +119,48 @@ def measure_norms(bandwidth: float) -> list[Row]:
     return rows
 
 
+def measure_moments() -> list[Row]:
+    """A sum of outer products in fp64 and from slices, whichever the plan takes, and the errors.
+
+    "off" is the spectral norm of the difference, "bound" what both together may be off.
+    """
+    rows: list[Row] = []
+    for width, tokens in ((48, 300),) if SMOKE else ((768, 4096), (2304, 3640), (4096, 2048)):
+        x, y = (torch.randn(tokens, width, dtype=torch.float64, device=DEVICE) for _ in range(2))
+        size = float(x.norm(dim=1) @ y.norm(dim=1))
+        allowed = gamma(tokens, torch.float64) * size
+
+        def sliced(x: torch.Tensor = x, y: torch.Tensor = y, allowed: float = allowed):
+            return sliced_outer(x, y, allowed)
+
+        total = x.T @ y
+        times = medians({"fp64": lambda x=x, y=y: x.T @ y, "slices": sliced})
+        found = sliced()
+        assert found is not None
+        off = float(torch.linalg.matrix_norm(found.total - total, 2))
+        planned = "slices" if sliced_pays(tokens, width, known_roofs(DEVICE)) else "fp64"
+        for name, taken in times.items():
+            rows.append({"R": tokens, "d": width, "moment": name, "ms": f"{taken * 1e3:.2f}",
+                         "TFLOP/s": f"{2.0 * tokens * width**2 / taken / 1e12:.2f}",
+                         "planned": planned, "off": f"{off:.1e}",
+                         "bound": f"{found.error + allowed:.1e}"})  # fmt: skip
+    return rows
+
+
 def main() -> None:
     torch.backends.cuda.matmul.allow_tf32 = False
     found = roofs()
     tops, norms = measure_topk(), measure_norms(found["bandwidth"])
+    moments = measure_moments()
     forms = measure_forms(found["bf16"])
     write_results("roofs", [{name: f"{value:.4g}" for name, value in found.items()}])
     write_results("topk", tops)
     write_results("norms", norms)
+    write_results("moments", moments)
     write_results("forms", forms)
     show("top-k", tops)
     show("norms", norms)
+    show("moments", moments)
     show("both forms; TFLOP/s count 4·N·R·d and 2·N·d², whatever was saved", forms)
     print(
         f"\nroofs: bf16 {found['bf16'] / 1e12:.0f} TFLOP/s, fp32 {found['fp32'] / 1e12:.1f} "

@@ -7,17 +7,18 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from deltalens.engine.decoder import Decoder
-from deltalens.engine.moment_sums import MomentSums
 from deltalens.engine.problem import moment_problem
 from deltalens.engine.scan import full_scores, top_latents
+from deltalens.engine.sums.moment import MomentSums
 from deltalens.engine.topk.ranking import Ranking, TopLatents
 
 
 class CrossMoment(MomentSums):
-    """S = −sym(Σ_t w_t γ_t (a_t − ā)ᵀ), accumulated in fp64 over any number of calls.
+    """S = −sym(Σ_t w_t γ_t (a_t − ā)ᵀ) over any number of calls, as accurate as in fp64.
 
     Every latent's score is then d_iᵀ S d_i, so a study is accumulated once and any number of
-    decoders are scanned. Memory is d_model² doubles, whatever the number of tokens.
+    decoders are scanned. Memory is d_model² doubles, whatever the number of tokens, and on devices
+    whose fp64 is slow one block of rows.
     """
 
     def topk(

@@ -14,8 +14,8 @@ from deltalens.engine.cost.planner import tile_rows, topk_path
 from deltalens.engine.cost.screens import screen_pays
 from deltalens.engine.decoder import Decoder, TensorDecoder, as_decoder
 from deltalens.engine.exact import ExactMoments, ExactTokens
-from deltalens.engine.moment_sums import MomentSums
 from deltalens.engine.numerics.norms import row_norms
+from deltalens.engine.sums.moment import MomentSums
 from deltalens.engine.tile import Scorer
 from deltalens.engine.token_rows import TokenRows
 from deltalens.engine.topk.streaming import TopKPath

@@ -21,6 +21,7 @@ ROOFS = Roofs(
     fp32=1e12,
     fp64=1e12,
     outer=1e12,
+    sliced=1e12,
     bf16=1e12,
     kernel_fp32=1e12,
     kernel_16bit=1e12,
@@ -141,6 +142,20 @@ def test_a_slower_unit_costs_no_candidate_less(rate):
     for cost in fast.costs:
         assert slow.of(cost.form, cost.impl).seconds >= cost.seconds
     assert sum(c.seconds for c in slow.costs) > sum(c.seconds for c in fast.costs)
+
+
+def test_a_moment_is_planned_from_slices_where_fp64_is_slow():
+    def moment(**rates):
+        roofs = dataclasses.replace(ROOFS, **rates)
+        found = deltalens.plan(60_000, 20_000, 2304, impl="torch", roofs=roofs)
+        return part(found, "quadratic", "torch", "moment"), found.of("quadratic", "torch").memory
+
+    (fast, small), (slow, large) = moment(), moment(outer=1e9)
+    in_fp64 = 2 * 60_000 * 2304**2
+    assert fast.seconds == pytest.approx(in_fp64 / 1e12, rel=1e-3)
+    assert slow.flop == fast.flop == in_fp64
+    assert slow.seconds == pytest.approx(28 * in_fp64 / 1e12, rel=1e-3)
+    assert large > small + 16 * 3640 * 2304
 
 
 def test_bandwidth_bounds_a_thin_scan():

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 
+from deltalens.engine.cost.outer import outer_memory
 from deltalens.engine.cost.roofs import Roofs
 from deltalens.engine.cost.steps import ARRIVAL, Shape, Step, steps
 from deltalens.engine.decoder import DECODER_DTYPES
@@ -167,7 +168,7 @@ def plan(
 
 def _cost(form: str, impl: str, shape: Shape, path: TopKPath, roofs: Roofs) -> Cost:
     parts = steps(form, impl, shape, roofs)
-    memory = _token_memory(shape) if form == "token" else _quadratic_memory(shape)
+    memory = _token_memory(shape) if form == "token" else _quadratic_memory(shape, roofs)
     return Cost(
         form,
         impl,
@@ -187,8 +188,9 @@ def _token_memory(shape: Shape) -> int:
     return rows + products + _tile_memory(shape)
 
 
-def _quadratic_memory(shape: Shape) -> int:
-    return (8 + 4 + 4) * shape.d_model**2 + _tile_memory(shape)
+def _quadratic_memory(shape: Shape, roofs: Roofs) -> int:
+    summing = outer_memory(shape.tokens, shape.d_model, roofs)
+    return (8 + 4 + 4) * shape.d_model**2 + _tile_memory(shape) + summing
 
 
 def _tile_memory(shape: Shape) -> int:

@@ -12,6 +12,8 @@ from deltalens.engine.impl import cpp as cpp_impl
 from deltalens.engine.numerics.extension import cpu_level
 from deltalens.engine.numerics.norms import row_norms
 from deltalens.engine.numerics.outer import add_outer
+from deltalens.engine.numerics.precision import exact_matmul
+from deltalens.engine.numerics.slices import LONGEST, exact_product, slice_dtype
 
 _GIGA = 1e9
 # GFLOP/s per core: what torch's own matmul reaches in fp32, by vector unit …
@@ -33,24 +35,28 @@ _CUDA_LINK = 12e9  # pageable host memory over PCIe
 _CUDA_CALL = 8e-6
 _CUDA_CLOCK = 1.5e9
 _CUDA_REACHED = 0.6  # of the tensor cores' peak
-_TENSOR_FLOP_PER_CLOCK = {8: 2048, 9: 4096, 10: 8192}  # dense 16-bit, per multiprocessor
+# Dense 16-bit with sums in fp32, per multiprocessor, of chips whose fp64 is half as fast as fp32.
+_TENSOR_FLOP_PER_CLOCK = {(8, 0): 2048, (9, 0): 4096, (10, 0): 8192}
+_TENSOR_FLOP_OTHERWISE = 1024
+_FAST_FP64 = {(6, 0), (7, 0), *_TENSOR_FLOP_PER_CLOCK}  # others have hardly any
 
 
 @dataclass(frozen=True)
 class Roofs:
     """Rates of one device.
 
-    FLOP/s of torch's matmuls in fp32, fp64 and bf16, of a sum of outer products in fp64, and of our
-    kernels (compiled for CPUs, Triton on GPUs) in fp32 and over 16-bit numbers, 0 where they have
-    no such path; bytes/s that tensor operations move, that they write to memory the process never
-    had, and that rows arrive with from a disk (CPU) or the host (GPU); seconds that any tensor
-    operation takes at least.
+    FLOP/s of torch's matmuls in fp32, fp64 and bf16, of a sum of outer products in fp64 and of
+    products of its slices, and of our kernels (compiled for CPUs, Triton on GPUs) in fp32 and over
+    16-bit numbers, 0 where they have no such path; bytes/s that tensor operations move, that they
+    write to memory the process never had, and that rows arrive with from a disk (CPU) or the host
+    (GPU); seconds that any tensor operation takes at least.
     """
 
     device: str
     fp32: float
     fp64: float
     outer: float
+    sliced: float
     bf16: float
     kernel_fp32: float
     kernel_16bit: float
@@ -79,6 +85,7 @@ def _assumed_cpu() -> Roofs:
         fp32=fp32,
         fp64=fp32 / 2,
         outer=outer * rate,
+        sliced=fp32,
         bf16=2 * fp32 if pairs else fp32 / 4,
         kernel_fp32=kernel * rate,
         kernel_16bit=pairs * rate,
@@ -94,14 +101,16 @@ def _assumed_cuda(device: torch.device) -> Roofs:
     properties = torch.cuda.get_device_properties(device)
     clocks = properties.multi_processor_count * _CUDA_CLOCK
     fp32 = 256 * clocks
-    fp64 = fp32 / 2 if properties.minor == 0 else fp32 / 64  # consumer chips have hardly any
-    per_clock = _TENSOR_FLOP_PER_CLOCK.get(properties.major, 1024)
+    chip = (properties.major, properties.minor)
+    fp64 = fp32 / 2 if chip in _FAST_FP64 else fp32 / 64
+    per_clock = _TENSOR_FLOP_PER_CLOCK.get(chip, _TENSOR_FLOP_OTHERWISE)
     tensor = _CUDA_REACHED * per_clock * clocks
     return Roofs(
         device=properties.name,
         fp32=fp32,
         fp64=fp64,
         outer=fp64,
+        sliced=fp32 if slice_dtype(device) == torch.float32 else tensor,
         bf16=tensor,
         kernel_fp32=_CUDA_REACHED * fp32,
         kernel_16bit=tensor,
@@ -131,6 +140,7 @@ def measured_roofs(device: torch.device | str) -> Roofs:
         fp32=_matmul_rate(size, torch.float32, device),
         fp64=_matmul_rate(size, torch.float64, device),
         outer=_outer_rate(size, device),
+        sliced=_sliced_rate(size, device),
         bf16=_matmul_rate(size, torch.bfloat16, device),
         kernel_fp32=kernel_fp32,
         kernel_16bit=kernel_16bit,
@@ -165,6 +175,13 @@ def _outer_rate(width: int, device: torch.device) -> float:
     total = torch.zeros(width, width, dtype=torch.float64, device=device)
     rows = torch.randn(width, width, dtype=torch.float64, device=device)
     return 2 * width**3 / _best_time(lambda: add_outer(total, rows, rows), device)
+
+
+def _sliced_rate(width: int, device: torch.device) -> float:
+    rows = torch.ones(LONGEST, width, dtype=slice_dtype(device), device=device)
+    with exact_matmul():
+        taken = _best_time(lambda: exact_product(rows, rows), device)
+    return 2 * LONGEST * width**2 / taken
 
 
 def _bandwidth(device: torch.device) -> float:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
+from deltalens.engine.cost.outer import outer_seconds
 from deltalens.engine.cost.roofs import Roofs
 from deltalens.engine.impl import cpp as cpp_impl
 from deltalens.engine.token_rows import tokens_held
@@ -203,13 +204,12 @@ def _moment_bound(impl: str, shape: Shape, roofs: Roofs, *, squarings: int) -> S
 
 
 def _moment(shape: Shape, roofs: Roofs) -> Step:
-    """Widen, weight, centre and multiply in fp64, a block of tokens at a time."""
+    """Widen, weight and centre in fp64, a block of tokens at a time, and multiply."""
     flop = 2.0 * shape.row_elements * shape.d_model
     moved = 100.0 * shape.row_elements
     calls = _CALL_OVERHEAD + _BLOCK_CALLS * _blocks(shape)
-    return Step(
-        "moment", flop, moved, flop / roofs.outer + moved / roofs.bandwidth + calls * roofs.call
-    )
+    seconds = outer_seconds(shape.tokens, shape.d_model, roofs)
+    return Step("moment", flop, moved, seconds + moved / roofs.bandwidth + calls * roofs.call)
 
 
 def _prepare_moment(impl: str, shape: Shape, roofs: Roofs) -> Step:

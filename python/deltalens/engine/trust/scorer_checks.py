@@ -16,10 +16,10 @@ from deltalens.engine.exact import ExactMoments, ExactTokens
 from deltalens.engine.latent.gates import LatentGate
 from deltalens.engine.latent.rows import ExactLatents, LatentSource, LatentTile
 from deltalens.engine.latent.scorers import prepared_by
-from deltalens.engine.moment_sums import MomentSums
 from deltalens.engine.numerics.extension import cpu_level
 from deltalens.engine.numerics.precision import exact_matmul
 from deltalens.engine.reductions import REDUCTIONS
+from deltalens.engine.sums.moment import MomentSums
 from deltalens.engine.tile import Scorer, SegmentScorer, TileScores
 from deltalens.engine.token_rows import TokenRows
 from deltalens.engine.trust.check import UNIT, Check, Operands, worst

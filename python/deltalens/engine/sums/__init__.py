@@ -1,0 +1,1 @@
+"""The sums that a study is kept in."""
