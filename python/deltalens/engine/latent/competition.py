@@ -22,6 +22,7 @@ from deltalens.engine.latent.contenders import (
     contenders,
     encoder_tiles,
     fp32_error,
+    group_tiles,
 )
 from deltalens.engine.latent.entries import Entries, collected, entry_products
 from deltalens.engine.latent.gates import LatentGate
@@ -43,13 +44,14 @@ class Thresholds:
     value: fp64 [groups, tokens], in exact arithmetic between the last p that wins and the first
     that does not, or equal to both. Where ``clear`` [tokens] it is between them, representable in
     fp32, and they are far enough apart for fp32: by much more than products in fp32 usually are
-    off, if not by more than they can be. winners: whatever may be open; None where more latents
-    tie than are told apart.
+    off, if not by more than they can be. enc_norms: ‖e_i‖ of all latents, fp64. winners: whatever
+    may be open; None where more latents tie than are told apart.
     """
 
     value: Tensor
     last: Tensor  # int64 [groups, tokens]
     clear: Tensor
+    enc_norms: Tensor
     winners: Entries | None
 
 
@@ -68,6 +70,7 @@ def token_thresholds(
     value = torch.empty(shape, dtype=torch.float64, device=device)
     last = torch.full(shape, -1, dtype=torch.int64, device=device)
     clear = torch.ones(tokens, dtype=torch.bool, device=device)
+    enc_norms = torch.empty(gate.n_latents, dtype=torch.float64, device=device)
     winners: list[Entries] | None = []
     with exact_matmul():
         for part in _chunks(tokens, inputs.shape[1], gate):
@@ -75,13 +78,14 @@ def token_thresholds(
                 found = _decided(inputs[part], W_enc, gate, group, compiled)
                 value[group, part], last[group, part] = found.value, found.last
                 clear[part] &= found.clear
+                enc_norms[group * gate.group_size :][: gate.group_size] = found.enc_norms
                 if found.winners is None or winners is None:
                     winners = None
                 else:
                     moved = found.winners.tokens + part.start
                     winners.append(found.winners._replace(tokens=moved))
     entries = None if winners is None else collected(winners, device)
-    return Thresholds(value, last, clear, entries)
+    return Thresholds(value, last, clear, enc_norms, entries)
 
 
 def _chunks(tokens: int, d_model: int, gate: LatentGate) -> Iterator[slice]:
@@ -102,6 +106,7 @@ class _Decided:
     value: Tensor  # fp64 [tokens]
     last: Tensor  # int64 [tokens]
     clear: Tensor  # bool [tokens]
+    enc_norms: Tensor  # fp64 [group_size]
     winners: Entries | None
 
 
@@ -120,6 +125,7 @@ def _decided(
         halfway,
         torch.full_like(sure, -1, dtype=torch.int64),
         torch.ones_like(sure),
+        torch.cat(found.sizes.norms),
         _of_fp32(found, keep, sure, error),
     )
     others = found.values[:, -1].double() + error  # at most as large are those that were not kept
@@ -127,7 +133,7 @@ def _decided(
         others.fill_(-torch.inf)
     complete = others < above - error
     exact = (
-        *_again(inputs, W_enc, gate, group, found, (~sure & complete).nonzero()[:, 0], others),
+        *_again(inputs, W_enc, gate, group, found, ~sure & complete, others, error),
         *_by_fp64(inputs, W_enc, gate, group, (~sure & ~complete).nonzero()[:, 0]),
     )
     for ranked in exact:
@@ -153,11 +159,15 @@ def _entries(latents: Tensor, p: Tensor, error: Tensor, which: Tensor) -> Entrie
 @dataclass(frozen=True)
 class _Ranked:
     """p fp64 and latents [n, held] of tokens [n], the largest first and then the smallest latent;
-    all others are at most as large as the last and as ``others`` [n]."""
+    all others are at most as large as the last and as ``others`` [n].
+
+    Winners and losers that fp32 could tell may be off by ``off`` [n, held], by fp32's error.
+    """
 
     tokens: Tensor
     p: Tensor
     latents: Tensor
+    off: Tensor
     others: Tensor
 
 
@@ -167,32 +177,43 @@ def _again(
     gate: LatentGate,
     group: int,
     found: Contenders,
-    tokens: Tensor,
+    which: Tensor,
     others: Tensor,
+    error: Tensor,
 ) -> Iterator[_Ranked]:
-    """What was kept of some tokens, in fp64; all at once."""
+    """What was kept of some tokens, bool [tokens], where it may or may not win in fp64; all at
+    once.
+
+    With fp32 off by e, the k-th largest p is between the last that wins in fp32 and the first
+    that does not, by e beyond either; what lies 2e beyond is a winner or a loser for certain.
+    """
+    tokens = which.nonzero()[:, 0]
     if not len(tokens):
         return
-    latents, slots = found.latents[tokens].flatten().sort(stable=True)
-    products = torch.zeros(len(latents), dtype=torch.float64, device=inputs.device)
-    held = found.latents.shape[1]
-    for start, rows, numbers in encoder_tiles(W_enc, gate, group, inputs.device):
+    assert gate.keep is not None
+    p, wide = found.values[tokens].double(), 2 * error[tokens, None]
+    near = (p <= p[:, gate.keep - 1, None] + wide) & (p >= p[:, gate.keep, None] - wide)
+    near &= p > -torch.inf  # a broken row's is not
+    off = torch.where(near, 0.0, error[tokens, None])
+    close = near.flatten().nonzero()[:, 0]
+    latents, order = found.latents[tokens].flatten()[close].sort(stable=True)
+    slots, values = close[order], p.view(-1)
+    for start, rows, numbers in group_tiles(W_enc, gate, group, inputs.device):
         ends = torch.tensor([start, start + len(rows)], device=inputs.device)
         begin, end = torch.searchsorted(latents, ends).tolist()
-        at, of_tokens = latents[begin:end] - start, tokens[slots[begin:end] // held]
+        at, of_tokens = latents[begin:end] - start, tokens[slots[begin:end] // p.shape[1]]
         dots = entry_products(rows, at, inputs, of_tokens)
-        products[slots[begin:end]] = (dots * numbers.scale[at] + numbers.bias[at]).nan_to_num(
+        values[slots[begin:end]] = (dots * numbers.scale[at] + numbers.bias[at]).nan_to_num(
             nan=-torch.inf, posinf=torch.inf, neginf=-torch.inf
         )
-    best, of_latents = _in_order(products.view(-1, held), found.latents[tokens])
-    yield _Ranked(tokens, best, of_latents, others[tokens])
+    yield _Ranked(tokens, *_in_order(p, found.latents[tokens], off), others[tokens])
 
 
-def _in_order(p: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+def _in_order(p: Tensor, latents: Tensor, off: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The largest first, of equal ones that of the smallest latent."""
     latents, order = latents.sort(dim=1, stable=True)
     best, at = p.gather(1, order).sort(dim=1, descending=True, stable=True)
-    return best, latents.gather(1, at)
+    return best, latents.gather(1, at), off.gather(1, order).gather(1, at)
 
 
 def _by_fp64(
@@ -209,9 +230,12 @@ def _by_fp64(
             p = blocked_product(x, rows.double().T) * numbers.scale + numbers.bias
             p.masked_fill_(p.isnan(), -torch.inf)
             here = torch.arange(first, first + p.shape[1], device=x.device)
-            both = torch.cat([best, p], 1), torch.cat([latents, here.expand(len(x), -1)], 1)
-            best, latents = (each[:, :held] for each in _in_order(*both))
-        yield _Ranked(part, best, latents, x.new_full((len(x),), -torch.inf))
+            p = torch.cat([best, p], 1)
+            both = torch.cat([latents, here.expand(len(x), -1)], 1)
+            best, latents, off = (
+                each[:, :held] for each in _in_order(p, both, torch.zeros_like(p))
+            )
+        yield _Ranked(part, best, latents, off, x.new_full((len(x),), -torch.inf))
 
 
 def _settle(
@@ -242,8 +266,9 @@ def _settle(
         decided.winners = None
         return
     wins = (best - value > rounding) | (equal & (latents <= last))
-    off = torch.where(tied, best.clamp(min=0) + rounding, rounding.expand_as(best))
+    within = rounding + found.off
+    off = torch.where(tied, best.clamp(min=0) + within, within)
     p = torch.where(wins, best, 0.0)
-    entries = _entries(latents, p, off, (wins | tied) & (best > -rounding))
+    entries = _entries(latents, p, off, (wins | tied) & (best > -within))
     entries = entries._replace(tokens=tokens[entries.tokens.long()].int())
     decided.winners = collected([decided.winners, entries], tokens.device)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -21,15 +21,17 @@ TILE_ROWS = 1024
 
 @dataclass
 class Sizes:
-    """The largest scale·‖row‖ and |bias| of a group."""
+    """The largest scale·‖row‖ and |bias| of a group, and its ‖row‖, fp64, tile by tile."""
 
     row: float = 0.0
     bias: float = 0.0
+    norms: list[Tensor] = field(default_factory=list)
 
-    def include(self, norms: Tensor, bias: Tensor) -> None:
-        """``norms``: scale·‖row‖."""
-        self.row = max(self.row, float(norms.nan_to_num(0.0, 0.0).max()))
-        self.bias = max(self.bias, float(bias.abs().max()))
+    def include(self, norms: Tensor, numbers: GateRows) -> None:
+        """``norms``: ‖row‖ [n]."""
+        self.norms.append(norms)
+        self.row = max(self.row, float((numbers.scale * norms).nan_to_num(0.0, 0.0).max()))
+        self.bias = max(self.bias, float(numbers.bias.abs().max()))
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,16 @@ def fp32_error(x: Tensor, sizes: Sizes, largest: Tensor) -> Tensor:
     return error * (1 + 2.0**-16) + 2.0**-100 * (1 + sizes.row)
 
 
+def group_tiles(
+    W_enc: Decoder, gate: LatentGate, group: int, device: torch.device
+) -> Iterator[tuple[int, Tensor, GateRows]]:
+    """First latent, rows and numbers of one tile of a group after the other, in order."""
+    end = (group + 1) * gate.group_size
+    for start in range(group * gate.group_size, end, TILE_ROWS):
+        which = slice(start, min(start + TILE_ROWS, end))
+        yield start, W_enc.rows(which.start, which.stop).to(device), gate.rows(which, device)
+
+
 def encoder_tiles(
     W_enc: Decoder,
     gate: LatentGate,
@@ -62,20 +74,14 @@ def encoder_tiles(
     device: torch.device,
     sizes: Sizes | None = None,
 ) -> Iterator[tuple[int, Tensor, GateRows]]:
-    """First latent, rows and numbers of one tile of a group after the other, in order.
-
-    Rows that are broken are given a bias of −∞ and the scale 0: the scan reports them, and here
-    they win nothing. ``sizes`` takes in the largest.
+    """The same, where broken rows are given a bias of −∞ and the scale 0: the scan reports them,
+    and here they win nothing. ``sizes`` takes in the largest.
     """
-    end = (group + 1) * gate.group_size
-    for start in range(group * gate.group_size, end, TILE_ROWS):
-        which = slice(start, min(start + TILE_ROWS, end))
-        rows = W_enc.rows(which.start, which.stop).to(device)
-        numbers = gate.rows(which, device)
-        norms = numbers.scale * row_norms(rows)
+    for start, rows, numbers in group_tiles(W_enc, gate, group, device):
+        norms = row_norms(rows)
         if sizes is not None:
-            sizes.include(norms, numbers.bias)
-        broken = ~norms.isfinite()
+            sizes.include(norms, numbers)
+        broken = ~(numbers.scale * norms).isfinite()
         yield (
             start,
             rows,

@@ -30,7 +30,7 @@ class LatentTile(NamedTuple):
     """Some latents of one group: rows of both matrices on one device, and what opens them."""
 
     W_dec: Tensor  # [n, d_model]
-    W_enc: Tensor
+    W_enc: Tensor  # the same, or [n, 0] for a scorer that does not read it
     dec_norms: Tensor  # fp64 [n]
     enc_norms: Tensor
     gate: GateRows
@@ -86,7 +86,7 @@ class LatentSource:
         if found is None:
             return replace(self, rows=rows)
         value, last, clear = (each[..., which] for each in (found.value, found.last, found.clear))
-        of_tokens = Thresholds(value, last, clear, winners=None)
+        of_tokens = Thresholds(value, last, clear, found.enc_norms, winners=None)
         return replace(self, rows=rows, thresholds=of_tokens)
 
 

@@ -84,7 +84,9 @@ class LatentProblem:
         """Rows of the latents on the problem's device."""
         dec, enc = dec.to(self.device), enc.to(self.device)
         gate = self.source.gate.rows(latents, self.device, self.mean)
-        return LatentTile(dec, enc, row_norms(dec), row_norms(enc), gate)
+        known = self.source.thresholds
+        enc_norms = row_norms(enc) if known is None else known.enc_norms[gate.latents]
+        return LatentTile(dec, enc, row_norms(dec), enc_norms, gate)
 
     def gather(self, latents: Tensor) -> LatentTile:
         """The rows of latents int64 [c]."""
@@ -99,7 +101,7 @@ def latent_scores(problem: LatentProblem) -> Tensor:
     wrong: Violation | None = None
     with exact_matmul():
         scorer = problem.scorer()
-        for start, tile in tiles(problem):
+        for start, tile in _tiles_for(scorer, problem):
             scores, _, finite = scored(problem, scorer, start, tile, bounds=False)
             scores = scores.masked_fill(~finite, torch.nan)
             spots.take(start, scores[None])
@@ -152,7 +154,7 @@ def top_latent_scores(problem: LatentProblem, k: int, ranking: Ranking) -> TopLa
         band, nonfinite = Band(k), []
         spots = Spots(problem.W_dec.n_latents)
         scorer = problem.scorer()
-        for start, tile in tiles(problem):
+        for start, tile in _tiles_for(scorer, problem):
             scores, error, finite = scored(problem, scorer, start, tile, bounds=True)
             keys = ranking.key(scores)
             lower, upper = keys - error, keys + error
@@ -212,6 +214,16 @@ def tiles(problem: LatentProblem) -> Iterator[tuple[int, LatentTile]]:
     )
     for (start, dec), (_, enc) in zip(*both, strict=True):
         yield start, problem.tile(slice(start, start + len(dec)), dec, enc)
+
+
+def _tiles_for(scorer: LatentScorer, problem: LatentProblem) -> Iterator[tuple[int, LatentTile]]:
+    """The same; for winners, which are known, without the encoder's rows."""
+    if not isinstance(scorer, WinnersScorer):
+        yield from tiles(problem)
+        return
+    for start, dec in device_tiles(problem.W_dec, problem.tile_rows, problem.device, problem.ranks):
+        unread = dec.new_empty(len(dec), 0)
+        yield start, problem.tile(slice(start, start + len(dec)), dec, unread)
 
 
 def scored(
