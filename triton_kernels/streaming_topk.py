@@ -9,13 +9,14 @@ from torch import Tensor
 
 # A key orders (score descending, latent ascending) as one int64: the score's bits made monotonic
 # above, 2³² − 1 − latent below. NaN gets the least key, which no number has.
-_LEAST = -(1 << 63)
+LEAST = -(1 << 63)
 _BLOCK = 1024
 _ROOM = 128  # candidates kept per block once there is a threshold
 
 
 @triton.jit
-def _keys(scores, latents):
+def keys_of(scores, latents):
+    """int64, ordered as the module says."""
     bits = tl.where(scores == 0.0, 0.0, scores).to(tl.int32, bitcast=True)  # −0.0 equals 0.0
     rank = (bits ^ ((bits >> 31) & 0x7FFFFFFF)).to(tl.int64)
     keys = (rank << 32) | (0xFFFFFFFF - latents)
@@ -45,7 +46,7 @@ def _gate(
     query = tl.program_id(1).to(tl.int64)
     offs = block * BLOCK + tl.arange(0, BLOCK)
     scores = tl.load(SCORES + query * stride_sq + offs, mask=offs < n, other=float("nan"))
-    keys = _keys(scores, start + offs)  # [BLOCK]
+    keys = keys_of(scores, start + offs)  # [BLOCK]
     above = keys > tl.load(THRESHOLD + query)
     place = tl.cumsum(above.to(tl.int32), axis=0) - 1
     tl.store(COUNTS + query * stride_cq + block, tl.sum(above.to(tl.int32), axis=0))
@@ -95,7 +96,7 @@ class StreamingTopK:
         """Keys [queries, c] among which are all that may rank."""
         assert self._best is not None
         if self._best.shape[1] < self._k:
-            threshold = torch.full_like(self._nans, _LEAST)
+            threshold = torch.full_like(self._nans, LEAST)
             return _run_gate(scores, threshold, start, _BLOCK)[0]
         threshold = self._best[:, -1].contiguous()
         keys, most = _run_gate(scores, threshold, start, _ROOM)
@@ -108,8 +109,8 @@ class StreamingTopK:
         """
         if self._best is None:
             return torch.empty(self._queries, 0), torch.empty(self._queries, 0, dtype=torch.int64)
-        ranked = (self._best != _LEAST).sum(1).max()
-        return _unpack(self._best[:, : int(ranked)])
+        ranked = (self._best != LEAST).sum(1).max()
+        return unpacked(self._best[:, : int(ranked)])
 
     @property
     def nan_count(self) -> Tensor:
@@ -121,7 +122,7 @@ def _run_gate(scores: Tensor, threshold: Tensor, start: int, room: int) -> tuple
     """Collected keys [queries, blocks · room], and the largest number that a block had."""
     queries, n = scores.shape
     blocks = triton.cdiv(n, _BLOCK)
-    keys = torch.full((queries, blocks * room), _LEAST, dtype=torch.int64, device=scores.device)
+    keys = torch.full((queries, blocks * room), LEAST, dtype=torch.int64, device=scores.device)
     counts = torch.empty(queries, blocks, dtype=torch.int32, device=scores.device)
     _gate[(blocks, queries)](
         scores,
@@ -139,7 +140,8 @@ def _run_gate(scores: Tensor, threshold: Tensor, start: int, room: int) -> tuple
     return keys, int(counts.max())
 
 
-def _unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
+def unpacked(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Scores float32 and latents int64 of keys; the least key has NaN."""
     rank = keys >> 32
     bits = rank ^ ((rank >> 31) & 0x7FFFFFFF)  # of the least key: those of NaN
     return bits.to(torch.int32).view(torch.float32), 0xFFFFFFFF - (keys & 0xFFFFFFFF)

@@ -138,6 +138,13 @@ def gate(arch: int) -> dict[str, Any]:
     return resources(compiled(kernel, {"ROOM": 128, "BLOCK": 1024}, types, arch))
 
 
+def winners(arch: int) -> dict[str, Any]:
+    types = {"P": "*fp32", "THRESHOLDS": "*i64", "KEYS": "*i64", "COUNTS": "*i32"}
+    constants = {"KEEP": 49, "ROOM": 256, "BLOCK": 128}
+    kernel = kernel_of("token_winners", "_token_winners")
+    return resources(compiled(kernel, constants, types, arch, num_warps=1))
+
+
 def norms(arch: int) -> dict[str, Any]:
     constants = {"BLOCK_N": 16, "BLOCK_K": 256, "EVEN_K": True}
     kernel = kernel_of("row_norms", "_row_norms")
@@ -160,6 +167,7 @@ CASES = {
     "quadratic, three parts": lambda arch: quadratic(arch, parts=3),
     "quadratic, fp32": lambda arch: quadratic(arch, torch.float32),
     "gate": gate,
+    "winners": winners,
     "norms": norms,
 }
 

@@ -132,7 +132,7 @@ def gated_problem(
     )
     impl = choose_impl(impl, device)
     if thresholds is None:
-        thresholds = token_thresholds(inputs, enc, gate, compiled=impl == "cpp")
+        thresholds = token_thresholds(inputs, enc, gate, impl)
     resident = all(
         isinstance(each, TensorDecoder) and each.rows(0, 0).device == device for each in (dec, enc)
     )

@@ -56,12 +56,12 @@ class Thresholds:
 
 
 def token_thresholds(
-    inputs: Tensor, W_enc: Decoder, gate: LatentGate, *, compiled: bool
+    inputs: Tensor, W_enc: Decoder, gate: LatentGate, impl: str
 ) -> Thresholds | None:
     """For tokens ``inputs`` [tokens, d_model] on their device; None where nothing competes.
 
     Reads the encoder once per few ten thousand tokens, and again for those that fp32 cannot
-    settle; memory is 256 MiB at most beyond the result. compiled: by the kernels for CPUs.
+    settle; memory is 256 MiB at most beyond the result. ``impl`` as the engine names them.
     """
     if not gate.competes:
         return None
@@ -75,7 +75,7 @@ def token_thresholds(
     with exact_matmul():
         for part in _chunks(tokens, inputs.shape[1], gate):
             for group in range(gate.groups):
-                found = _decided(inputs[part], W_enc, gate, group, compiled)
+                found = _decided(inputs[part], W_enc, gate, group, impl)
                 value[group, part], last[group, part] = found.value, found.last
                 clear[part] &= found.clear
                 enc_norms[group * gate.group_size :][: gate.group_size] = found.enc_norms
@@ -110,12 +110,10 @@ class _Decided:
     winners: Entries | None
 
 
-def _decided(
-    inputs: Tensor, W_enc: Decoder, gate: LatentGate, group: int, compiled: bool
-) -> _Decided:
+def _decided(inputs: Tensor, W_enc: Decoder, gate: LatentGate, group: int, impl: str) -> _Decided:
     assert gate.keep is not None
     keep, x = gate.keep, inputs.float()
-    found = contenders(x, W_enc, gate, group, _held(gate), compiled=compiled)
+    found = contenders(x, W_enc, gate, group, _held(gate), impl)
     highest, above, below = (found.values[:, at].double() for at in (0, keep - 1, keep))
     error = fp32_error(x, found.sizes, torch.maximum(highest.abs(), below.abs()))
     none_lost = below < -error  # whatever is open wins

@@ -93,10 +93,13 @@ def encoder_tiles(
 
 
 def contenders(
-    x: Tensor, W_enc: Decoder, gate: LatentGate, group: int, held: int, *, compiled: bool
+    x: Tensor, W_enc: Decoder, gate: LatentGate, group: int, held: int, impl: str
 ) -> Contenders:
-    """The ``held`` largest p of each row of ``x``, fp32 [tokens, d_model], among a group's."""
-    find = _by_kernel if compiled else _by_torch
+    """The ``held`` largest p of each row of ``x``, fp32 [tokens, d_model], among a group's.
+
+    ``impl`` as the engine names them; without kernels of its own it is torch.
+    """
+    find = {"cpp": _by_cpp, "triton": _by_triton}.get(impl, _by_torch)
     return find(x, W_enc, gate, group, held)
 
 
@@ -104,9 +107,7 @@ def _by_torch(x: Tensor, W_enc: Decoder, gate: LatentGate, group: int, held: int
     sizes = Sizes()
     best, latents = x.new_empty(len(x), 0), torch.empty(len(x), 0, dtype=torch.int64)
     latents = latents.to(x.device)
-    for start, rows, numbers in encoder_tiles(W_enc, gate, group, x.device, sizes):
-        p = blocked_product(x, rows.to(x.dtype).T)
-        p.mul_(numbers.scale.to(x.dtype)).add_(numbers.bias.to(x.dtype))
+    for start, p in _tiles_of_p(x, W_enc, gate, group, sizes):
         p.masked_fill_(p.isnan(), -torch.inf)
         # Of a tile first, so that little is copied; equal ones may come in any order.
         inside, at = p.topk(min(held, p.shape[1]), dim=1)
@@ -115,7 +116,25 @@ def _by_torch(x: Tensor, W_enc: Decoder, gate: LatentGate, group: int, held: int
     return Contenders(best, latents, sizes)
 
 
-def _by_kernel(x: Tensor, W_enc: Decoder, gate: LatentGate, group: int, held: int) -> Contenders:
+def _by_triton(x: Tensor, W_enc: Decoder, gate: LatentGate, group: int, held: int) -> Contenders:
+    from deltalens.kernels.token_winners import TokenWinners
+
+    sizes, winners = Sizes(), TokenWinners(held, len(x), x.device)
+    for start, p in _tiles_of_p(x, W_enc, gate, group, sizes):
+        winners.push(p, start)
+    return Contenders(*winners.result(), sizes)
+
+
+def _tiles_of_p(
+    x: Tensor, W_enc: Decoder, gate: LatentGate, group: int, sizes: Sizes
+) -> Iterator[tuple[int, Tensor]]:
+    """First latent and p, fp32 [tokens, n]."""
+    for start, rows, numbers in encoder_tiles(W_enc, gate, group, x.device, sizes):
+        p = blocked_product(x, rows.to(x.dtype).T)
+        yield start, p.mul_(numbers.scale.to(x.dtype)).add_(numbers.bias.to(x.dtype))
+
+
+def _by_cpp(x: Tensor, W_enc: Decoder, gate: LatentGate, group: int, held: int) -> Contenders:
     level = cpu_level()
     kernel = cpp_impl.extension().Winners(*x.shape, held, torch.get_num_threads(), level)
     kernel.set(0, x.contiguous().numpy())

@@ -52,7 +52,7 @@ def winner_checks(given: Operands) -> Iterator[Check]:
     exact = x.double() @ rows.double().T
     size = x.double().norm(dim=1)[:, None] * rows.double().norm(dim=1).max()
     gate = LatentGate(n_latents, keep=held)
-    found = contenders(x, TensorDecoder(rows), gate, 0, held, compiled=True)
+    found = contenders(x, TensorDecoder(rows), gate, 0, held, given.impl)
     best, limit = exact.topk(held).values, (d_model + 8) * 2.0**-24
     yield given.check("winners", worst(found.values, best, size), limit)
     held_by = exact.gather(1, found.latents)

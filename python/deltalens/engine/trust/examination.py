@@ -147,6 +147,8 @@ def _of_scans(subject: Subject, *, slow: bool, quick: bool) -> Iterator[Iterator
     ranked = Operands(subject.impl, subject.device, torch.float32, Sizes(1, 1, few))
     if subject.impl == "triton":
         yield ranked.attempt("top-k", ranking_checks(ranked, "kernel", (1, 100, 4096)))
+        won = replace(ranked, sizes=Sizes(5, 40, 400) if slow else Sizes(97, 333, 5000))
+        yield won.attempt("winners", winner_checks(won))
     elif subject.impl == "cpp":
         yield ranked.attempt("top-k", ranking_checks(ranked, "streaming", (1, 100, 4096)))
         wide = replace(ranked, dtype=torch.float64, sizes=Sizes(300, 333, 1))
