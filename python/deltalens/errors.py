@@ -1,7 +1,48 @@
-"""The one exception a caller can correct."""
+"""The one exception a caller can correct, and how errors quote what they found."""
 
 from __future__ import annotations
 
+from reprlib import Repr
+from typing import Any
+
+LONGEST_QUOTE = 120
+LONGEST_MESSAGE = 2000
+
 
 class InputError(ValueError):
-    """Input that cannot be used: one line saying what was found and what to do about it."""
+    """Input that cannot be used: one line saying what was found and what to do about it.
+
+    A message of more than 2000 characters is shortened in its middle.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(_shortened(message, LONGEST_MESSAGE))
+
+
+def quoted(value: Any) -> str:
+    """``repr(value)`` in at most 120 characters, however long, deep or shared its parts are."""
+    try:
+        return _shortened(_QUOTES.repr(value), LONGEST_QUOTE)
+    except ValueError:  # of a number with thousands of digits
+        return f"<{type(value).__name__} too long to show>"
+
+
+def _shortened(text: str, most: int) -> str:
+    half = most // 2
+    return text if len(text) <= most else f"{text[: half - 1]}…{text[-half:]}"
+
+
+class _Quotes(Repr):
+    """Of at most four items of a container, and three containers within each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxdict = self.maxlist = self.maxtuple = self.maxset = self.maxfrozenset = 4
+        self.maxstring = self.maxother = self.maxlong = LONGEST_QUOTE
+
+    def repr_int(self, x: int, level: int) -> str:
+        return repr(x) if x.bit_length() < 400 else f"<a number of {x.bit_length()} bits>"
+
+
+_QUOTES = _Quotes()

@@ -9,10 +9,10 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -74,9 +74,27 @@ class JudgeServer:
             self._now -= 1
 
 
+class Raw(NamedTuple):
+    """A reply's bytes, and headers of it."""
+
+    content: bytes
+    headers: dict[str, str] = {}  # noqa: RUF012
+
+
+async def _trickle() -> AsyncIterator[bytes]:
+    for _ in range(100):
+        yield b" "
+        await asyncio.sleep(0.05)
+
+
 async def _fail(fault: Any) -> Any:
     """(status, body, headers), or one of the words below."""
-    from starlette.responses import JSONResponse, PlainTextResponse, Response
+    from starlette.responses import (
+        JSONResponse,
+        PlainTextResponse,
+        Response,
+        StreamingResponse,
+    )
 
     if fault == "hang":
         await asyncio.sleep(30)
@@ -88,6 +106,10 @@ async def _fail(fault: Any) -> Any:
         return PlainTextResponse("<html>try later</html>")
     if fault == "empty":
         return JSONResponse({"choices": []})
+    if fault == "trickle":  # a byte at a time, without end
+        return StreamingResponse(_trickle(), media_type="application/json")
+    if isinstance(fault, Raw):
+        return Response(fault.content, 200, fault.headers, media_type="application/json")
     status, body, headers = fault
     return JSONResponse(body, status_code=status, headers=headers)
 

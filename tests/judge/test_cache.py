@@ -40,7 +40,7 @@ def judge(server, directory, model="m", **options):
 class Counting:
     """Counts up, so that asking again shows."""
 
-    name = "counting"
+    name, address = "counting", ""
 
     def __init__(self):
         self.usage = Usage()

@@ -11,7 +11,7 @@ class Scripted:
     """A chat model that answers with what ``reply`` makes of a request's text."""
 
     def __init__(self, reply, name="scripted"):
-        self.name = name
+        self.name, self.address = name, ""
         self.usage = Usage()
         self.asked = []
         self._reply = reply

@@ -124,7 +124,7 @@ def test_a_local_model_gives_the_scores_of_its_own_logits(numbers):  # noqa: F81
 
 
 class Silent:
-    name = "silent"
+    name, address = "silent", ""
 
     def __init__(self):
         self.usage = Usage()

@@ -22,7 +22,7 @@ CONDITIONS = 5 * 2  # latents and signs, strengths
 
 
 class Chat:
-    name = "chat"
+    name, address = "chat", ""
 
     def __init__(self) -> None:
         self.usage = Usage()

@@ -111,7 +111,7 @@ class Namer:
     """Names a latent by a number of its own, one after the other; may end early."""
 
     def __init__(self, name="namer", fail_after=None, reply="NAME: name {n}\nEXPLANATION: e {n}"):
-        self.name = name
+        self.name, self.address = name, ""
         self.usage = Usage()
         self.asked = []
         self._fail_after = fail_after

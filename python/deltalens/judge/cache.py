@@ -21,8 +21,8 @@ class ReplyCache:
     """Replies in one SQLite file of ``directory``, shared by any number of processes.
 
     Every reply is committed as it comes, so a killed process loses those under way only. Requests
-    are kept as hashes; of replies the text and the numbers' probabilities, but none that lacks
-    those asked for: another server of the same model may give them.
+    are kept as hashes, with the model's name and address; of replies the text and the numbers'
+    probabilities, but none that lacks those asked for.
     """
 
     def __init__(self, directory: str | Path) -> None:
@@ -38,7 +38,7 @@ class ReplyCache:
         """
         places: dict[str, list[int]] = {}
         for number, request in enumerate(requests):
-            places.setdefault(_key(chat.name, version, request), []).append(number)
+            places.setdefault(_key(chat, version, request), []).append(number)
         try:
             yield from self._complete(chat, requests, places)
         except sqlite3.Error as error:
@@ -77,8 +77,9 @@ class ReplyCache:
         return store
 
 
-def _key(model: str, version: str, request: ChatRequest) -> str:
-    parts = json.dumps([model, version, asdict(request)], sort_keys=True, ensure_ascii=False)
+def _key(chat: ChatModel, version: str, request: ChatRequest) -> str:
+    asked = [chat.name, chat.address, version, asdict(request)]
+    parts = json.dumps(asked, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(parts.encode()).hexdigest()
 
 
@@ -86,9 +87,13 @@ def _find(store: sqlite3.Connection, key: str) -> ChatReply | None:
     row = store.execute("SELECT reply FROM replies WHERE key = ?", (key,)).fetchone()
     if row is None:
         return None
-    kept = json.loads(row[0])
-    numbers = kept["numbers"]
-    return ChatReply(kept["text"], numbers and [(number, p) for number, p in numbers])
+    try:
+        kept = json.loads(row[0])
+        numbers = kept["numbers"]
+        pairs = None if numbers is None else [(int(number), float(p)) for number, p in numbers]
+        return ChatReply(kept["text"], pairs) if isinstance(kept["text"], str) else None
+    except (KeyError, TypeError, ValueError, OverflowError, RecursionError):  # damaged: ask again
+        return None
 
 
 def _keep(store: sqlite3.Connection, key: str, reply: ChatReply) -> None:

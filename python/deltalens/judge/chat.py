@@ -71,10 +71,17 @@ class Usage:
 
 
 class ChatModel(Protocol):
-    """A chat model behind any backend. ``name`` identifies what answers."""
+    """A chat model behind any backend.
+
+    name: identifies what answers. address: where it does, without credentials; empty for a model in
+    this process.
+    """
 
     @property
     def name(self) -> str: ...
+
+    @property
+    def address(self) -> str: ...
 
     @property
     def usage(self) -> Usage: ...

@@ -7,7 +7,6 @@ import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from importlib.util import find_spec
-from json import JSONDecodeError
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,6 +15,7 @@ from deltalens.judge.chat import ChatReply, ChatRequest, Usage
 from deltalens.judge.listed import Listed, Spelling, numbers_listed, spelling
 from deltalens.judge.retries import next_delay, remedy, said_by
 from deltalens.judge.stream import stream
+from deltalens.judge.transport import RefusedReply, bounded_client
 from deltalens.judge.verdict import JudgeError, reasons_error
 from deltalens.judge.wire import Dialect, MalformedReply, read_listed, read_reply, reasons
 from deltalens.lm.text.reasoning import begins_reasoning
@@ -28,12 +28,17 @@ _UNREACHED = "check the URL, and that a server answers there"
 _PROBE = ChatRequest.ask_number("Write the number 57 and nothing else.")
 
 
+class LateReply(Exception):
+    """A reply that was not there in time."""
+
+
 class Endpoint:
     """``model`` at the endpoint ``url``, asked through the ``openai`` client.
 
     The key is read from the environment variable ``key_env`` for as long as requests run, and is
     kept nowhere else. ``at_once`` requests are under way at most; one that meets an overloaded,
     broken or silent server is tried ``attempts`` times, first after about ``backoff`` seconds.
+    A whole reply may take ``timeout`` seconds and 16 MiB; redirects are not followed.
     """
 
     def __init__(
@@ -50,7 +55,7 @@ class Endpoint:
         for name, value in (("at_once", at_once), ("attempts", attempts)):
             if value < 1:
                 raise InputError(f"{name} must be at least 1, got {value}")
-        self._url = _checked_url(url)
+        self.address = _checked_url(url)
         self.name = model
         self.usage = Usage()
         self._key_env = key_env
@@ -63,7 +68,7 @@ class Endpoint:
         self._spelling: Spelling = "unclear"
 
     def __repr__(self) -> str:
-        return f"Endpoint({self._url!r}, {self.name!r})"
+        return f"Endpoint({self.address!r}, {self.name!r})"
 
     def complete(self, requests: Sequence[ChatRequest]) -> Iterator[tuple[int, ChatReply]]:
         """Replies as they come; :class:`JudgeError`, in one line, when there is no going on."""
@@ -75,7 +80,7 @@ class Endpoint:
         if find_spec("openai") is None:
             raise InputError("an endpoint needs the openai client: pip install 'deltalens[judge]'")
         key = os.environ.get(self._key_env, "").strip()
-        if not key and urlsplit(self._url).hostname in _LOOPBACK:
+        if not key and urlsplit(self.address).hostname in _LOOPBACK:
             return _NO_KEY
         if not key:
             raise InputError(f"${self._key_env} is not set; put the endpoint's key there")
@@ -85,8 +90,12 @@ class Endpoint:
     async def _session(self) -> AsyncIterator[Callable[[ChatRequest], Awaitable[ChatReply]]]:
         from openai import AsyncOpenAI
 
-        options: dict[str, Any] = {"timeout": self._timeout, "max_retries": 0}
-        async with AsyncOpenAI(base_url=self._url, api_key=self._key(), **options) as client:
+        options: dict[str, Any] = {
+            "timeout": self._timeout,
+            "max_retries": 0,
+            "http_client": bounded_client(self._timeout),
+        }
+        async with AsyncOpenAI(base_url=self.address, api_key=self._key(), **options) as client:
             yield lambda request: self._ask(client, request)
 
     async def _ask(self, client: Any, request: ChatRequest) -> ChatReply:
@@ -119,7 +128,7 @@ class Endpoint:
         while True:
             sent = self._dialect.parameters(request)
             try:
-                completion = await client.chat.completions.create(model=self.name, **sent)
+                completion = await self._completion(client, sent)
                 reply = read_reply(completion, self.usage)
                 self._reached = True
                 if not request.numbers:
@@ -137,6 +146,23 @@ class Endpoint:
                     raise self._final(error, request) from None  # its text may hold the key
             await asyncio.sleep(delay)
 
+    async def _completion(self, client: Any, sent: dict[str, Any]) -> Any:
+        """The client's object, whole within the timeout; one of :func:`_client_errors` if not."""
+        from openai import APIError
+
+        create = client.chat.completions.create(model=self.name, **sent)
+        try:
+            return await asyncio.wait_for(create, self._timeout)
+        except asyncio.TimeoutError as error:
+            raise LateReply(f"no whole reply within {self._timeout:g} s") from error
+        except Exception as error:  # the client fails in many ways at what is no completion
+            for found in (error, error.__cause__):
+                if isinstance(found, RefusedReply):
+                    raise JudgeError(f"{self.address}: sent {found}") from None
+            if isinstance(error, APIError):
+                raise
+            raise MalformedReply from error
+
     def _delay(self, error: Exception, failures: int) -> float | None:
         self._reached |= hasattr(error, "status_code")
         allowed = self._attempts if self._reached else min(self._attempts, _ATTEMPTS_UNREACHED)
@@ -150,13 +176,13 @@ class Endpoint:
         todo = remedy(error, self.name, self._key_env) if self._reached else _UNREACHED
         if request.numbers and "logprobs" in said:
             todo = "it gives no token probabilities, which the scale judge needs; use the rubric"
-        return JudgeError(f"{self._url}{code}: {said}; {todo}")
+        return JudgeError(f"{self.address}{code}: {said}; {todo}")
 
 
 def _client_errors() -> tuple[type[Exception], ...]:
     from openai import APIError
 
-    return APIError, MalformedReply, JSONDecodeError, UnicodeDecodeError
+    return APIError, LateReply, MalformedReply
 
 
 def _is_filtered(error: Any) -> bool:

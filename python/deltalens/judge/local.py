@@ -32,6 +32,8 @@ class LocalChat:
     model's context.
     """
 
+    address = ""
+
     def __init__(
         self,
         model: Any,

@@ -8,6 +8,8 @@ import time
 from email.utils import mktime_tz, parsedate_tz
 from typing import Any
 
+from deltalens.errors import quoted
+
 LONGEST_BACKOFF = 60.0  # seconds
 LONGEST_WAIT = 600.0  # seconds that a server may ask for
 _TRANSIENT = (408, 409, 425, 429)
@@ -48,9 +50,15 @@ def asked_delay(error: Exception) -> float | None:
         return milliseconds / 1000
     text = response.headers.get("retry-after")
     seconds = _number(text)
-    if seconds is None and text is not None and (date := parsedate_tz(text)) is not None:
-        seconds = max(0.0, mktime_tz(date) - time.time())
-    return seconds
+    return _until(text) if seconds is None and text is not None else seconds
+
+
+def _until(date: str) -> float | None:
+    try:
+        parsed = parsedate_tz(date)
+        return None if parsed is None else max(0.0, mktime_tz(parsed) - time.time())
+    except (IndexError, OverflowError, TypeError, ValueError):
+        return None
 
 
 def _number(text: str | None) -> float | None:
@@ -66,7 +74,8 @@ def said_by(error: Any) -> str:
     body = getattr(error, "body", None)
     if isinstance(body, dict):
         body = next((body[name] for name in _WORDS_AT if body.get(name)), None)
-    return str(body or getattr(error, "message", error))
+    body = body or getattr(error, "message", str(error))
+    return body if isinstance(body, str) else quoted(body)
 
 
 def remedy(error: Any, model: str, key_env: str) -> str:

@@ -6,15 +6,17 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.judge.cache import ReplyCache, ask
 from deltalens.judge.chat import NUMBER_TOKENS, ChatModel, ChatReply, ChatRequest
+from deltalens.judge.numerals import LARGEST
 from deltalens.judge.template import answer_fields, check_fields, fill, version_of
 from deltalens.judge.verdict import Answer, JudgeError, Outcome, Verdict
 from deltalens.judge.wording import ALIGNED, COHERENT
 
 FORMAT = 2  # of requests and verdicts; raised when either changes
 LEAST_MASS = 0.25
+MOST_MASS = 1.01  # as servers round
 QUESTIONS = 2
 
 
@@ -117,6 +119,14 @@ class ScaleJudge:
 
 
 def expected_score(numbers: Sequence[tuple[int, float]]) -> float | None:
-    """Σ p·n / Σ p over (n, p); None for Σ p < 0.25."""
+    """Σ p·n / Σ p over (n, p); None for Σ p < 0.25.
+
+    Raises :class:`JudgeError` for what are no probabilities of the numbers 0 … 100.
+    """
     mass = sum(p for _, p in numbers)
+    if not all(0 <= number <= LARGEST and p >= 0 for number, p in numbers) or not mass <= MOST_MASS:
+        raise JudgeError(
+            f"found {quoted(list(numbers))} as probabilities of numbers, which are none; "
+            "use the rubric judge or another endpoint"
+        )
     return sum(p * number for number, p in numbers) / mass if mass >= LEAST_MASS else None

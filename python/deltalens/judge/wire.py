@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
+from deltalens.errors import quoted
 from deltalens.judge.chat import ChatReply, ChatRequest, Usage, writable
 from deltalens.judge.listed import Listed
 from deltalens.judge.retries import said_by
@@ -12,6 +13,7 @@ from deltalens.judge.verdict import JudgeError
 
 ALTERNATIVES = 20  # to each token; endpoints give no more
 ROUNDING = 1e-6  # by which a log-probability may exceed 0
+MOST_TOKENS = 1 << 40
 
 
 class MalformedReply(Exception):
@@ -53,10 +55,18 @@ def read_reply(completion: Any, usage: Usage) -> ChatReply:
         message = completion.choices[0].message
         text = message.content or getattr(message, "refusal", None) or ""
         counted = completion.usage
-        usage.add(*((counted.prompt_tokens, counted.completion_tokens) if counted else (0, 0)))
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        tokens = (counted.prompt_tokens, counted.completion_tokens) if counted else (0, 0)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
         raise MalformedReply from error
-    return ChatReply(writable(str(text)))
+    if not isinstance(text, str):
+        raise MalformedReply
+    usage.add(*map(_count, tokens))
+    return ChatReply(writable(text))
+
+
+def _count(tokens: Any) -> int:
+    """What a server says it counted; 0 for nonsense."""
+    return tokens if type(tokens) is int and 0 <= tokens < MOST_TOKENS else 0
 
 
 def read_listed(completion: Any) -> list[Listed] | None:
@@ -70,7 +80,7 @@ def read_listed(completion: Any) -> list[Listed] | None:
         if logprobs is None or logprobs.content is None or not logprobs.content[0].top_logprobs:
             return None
         given = [(_pair(item), list(map(_pair, item.top_logprobs))) for item in logprobs.content]
-    except (AttributeError, IndexError, TypeError, ValueError) as error:
+    except (AttributeError, IndexError, KeyError, OverflowError, TypeError, ValueError) as error:
         raise MalformedReply from error
     return [Listed(*_checked(token), list(map(_checked, others))) for token, others in given]
 
@@ -89,7 +99,7 @@ def _checked(pair: tuple[str, float]) -> tuple[str, float]:
     token, logprob = pair
     if not -float("inf") < logprob <= ROUNDING:
         raise JudgeError(
-            f"the endpoint gives {logprob} as the log-probability of {token!r}, which is none; "
-            "use the rubric judge or another endpoint"
+            f"the endpoint gives {logprob} as the log-probability of {quoted(token)}, "
+            "which is none; use the rubric judge or another endpoint"
         )
     return token, min(logprob, 0.0)

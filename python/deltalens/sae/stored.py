@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.sae.pages import FilePages
 
 CACHE_LINE_BYTES = 64
@@ -53,8 +53,7 @@ class StoredTensor:
     def prefetch(self, start: int, stop: int) -> None:
         """Begin to read rows ``start … stop - 1`` from disk; nothing where rows are not adjacent.
 
-        Rows of a transposed matrix lie all over the file, and torch keeps the mapping of its own
-        files to itself: both are read as they are used.
+        Rows of a transposed matrix lie all over the file and are read as they are used.
         """
         if self.pages is not None and self.array.flags.c_contiguous:
             self.pages.prefetch(start * self._row_bytes, stop * self._row_bytes)
@@ -99,11 +98,11 @@ class TensorFile:
     def __post_init__(self) -> None:
         unprintable = next((name for name in self.tensors if not name.isprintable()), None)
         if unprintable is not None:
-            raise InputError(f"{self.path}: damaged: a tensor is called {unprintable!r}")
+            raise InputError(f"{self.path}: damaged: a tensor is called {quoted(unprintable)}")
 
     def get(self, name: str) -> StoredTensor:
         if name not in self.tensors:
-            raise InputError(f"{self.path} has no tensor {name!r}; it has {self.describe()}")
+            raise InputError(f"{self.path} has no tensor {quoted(name)}; it has {self.describe()}")
         return self.tensors[name]
 
     def describe(self, limit: int = LISTED) -> str:
@@ -134,8 +133,7 @@ class RowSource(Protocol):
 class StoredDecoder:
     """A decoder read from disk a slice at a time; float64 rows are rounded to float32.
 
-    A scan reads ahead in a safetensors, .npy or .npz file and drops the pages behind it, on Linux;
-    of torch's files, pages stay in memory until the system takes them back.
+    A scan reads ahead in the file and drops the pages behind it, on Linux.
     """
 
     def __init__(self, stored: RowSource) -> None:

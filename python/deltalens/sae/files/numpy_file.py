@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import io
 import mmap
-import zipfile
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.sae.files.mapped import map_file, mapped_tensor
+from deltalens.sae.files.zip_records import Record, stored_records
 from deltalens.sae.stored import StoredTensor, TensorFile
 
 DTYPES = {
@@ -30,7 +30,6 @@ HEADER_READERS = {
     (2, 0): np.lib.format.read_array_header_2_0,
 }
 LONGEST_HEADER = 64 * 1024
-ZIP_LOCAL_HEADER = 30  # bytes before the member's name; lengths of name and extra at 26 and 28
 
 
 def open_npy(path: Path) -> TensorFile:
@@ -49,37 +48,24 @@ def open_npz(path: Path) -> TensorFile:
 
     A compressed member has no slice that could be read alone, so it is an :class:`InputError`.
     """
-    members = _members(path)
     memory = map_file(path)
-    return TensorFile(
-        path,
-        {member.filename.removesuffix(".npy"): _member(path, memory, member) for member in members},
-    )
-
-
-def _members(path: Path) -> list[zipfile.ZipInfo]:
     try:
-        with zipfile.ZipFile(path) as archive:
-            members = archive.infolist()
-    except (zipfile.BadZipFile, NotImplementedError, ValueError) as error:
-        raise InputError(f"{path}: not an .npz file, or truncated: {error}") from None
-    return [member for member in members if member.filename.endswith(".npy")]
-
-
-def _member(path: Path, memory: mmap.mmap, member: zipfile.ZipInfo) -> StoredTensor:
-    if member.compress_type != zipfile.ZIP_STORED:
-        raise InputError(
-            f"{path}: {member.filename!r} is compressed, so no part of it can be read alone; "
-            "save it again with numpy.savez"
+        records = {
+            name: record for name, record in stored_records(path).items() if name.endswith(".npy")
+        }
+        return TensorFile(
+            path,
+            {name.removesuffix(".npy"): _member(memory, name, at) for name, at in records.items()},
         )
-    local = member.header_offset
-    lengths = memory[local + 26 : local + ZIP_LOCAL_HEADER]
-    name, extra = (int.from_bytes(lengths[i : i + 2], "little") for i in (0, 2))
-    start = local + ZIP_LOCAL_HEADER + name + extra
-    try:
-        return _array_at(memory, start, start + member.file_size)
     except InputError as error:
-        raise InputError(f"{path}: {member.filename!r}: {error}") from None
+        raise InputError(f"{path}: {error}; save it again with numpy.savez") from None
+
+
+def _member(memory: mmap.mmap, name: str, record: Record) -> StoredTensor:
+    try:
+        return _array_at(memory, record.start, record.start + record.size)
+    except InputError as error:
+        raise InputError(f"{quoted(name)}: {error}") from None
 
 
 def _array_at(memory: mmap.mmap, offset: int, end: int) -> StoredTensor:
@@ -88,10 +74,10 @@ def _array_at(memory: mmap.mmap, offset: int, end: int) -> StoredTensor:
         read_header = HEADER_READERS[np.lib.format.read_magic(stream)]
         shape, fortran, dtype = read_header(stream)
     except Exception as error:  # NumPy tries several parsers, each with errors of its own
-        reason = str(error).partition("\n")[0]
+        reason = quoted(str(error).partition("\n")[0])[1:-1]
         raise InputError(f"not an array in NumPy's format, or truncated ({reason})") from None
     if dtype.str not in DTYPES:
-        raise InputError(f"an array of dtype {dtype}, which is not supported")
+        raise InputError(f"an array of dtype {quoted(str(dtype))[1:-1]}, which is not supported")
     start = offset + stream.tell()
     stored = mapped_tensor(
         memory,

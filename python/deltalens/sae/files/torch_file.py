@@ -2,96 +2,105 @@
 
 from __future__ import annotations
 
-import pickle
-import re
-import zipfile
+import mmap
+import zlib
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
+from deltalens.sae.files.mapped import map_file, strided_tensor
+from deltalens.sae.files.pickled_state import Strided, Unread, read_state
+from deltalens.sae.files.zip_records import Record, stored_records
 from deltalens.sae.stored import StoredTensor, TensorFile
 
-LOCAL_HEADER = 30  # bytes before a record's name; lengths of name and extra at 26 and 28
-SIGNATURE = b"PK"  # of whatever follows a record
-LONGEST_DESCRIPTOR = 24
+LONGEST_PICKLE = 64 << 20
+BITS: dict[torch.dtype, str] = {
+    torch.float64: "<f8",
+    torch.float32: "<f4",
+    torch.float16: "<f2",
+    torch.bfloat16: "<i2",
+    torch.int64: "<i8",
+    torch.int32: "<i4",
+    torch.int16: "<i2",
+    torch.int8: "i1",
+    torch.uint8: "u1",
+    torch.bool: "?",
+}
+
+Records = dict[str, Record]
 
 
 def open_torch(path: Path) -> TensorFile:
     """The tensors of a state dict written by torch.save, mapped, and the plain values beside them.
 
-    Raises :class:`InputError` for files that are truncated, foreign, from before torch 1.6, or
-    that hold pickled objects other than tensors and plain containers.
+    Tensors of other kinds (sparse, nested, quantised, conjugate views) are :class:`InputError`, as
+    are files that are truncated, foreign, compressed, from before torch 1.6, or that hold pickled
+    objects other than tensors and plain containers.
     """
-    state = _load(path)
-    if not isinstance(state, dict):
-        raise InputError(f"{path}: holds a {type(state).__name__}, not a dict of tensors")
-    tensors = {str(name): _stored(path, value) for name, value in state.items() if _dense(value)}
-    values = {str(name): value for name, value in state.items() if not isinstance(value, Tensor)}
+    memory = map_file(path)
+    try:
+        records = _records(path, memory)
+        state = read_state(_content(memory, records["data.pkl"]))
+        tensors = {
+            str(name): _stored(memory, records, str(name), value)
+            for name, value in state.items()
+            if isinstance(value, Strided | Unread)
+        }
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    values = {
+        str(name): value for name, value in state.items() if not isinstance(value, Strided | Unread)
+    }
     return TensorFile(path, tensors, values)
 
 
-def _load(path: Path) -> Any:
-    if not _is_zip(path):
-        raise InputError(f"{path}: truncated, or not written by torch.save (1.6 or later)")
-    _check_records(path)
+def _records(path: Path, memory: mmap.mmap) -> Records:
+    """By their names within the archive; all but tensors' bytes are held against checksums."""
+    if memory[:2] != b"PK":
+        raise InputError("truncated, or not written by torch.save (1.6 or later)")
     try:
-        return torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except pickle.UnpicklingError as error:
-        found = re.search(r"GLOBAL (\S+)", str(error))
-        what = f" ({found.group(1)})" if found else ""
+        found = stored_records(path)
+    except InputError as error:
         raise InputError(
-            f"{path}: refused: it pickles more than tensors{what}; save the state dict alone"
+            f"not a readable torch file: {error}; save it again with torch.save"
         ) from None
-    except Exception as error:  # a damaged archive fails in many ways
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{path}: not a readable torch file: {reason}") from None
+    folders = {name.partition("/")[0] for name in found}
+    records = {name.partition("/")[2]: record for name, record in found.items()}
+    if len(folders) != 1 or "data.pkl" not in records:
+        raise InputError("not a readable torch file: it has no data.pkl")
+    rest = [record for name, record in records.items() if not name.startswith("data/")]
+    if sum(record.size for record in rest) > LONGEST_PICKLE:
+        raise InputError("not a readable torch file: what is no tensor in it is over 64 MiB")
+    if any(zlib.crc32(_content(memory, record)) != record.checksum for record in rest):
+        raise InputError("not a readable torch file: a checksum in it is wrong")
+    if "byteorder" in records and _content(memory, records["byteorder"]) != b"little":
+        raise InputError("its numbers are not little-endian; save it on another machine")
+    return records
 
 
-def _check_records(path: Path) -> None:
-    """Compare checksums of all but the tensors' own bytes, which torch.load leaves out."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            for record in archive.infolist():
-                if "/data/" not in record.filename:
-                    archive.read(record)
-            _check_places(path, archive)
-    except Exception as error:  # a damaged archive fails in many ways
-        raise InputError(f"{path}: not a readable torch file: {error}") from None
+def _content(memory: mmap.mmap, record: Record) -> bytes:
+    return memory[record.start : record.start + record.size]
 
 
-def _check_places(path: Path, archive: zipfile.ZipFile) -> None:
-    """That each record ends where its descriptor or the next header begins."""
-    records = sorted(archive.infolist(), key=lambda record: record.header_offset)
-    following = [*(record.header_offset for record in records[1:]), archive.start_dir]
-    with path.open("rb") as file:
-        for record, limit in zip(records, following, strict=True):
-            file.seek(record.header_offset)
-            header = file.read(LOCAL_HEADER)
-            lengths = (int.from_bytes(header[at : at + 2], "little") for at in (26, 28))
-            end = record.header_offset + LOCAL_HEADER + sum(lengths) + record.compress_size
-            file.seek(end)
-            if not 0 <= limit - end <= LONGEST_DESCRIPTOR or file.read(2) != SIGNATURE:
-                raise InputError(f"{record.filename} is not where its header says")
-
-
-def _is_zip(path: Path) -> bool:
-    try:
-        return zipfile.is_zipfile(path)
-    except zipfile.BadZipFile:
-        return False
-
-
-def _dense(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.layout == torch.strided
-
-
-def _stored(path: Path, value: Tensor) -> StoredTensor:
-    tensor = value.detach()
-    bits = tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor
-    try:
-        return StoredTensor(bits.numpy(), tensor.dtype)
-    except TypeError:
-        raise InputError(f"{path}: tensors of dtype {tensor.dtype} are not supported") from None
+def _stored(
+    memory: mmap.mmap, records: Records, name: str, tensor: Strided | Unread
+) -> StoredTensor:
+    what = quoted(name)
+    if isinstance(tensor, Unread):
+        raise InputError(f"{what} is {tensor.reason}, which is not read; save it as a plain tensor")
+    bits = np.dtype(BITS[tensor.storage.dtype])
+    record = records.get(f"data/{tensor.storage.key}")
+    if record is None or record.size != tensor.storage.numbers * bits.itemsize:
+        raise InputError(f"damaged: the bytes of {what} are missing or of another size")
+    return strided_tensor(
+        memory,
+        what=what,
+        span=(record.start, record.size),
+        first=tensor.start,
+        shape=tensor.shape,
+        strides=tensor.strides,
+        bits=bits,
+        dtype=tensor.storage.dtype,
+    )
