@@ -19,7 +19,7 @@ FLOORS = (
     ("judge", "sae"),
     ("engine", "lm"),
     ("storage", "kernels", "ranks", "cost"),
-    ("errors", "version"),
+    ("errors", "version", "visible"),
 )
 FLOOR = {room: number for number, rooms in enumerate(reversed(FLOORS)) for room in rooms}
 IMPLEMENTATIONS = ("deltalens.engine.impl.", "deltalens.engine.latent.impl.")

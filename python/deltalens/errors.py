@@ -12,11 +12,11 @@ LONGEST_MESSAGE = 2000
 class InputError(ValueError):
     """Input that cannot be used: one line saying what was found and what to do about it.
 
-    A message of more than 2000 characters is shortened in its middle.
+    A message of several lines becomes one; more than 2000 characters are shortened in the middle.
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(_shortened(message, LONGEST_MESSAGE))
+        super().__init__(" ".join(_shortened(message, LONGEST_MESSAGE).splitlines()))
 
 
 def quoted(value: Any) -> str:

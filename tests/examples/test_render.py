@@ -8,7 +8,7 @@ from rich.console import Console
 
 from deltalens.examples.html import html_page
 from deltalens.examples.terminal import terminal_text
-from deltalens.lm.text.visible import visible
+from deltalens.visible import visible
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
+
+from deltalens.storage.json_text import parse_json
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
@@ -80,7 +81,7 @@ def key_value(text: str) -> tuple[str, Any]:
     if not equals or not key.isidentifier():
         raise argparse.ArgumentTypeError(f"{text!r} is not KEY=VALUE")
     try:
-        return key, json.loads(value)
+        return key, parse_json(value)
     except ValueError:
         return key, value
 

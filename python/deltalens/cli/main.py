@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 from deltalens import __version__
 from deltalens.cli.commands import COMMANDS
@@ -19,6 +19,7 @@ from deltalens.errors import InputError
 from deltalens.ranks.processes import joined
 from deltalens.ranks.ranks import Ranks
 from deltalens.ranks.shard import ShardDone
+from deltalens.visible import visible, visible_lines
 
 BAD_INPUT = 2
 INTERRUPTED = 130
@@ -38,9 +39,14 @@ examples:
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    def _print_message(self, message: str, file: Any = None) -> None:
+        super()._print_message(visible_lines(message), file)
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of all commands; each sets ``run`` to its function."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="deltalens",
         description="Which of a model's SAE latents caused that behaviour?",
         epilog=EPILOG,
@@ -55,8 +61,17 @@ def build_parser() -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command; returns the process's exit code."""
-    parser = build_parser()
-    args = parser.parse_args(argv, argparse.Namespace(parser=parser))
+    args = argparse.Namespace(command="")
+    try:
+        return _run(argv, args)
+    except KeyboardInterrupt:
+        print(f"deltalens {args.command}".strip() + ": interrupted", file=sys.stderr)
+        return INTERRUPTED
+
+
+def _run(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
+    args.parser = build_parser()
+    args.parser.parse_args(argv, args)
     args.arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
@@ -65,14 +80,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             join(args, ranks)
             run_command(args)
     except ShardDone as done:
-        print(f"{done}; `deltalens merge` puts all of them together", file=sys.stderr)
+        print(f"{visible(str(done))}; `deltalens merge` puts all of them together", file=sys.stderr)
     except InputError as error:
         return _fail(args.command, str(error))
     except OSError as error:
         return _fail(args.command, f"{error.filename or 'input/output'}: {error.strerror or error}")
-    except KeyboardInterrupt:
-        print(f"deltalens {args.command}: interrupted", file=sys.stderr)
-        return INTERRUPTED
     return 0
 
 
@@ -87,7 +99,7 @@ def _speaking(ranks: Ranks) -> Iterator[None]:
 
 
 def _fail(command: str, message: str) -> int:
-    print(f"deltalens {command}: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"deltalens {command}: error: {visible(' '.join(message.split()))}", file=sys.stderr)
     return BAD_INPUT
 
 
@@ -99,7 +111,7 @@ def _show_on_one_line(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    print(f"warning: {visible(' '.join(str(message).split()))}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -9,13 +9,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
 
+from deltalens.visible import visible, visible_json, visible_lines
+
 _GAP, _EDGES = 3, 2  # characters between two columns, and at both ends of a row
 _LEAST_TEXT = 8
 
 
 def print_json(document: Any) -> None:
     """One JSON document on standard output; NaN, which JSON lacks, as null."""
-    print(json.dumps(_plain(document), indent=2, ensure_ascii=False))
+    print(visible_json(json.dumps(_plain(document), indent=2, ensure_ascii=False)))
 
 
 def _plain(value: Any) -> Any:
@@ -41,10 +43,13 @@ def print_table(
     from rich.table import Table
 
     console = Console()
+    rows = [list(map(visible, row)) for row in rows]
     widths = [max(map(len, (name, *(row[i] for row in rows)))) for i, name in enumerate(columns)]
     fixed = sum(width for name, width in zip(columns, widths, strict=True) if name not in left)
     room = console.width - fixed - _GAP * (len(columns) - 1) - _EDGES
-    table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=escape(visible(title)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+    )
     for name, width in zip(columns, widths, strict=True):
         if name in left:
             width = min(width, max(_LEAST_TEXT, room // len(left)))
@@ -59,7 +64,15 @@ def print_line(text: str) -> None:
     """A line of plain text on standard output."""
     from rich.console import Console
 
-    Console(highlight=False).print(text, markup=False, soft_wrap=True)
+    Console(highlight=False).print(visible_lines(text), markup=False, soft_wrap=True)
+
+
+class VisibleLines(logging.Formatter):
+    """Messages of which nothing acts on a terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The lines of a record."""
+        return visible_lines(super().format(record))
 
 
 @contextmanager
@@ -68,6 +81,7 @@ def log_lines(name: str, *, shown: bool) -> Iterator[None]:
     logger = logging.getLogger(name)
     level = logger.level
     handler = logging.StreamHandler() if shown else logging.NullHandler()
+    handler.setFormatter(VisibleLines())
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
     try:

@@ -12,6 +12,7 @@ from deltalens.errors import InputError
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.ranks.shard import Shard
 from deltalens.storage.atomic import write_text
+from deltalens.storage.json_text import parse_json
 
 
 def add_shard(parser: argparse.ArgumentParser) -> None:
@@ -60,7 +61,7 @@ def noted_command(out: Path) -> tuple[list[str], Path]:
     Raises :class:`InputError` where it kept nothing.
     """
     try:
-        found: dict[str, Any] = json.loads(_note_path(out).read_text(encoding="utf-8"))
+        found: dict[str, Any] = parse_json(_note_path(out).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
             f"no part of a job array was written to {out}; name what --out named"

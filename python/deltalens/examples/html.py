@@ -13,7 +13,7 @@ from deltalens.examples.text import (
     summary,
     window_tokens,
 )
-from deltalens.lm.text.visible import visible
+from deltalens.visible import visible
 
 _STYLE = """
 :root { color-scheme: light dark; --hot: 255 140 0; --dim: #666; --line: #ddd; }

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 import torch
 
 from deltalens.errors import InputError
+from deltalens.examples.checked import checked_line
 from deltalens.examples.contexts import BLOCK, Place
 from deltalens.examples.tiles import Collector
 from deltalens.ranks.ranks import Ranks
 from deltalens.storage.atomic import complete_file, write_tensors, write_text
+from deltalens.storage.json_text import parse_json
 from deltalens.storage.jsonl import parse_lines
 from deltalens.storage.parts import part_path, parts_of
 from deltalens.study.attribution import LATENTS_FILE, METADATA_FILE
@@ -132,7 +134,7 @@ class ExampleStore:
         """What the directory's run says about its latents, examples left out."""
         if not self._is_run:
             return {}
-        rows = parse_lines(self._directory / LATENTS_FILE, dict)
+        rows = parse_lines(self._directory / LATENTS_FILE, checked_line)
         return {row["latent"]: _without_examples(row) for row in rows}
 
     def finish(self, lines: Iterator[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
@@ -185,14 +187,14 @@ def read_summary(directory: Path) -> dict[str, Any]:
     """Settings and totals of finished examples; :class:`InputError` when there are none."""
     path = directory / EXAMPLES_FILE
     try:
-        summary = json.loads(path.read_text(encoding="utf-8"))
+        summary = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(
             f"{directory} holds no finished examples: cannot read {EXAMPLES_FILE}; "
             "make them with `deltalens examples`"
         ) from error
     except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); collect the examples again") from error
+        raise InputError(f"{path} is {error}; collect the examples again") from error
     if not isinstance(summary, dict) or not {"options", "fingerprints"} <= summary.keys():
         raise InputError(f"{path} was not written by deltalens; choose another directory")
     return summary
@@ -209,7 +211,7 @@ def read_examples(directory: str | Path) -> Iterator[dict[str, Any]]:
 
 def _complete_lines(directory: Path, summary: Settings) -> Iterator[dict[str, Any]]:
     count = 0
-    for row in parse_lines(directory / LATENTS_FILE, dict):
+    for row in parse_lines(directory / LATENTS_FILE, checked_line):
         count += "examples" in row
         yield row
     if count != summary["latents"]:
@@ -242,7 +244,7 @@ def write_page(path: Path, pieces: Iterable[str]) -> None:
 
 
 def _read_header(path: Path) -> tuple[Collected, Settings]:
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
     try:
         with safe_open(path, framework="np") as file:
@@ -250,7 +252,7 @@ def _read_header(path: Path) -> tuple[Collected, Settings]:
         found = json.loads(header["collected"])
         collected = Collected(Place(*found.pop("place")), **found)
         return collected, json.loads(header["settings"])
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # a damaged file fails in many ways
         raise InputError(f"{path} is damaged: {error}; delete it to begin anew") from error
 
 

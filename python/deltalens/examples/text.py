@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from deltalens.lm.text.visible import visible
+from deltalens.visible import visible
 
 Line = dict[str, Any]
 

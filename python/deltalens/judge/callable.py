@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, get_args
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.judge.template import version_of
 from deltalens.judge.verdict import Answer, JudgeError, Outcome, Verdict
 
@@ -36,7 +36,9 @@ class CallableJudge:
         self._function = function
         self.name = getattr(function, "__name__", "")
         if not self.name.isidentifier():
-            raise InputError(f"a judge must be a named function, got {function!r}; write it as def")
+            raise InputError(
+                f"a judge must be a named function, got {quoted(function)}; write it as def"
+            )
         self.version = version_of(format=FORMAT, name=self.name, source=_source_hash(function))
 
     @classmethod
@@ -45,11 +47,11 @@ class CallableJudge:
         home, _, name = place.rpartition(":")
         if not home or not name.isidentifier():
             raise InputError(
-                f"{place!r} is no judge; give module:function or path/file.py:function"
+                f"{quoted(place)} is no judge; give module:function or path/file.py:function"
             )
         function = getattr(_import(home), name, None)
         if not callable(function):
-            raise InputError(f"{home} has no function {name!r}; check its name")
+            raise InputError(f"{home} has no function {quoted(name)}; check its name")
         return cls(function)
 
     def grade(self, answers: Sequence[Answer]) -> Iterator[tuple[int, Verdict]]:
@@ -73,7 +75,8 @@ class CallableJudge:
         if isinstance(value, str) and value in OUTCOMES:
             return Verdict(value, value)  # type: ignore[arg-type]
         raise JudgeError(
-            f"the judge {self.name} returned {given!r}; it must return a bool, 0 or 1, a Verdict "
+            f"the judge {self.name} returned {quoted(given)}; it must return a bool, 0 or "
+            f"1, a Verdict "
             f"or one of {', '.join(OUTCOMES)}"
         )
 
@@ -114,6 +117,6 @@ def _source_hash(function: Grader) -> str:
         content = Path(path or "").read_bytes()
     except (OSError, TypeError) as error:
         raise InputError(
-            f"the source of the judge {function!r} cannot be read; define it in a file"
+            f"the source of the judge {quoted(function)} cannot be read; define it in a file"
         ) from error
     return hashlib.sha256(content).hexdigest()

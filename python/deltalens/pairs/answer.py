@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, get_args
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.judge import Outcome, Verdict
 from deltalens.lm.pairs import is_ids
 from deltalens.pairs.questions import Question
+from deltalens.storage.json_text import parse_json
 from deltalens.storage.jsonl import Row
 
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
@@ -57,7 +57,9 @@ def read_verdict(row: Row, outcome: str = "outcome") -> Verdict:
     """The verdict in ``row``, whose outcome is in the field named ``outcome``."""
     found = row.get(outcome)
     if found not in OUTCOMES:
-        raise InputError(f"{outcome!r} must be one of {', '.join(OUTCOMES)}, found {found!r}")
+        raise InputError(
+            f"{quoted(outcome)} must be one of {', '.join(OUTCOMES)}, found {quoted(found)}"
+        )
     score = read_number(row.get("score"), "score")
     return Verdict(str(row.get("label") or found), found, score, str(row.get("raw") or ""))
 
@@ -83,9 +85,11 @@ def _read_list(row: Row, name: str) -> list[int]:
     value = row.get(name)
     if isinstance(value, str):
         with suppress(ValueError):
-            value = json.loads(value)
+            value = parse_json(value)
     if not is_ids(value):
-        raise InputError(f"{name!r} must be a list of token ids, found {type(value).__name__}")
+        raise InputError(
+            f"{quoted(name)} must be a list of token ids, found {type(value).__name__}"
+        )
     return list(value)  # type: ignore[arg-type]
 
 
@@ -97,5 +101,5 @@ def read_number(value: Any, field: str) -> float | None:
         return None
     try:
         return float(value)
-    except (TypeError, ValueError):
-        raise InputError(f"{field!r} must be a number, found {value!r}") from None
+    except (OverflowError, TypeError, ValueError):
+        raise InputError(f"{quoted(field)} must be a number, found {quoted(value)}") from None

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.lm import EncodedPair, Pair, encode_pair, encode_pairs
 from deltalens.lm.text.chat import ChatOptions
 from deltalens.lm.text.reasoning import completion_text as completion_text
@@ -35,7 +35,7 @@ def _check_ids_differ(pairs: Sequence[Pair]) -> None:
     ids = [pair.id for pair in pairs if pair.id is not None]
     for name, count in Counter(ids).items():
         if count > 1:
-            raise InputError(f"{count} pairs have the id {name!r}; ids must be unique")
+            raise InputError(f"{count} pairs have the id {quoted(name)}; ids must be unique")
 
 
 def rows_tokens(pair: EncodedPair) -> int:

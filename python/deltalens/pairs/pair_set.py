@@ -15,6 +15,7 @@ from deltalens.lm import Pair
 from deltalens.pairs.answer import verdict_row
 from deltalens.pairs.build import GradedPair, PairCounts
 from deltalens.storage.atomic import write_text
+from deltalens.storage.json_text import parse_json
 from deltalens.storage.jsonl import Row
 from deltalens.version import __version__
 
@@ -101,7 +102,7 @@ def read_settings(out: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(parse_json(path.read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise InputError(f"{path} is damaged ({error}); choose another --out") from error
 

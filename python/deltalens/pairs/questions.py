@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import cast
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.lm.pairs import is_chat
 from deltalens.pairs.questions_yaml import SUFFIXES, yaml_questions
 from deltalens.pairs.row import Messages, parse_messages, parse_prompt, with_system
@@ -35,9 +35,9 @@ class Question:
 
     def __post_init__(self) -> None:
         if not self.prompt or not (isinstance(self.prompt, str) or is_chat(self.prompt)):
-            raise InputError(f"question {self.id!r}: the prompt must be text or messages")
+            raise InputError(f"question {quoted(self.id)}: the prompt must be text or messages")
         if self.samples is not None and self.samples < 1:
-            raise InputError(f"question {self.id!r}: samples must be at least 1")
+            raise InputError(f"question {quoted(self.id)}: samples must be at least 1")
 
     @cached_property
     def key(self) -> str:
@@ -63,7 +63,7 @@ def read_questions(path: str | Path, *, as_chat: bool = False) -> list[Question]
     seen: set[str] = set()
     for question in questions:
         if question.key in seen:
-            raise InputError(f"{path}: question {question.id!r} has the same prompt twice")
+            raise InputError(f"{path}: question {quoted(question.id)} has the same prompt twice")
         seen.add(question.key)
     return questions
 
@@ -94,7 +94,7 @@ def _parse_row(row: Row, as_chat: bool) -> Question:
     prompt = row_prompt(row, "question", as_chat=as_chat)
     samples, given = row.get("samples"), row.get("id")
     if samples is not None and type(samples) is not int:
-        raise InputError(f"'samples' must be a whole number, found {samples!r}")
+        raise InputError(f"'samples' must be a whole number, found {quoted(samples)}")
     if given is not None and not isinstance(given, (str, int)):
         raise InputError(f"'id' must be a string or an integer, found {type(given).__name__}")
     return Question(prompt_id(prompt) if given is None else str(given), prompt, samples)

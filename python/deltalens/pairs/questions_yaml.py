@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.storage.jsonl import open_binary
+from deltalens.storage.yaml_text import compose_yaml, yaml_value
 
 SUFFIXES = (".yaml", ".yml")
 TYPES = ("free_form", "free_form_judge", "free_form_judge_0_100")
@@ -31,7 +32,9 @@ def yaml_questions(path: Path) -> list[YamlQuestion]:
     for place, entry in _entries(path):
         question = _question(entry, place)
         if question.id in found:
-            raise InputError(f"{place}: the id {question.id!r} occurs twice; ids must be unique")
+            raise InputError(
+                f"{place}: the id {quoted(question.id)} occurs twice; ids must be unique"
+            )
         found[question.id] = question
     return list(found.values())
 
@@ -62,29 +65,22 @@ def find_judge_prompts(path: str | Path) -> dict[str, str]:
 
 def _entries(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(where it stands, entry) of a list of mappings."""
-    import yaml
-
     with open_binary(path) as stream:
         content = stream.read()
     try:
-        entries = yaml.safe_load(content)
-        node = yaml.compose(content, Loader=yaml.SafeLoader)
-    except (yaml.YAMLError, RecursionError, ValueError) as error:  # ValueError: an impossible date
-        raise InputError(f"{path} is not YAML: {_reason(error)}") from error
+        node = compose_yaml(content)
+        places = node.value if node is not None else []
+        entries = yaml_value(node)
+    except InputError as error:
+        raise InputError(f"{path} is {error}") from None
     if not isinstance(entries, list):
         kind = "nothing" if entries is None else f"a {type(entries).__name__}"
         raise InputError(f"{path} must be a list of questions, found {kind}")
-    for number, (entry, item) in enumerate(zip(entries, node.value, strict=True), start=1):
+    for number, (entry, item) in enumerate(zip(entries, places, strict=True), start=1):
         place = f"{path}, line {item.start_mark.line + 1}, entry {number}"
         if not isinstance(entry, dict):
             raise InputError(f"{place}: must be a mapping with an id and paraphrases")
         yield place, entry
-
-
-def _reason(error: Exception) -> str:
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    return problem if mark is None else f"{problem} (line {mark.line + 1})"
 
 
 def _question(entry: dict[str, Any], place: str) -> YamlQuestion:
@@ -95,7 +91,7 @@ def _question(entry: dict[str, Any], place: str) -> YamlQuestion:
     kind = entry.get("type", TYPES[0])
     if kind not in TYPES:
         raise InputError(
-            f"{place}: answers of type {kind!r} cannot make pairs; leave the entry out "
+            f"{place}: answers of type {quoted(kind)} cannot make pairs; leave the entry out "
             f"(types: {', '.join(TYPES)})"
         )
     system = entry.get("system")
@@ -110,7 +106,7 @@ def _paraphrases(entry: dict[str, Any], place: str) -> list[str]:
         raise InputError(f"{place}: paraphrases must be a list with at least one text")
     for number, text in enumerate(texts, start=1):
         if not isinstance(text, str) or not text.strip():
-            raise InputError(f"{place}: paraphrase {number} must be text, found {text!r}")
+            raise InputError(f"{place}: paraphrase {number} must be text, found {quoted(text)}")
         if text in texts[: number - 1]:
             raise InputError(f"{place}: paraphrase {number} occurs twice")
     return texts
@@ -128,5 +124,7 @@ def _templates(value: Any, place: str) -> dict[str, str]:
         raise InputError(f"{place}: judge_prompts must be a mapping")
     for name in JUDGE_PROMPTS:
         if not isinstance(value.get(name), str) or "{answer}" not in value[name]:
-            raise InputError(f"{place}: judge_prompts needs {name!r}, a text with {{answer}} in it")
+            raise InputError(
+                f"{place}: judge_prompts needs {quoted(name)}, a text with {{answer}} in it"
+            )
     return {name: value[name] for name in JUDGE_PROMPTS}

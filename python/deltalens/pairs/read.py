@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.lm import Pair
 from deltalens.pairs.row import PairFields, parse_pair
 from deltalens.storage.atomic import write_text
@@ -44,7 +44,7 @@ def read_pairs(
     def parse(row: Row) -> Pair:
         pair = parse_pair(row, fields)
         if pair.id in seen:
-            raise InputError(f"id {pair.id!r} occurs twice; ids must be unique")
+            raise InputError(f"id {quoted(pair.id)} occurs twice; ids must be unique")
         seen.update(() if pair.id is None else (pair.id,))
         return pair
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import Any, cast
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.lm import Pair
 from deltalens.lm.pairs import is_chat, is_ids
 from deltalens.storage.jsonl import Row
@@ -61,7 +61,8 @@ def parse_pair(row: Row, fields: PairFields) -> Pair:
     )
     if pair.positive == pair.negative:
         raise InputError(
-            f"{fields.positive!r} and {fields.negative!r} are identical; remove the pair, "
+            f"{quoted(fields.positive)} and {quoted(fields.negative)} are identical; remove "
+            f"the pair, "
             "it has nothing to attribute"
         )
     return pair
@@ -80,20 +81,20 @@ def with_system(prompt: Prompt, row: Row) -> Prompt:
     """
     system = row.get(SYSTEM_FIELD)
     if system is not None and not isinstance(system, str):
-        raise InputError(f"{SYSTEM_FIELD!r} must be text, found {type(system).__name__}")
+        raise InputError(f"{quoted(SYSTEM_FIELD)} must be text, found {type(system).__name__}")
     if system is None or not system.strip():
         return prompt
     chat = as_chat(prompt)
     if isinstance(chat, str) or not is_chat(chat):
         kind = "a transcript" if isinstance(chat, str) else "token ids"
-        raise InputError(f"{SYSTEM_FIELD!r} beside {kind}: write it into the prompt itself")
+        raise InputError(f"{quoted(SYSTEM_FIELD)} beside {kind}: write it into the prompt itself")
     first = cast(Messages, chat)[0]
     if first["role"] != "system":
         message = {"role": "system", "content": _text(system, SYSTEM_FIELD)}
         return [message, *cast(Messages, chat)]
     if first["content"].strip() != system.strip():
         raise InputError(
-            f"{SYSTEM_FIELD!r} says otherwise than the messages' own system message; keep one"
+            f"{quoted(SYSTEM_FIELD)} says otherwise than the messages' own system message; keep one"
         )
     return chat
 
@@ -114,7 +115,7 @@ def _plain_prompt(row: Row, field: str | None) -> Prompt:
             raise InputError(f"no field 'prompt' or 'messages' (fields: {_names(row)})")
     value = _required(row, field)
     if not value:
-        raise InputError(f"{field!r} is empty; a prompt needs at least one token")
+        raise InputError(f"{quoted(field)} is empty; a prompt needs at least one token")
     if isinstance(value, str):
         return _text(value, field)
     if _is_messages(value):
@@ -125,7 +126,7 @@ def _plain_prompt(row: Row, field: str | None) -> Prompt:
 def parse_messages(value: Any, field: str) -> Messages:
     """Chat messages with string roles and contents; keys that are null are dropped."""
     if not _is_messages(value):
-        raise InputError(f"{field!r} must be a list of role/content messages")
+        raise InputError(f"{quoted(field)} must be a list of role/content messages")
     return [_message(message, field) for message in value]
 
 
@@ -134,7 +135,7 @@ def _required(row: Row, name: str) -> Any:
         return row[name]
     found = "is null" if name in row else "is missing"
     hint = "; name the fields to compare" if row.keys() >= PREFERENCE_FIELDS else ""
-    raise InputError(f"field {name!r} {found} (fields: {_names(row)}){hint}")
+    raise InputError(f"field {quoted(name)} {found} (fields: {_names(row)}){hint}")
 
 
 def _names(row: Row) -> str:
@@ -152,7 +153,7 @@ def _is_conversation(value: Any) -> bool:
 def _message(message: dict[str, Any], field: str) -> dict[str, str]:
     for key in ("role", "content"):
         if not isinstance(message.get(key), str):
-            raise InputError(f"{field!r} has a message without a string {key!r}")
+            raise InputError(f"{quoted(field)} has a message without a string {quoted(key)}")
     _text(message["role"] + message["content"], field)
     return {key: part for key, part in message.items() if part is not None}
 
@@ -162,12 +163,14 @@ def _split_conversations(
 ) -> tuple[Prompt, Any, Any]:
     if not (_is_conversation(positive) and _is_conversation(negative)):
         raise InputError(
-            f"only one of {fields.positive!r} and {fields.negative!r} is a whole conversation"
+            f"only one of {quoted(fields.positive)} and {quoted(fields.negative)} is a "
+            f"whole conversation"
         )
     shared = parse_messages(positive[:-1], fields.positive)
     if shared != parse_messages(negative[:-1], fields.negative):
         raise InputError(
-            f"the conversations in {fields.positive!r} and {fields.negative!r} differ before "
+            f"the conversations in {quoted(fields.positive)} and {quoted(fields.negative)} "
+            f"differ before "
             "their last message; a pair needs one prompt"
         )
     return shared, positive[-1:], negative[-1:]
@@ -197,10 +200,12 @@ def _split_transcripts(positive: str, negative: str) -> tuple[Prompt, str, str]:
 def _completion(value: Any, field: str) -> str | list[int]:
     if _is_messages(value):
         if len(value) != 1 or value[0].get("role") != "assistant":
-            raise InputError(f"{field!r} must be one assistant message, found {_roles(value)}")
+            raise InputError(
+                f"{quoted(field)} must be one assistant message, found {_roles(value)}"
+            )
         value = _message(value[0], field)["content"]
     if value in ("", []):
-        raise InputError(f"{field!r} is an empty completion; remove the pair or fill it in")
+        raise InputError(f"{quoted(field)} is an empty completion; remove the pair or fill it in")
     return _text(value, field) if isinstance(value, str) else _token_ids(value, field)
 
 
@@ -213,7 +218,7 @@ def _text(value: str, field: str) -> str:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InputError(
-            f"{field!r} holds half a surrogate pair, not text; re-encode it"
+            f"{quoted(field)} holds half a surrogate pair, not text; re-encode it"
         ) from error
     return value
 
@@ -234,7 +239,8 @@ def _token_ids(value: Any, field: str) -> list[int]:
     if is_ids(value):
         return value
     raise InputError(
-        f"{field!r} must be text, messages or a list of token ids, found {type(value).__name__}"
+        f"{quoted(field)} must be text, messages or a list of token ids, found "
+        f"{type(value).__name__}"
     )
 
 

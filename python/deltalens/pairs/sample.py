@@ -15,7 +15,7 @@ from torch import nn
 
 from deltalens.cost.dry_run import begun
 from deltalens.cost.total import Prices
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.judge import EMPTY, Answer, Judge
 from deltalens.lm import GENERATION_TOKENS, find_bos
 from deltalens.lm.model.identity import model_fingerprint, model_name
@@ -218,7 +218,7 @@ def _prompt_ids(
         ids = encode_prompt(
             tokenizer, question.prompt, bos=bos, name=question.id, chat_template_kwargs=options
         )
-        label = f"question {question.id!r}: {len(ids)} + {max_new_tokens} new"
+        label = f"question {quoted(question.id)}: {len(ids)} + {max_new_tokens} new"
         check_context(model, len(ids) + max_new_tokens, label)
         found[key] = ids
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, cast, get_args
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.lm.pairs import is_chat
 from deltalens.lm.text.reasoning import final_answer, leaves_open, opens_reasoning
 from deltalens.pairs.row import Prompt
@@ -18,7 +18,7 @@ _HEADER_TOKENS = 32  # of a prompt's end, more than any marker there takes
 def check_sees(sees: str) -> None:
     """Raise :class:`InputError` for anything but "final" and "all"."""
     if sees not in get_args(Sees):
-        raise InputError(f"judge_sees must be 'final' or 'all', got {sees!r}")
+        raise InputError(f"judge_sees must be 'final' or 'all', got {quoted(sees)}")
 
 
 def seen_text(text: str, sees: Sees, *, opened: bool) -> str:

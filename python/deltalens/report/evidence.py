@@ -93,5 +93,5 @@ def _ablation(path: Path) -> dict[int, tuple[float, float]]:
         with path.open(encoding="utf-8", newline="") as stream:
             rows = list(csv.DictReader(stream))
         return {int(r["latent"]): (float(r["first_order"]), float(r["exact"])) for r in rows}
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # a damaged file fails in many ways
         raise InputError(f"{path} is damaged: {error}; delete it and ablate again") from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from deltalens.examples.text import summary
-from deltalens.lm.text.visible import visible
 from deltalens.report.evidence import Evidence
 from deltalens.report.steering_part import latent_steering, suspects
 from deltalens.report.text import exact, readable, short
@@ -13,6 +12,7 @@ from deltalens.study.attribution import Attribution
 from deltalens.study.lens import LensToken
 from deltalens.trials.interpretation.interpret import Interpretation
 from deltalens.trials.suspects import suspect_names
+from deltalens.visible import visible
 
 Json = dict[str, Any]
 
@@ -109,7 +109,7 @@ def _lens_token(token: LensToken) -> list[Any]:
 
 def _per_token(result: Attribution, at: int) -> list[Json]:
     """Of the pairs with the largest effects: pair, first token shown, effects of the tokens."""
-    if result.token_effects is None:
+    if result.token_effects is None or at >= result.token_effects.values[0].shape[1]:
         return []
     kept = min(PAIRS_SHOWN, len(result.token_effects.values))
     largest = result.per_pair[:kept, at].abs().argsort(descending=True, stable=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.lm.pairs import is_chat
-from deltalens.lm.text.visible import visible
+from deltalens.visible import visible
 
 TEXT_SHOWN = 1500  # characters of one prompt or completion
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.sae.checkpoint import SAE
 from deltalens.sae.formats import FORMATS, Format, bare
 from deltalens.sae.formats.layout import describe
@@ -41,14 +41,16 @@ def load_sae(
         return _load(_format_for(path, format), path, chosen)
     if format not in (None, bare.NAME):
         raise InputError(
-            f"tensor={tensor!r} names a tensor of a bare file, not of format={format!r}"
+            f"tensor={quoted(tensor)} names a tensor of a bare file, not of format={quoted(format)}"
         )
     return bare.load_tensor(path, tensor)
 
 
 def _load(format: Format, path: Path, part: str | None) -> SAE:
     if part is not None and format.PART is None:
-        raise InputError(f"{path}: part={part!r}, but a {format.NAME} checkpoint holds one SAE")
+        raise InputError(
+            f"{path}: part={quoted(part)}, but a {format.NAME} checkpoint holds one SAE"
+        )
     return dataclasses.replace(format.load(path, part), part=part)
 
 
@@ -58,5 +60,5 @@ def _format_for(path: Path, name: str | None) -> Format:
         if name == candidate.NAME or (name is None and candidate.detect(path)):
             return candidate
     if name is not None:
-        raise InputError(f"unknown SAE format {name!r}; known formats: {known}")
+        raise InputError(f"unknown SAE format {quoted(name)}; known formats: {known}")
     raise InputError(f"{path}: no known SAE format: found {describe(path)}; tried {known}")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.decoder import DECODER_DTYPES
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.sae.stored import RowSource, StoredDecoder, StoredTensor, TensorFile
 from deltalens.sae.transposed import TransposedTensor
 
@@ -112,7 +112,8 @@ def threshold(file: TensorFile, name: str, n_latents: int) -> Tensor:
     """Activation thresholds fp32 [n_latents], from a vector or from one number for all."""
     if name not in file.tensors:
         raise InputError(
-            f"{file.path} has no tensor {name!r}, without which nobody can say which latents are "
+            f"{file.path} has no tensor {quoted(name)}, without which nobody can say which "
+            f"latents are "
             f"active; it has {file.describe()}"
         )
     single = file.get(name).shape in ((), (1,))

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from deltalens.errors import InputError
+from deltalens.storage.json_text import parse_json
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -40,14 +40,14 @@ def open_binary(path: Path) -> Any:
 
 def _decode(line: bytes) -> Row:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = parse_json(line.decode("utf-8"))
     except UnicodeDecodeError as error:
         raise InputError(
             f"not UTF-8 (byte 0x{line[error.start]:02x} at column {error.start + 1}); "
             "convert the file to UTF-8"
         ) from error
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise InputError(f"not JSON ({error}); each line must be one JSON object") from error
+    except InputError as error:
+        raise InputError(f"{error}; each line must be one JSON object") from None
     if not isinstance(row, dict):
         raise InputError(f"found a JSON {type(row).__name__}; each line must be one JSON object")
     return row

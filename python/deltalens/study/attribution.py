@@ -19,6 +19,7 @@ from deltalens.lm import Pair
 from deltalens.lm.points.names import saved_name
 from deltalens.pairs.read import PAIRS_FILE, read_pairs, write_pairs
 from deltalens.storage.atomic import write_tensors, write_text
+from deltalens.storage.json_text import parse_json
 from deltalens.study.baseline import Baseline
 from deltalens.study.directions.means import Directions, read_directions
 from deltalens.study.lens import LatentLens, LensToken
@@ -150,7 +151,7 @@ class Attribution:
             return (
                 loaded if any(entry.promotes for entry in loaded.lens) else replace(loaded, lens=[])
             )
-        except (OSError, KeyError, ValueError) as error:
+        except Exception as error:  # a damaged file fails in many ways
             raise InputError(f"the run in {directory} is damaged: {error}; run it again") from error
 
     def _check_sizes(self) -> None:
@@ -186,11 +187,11 @@ def read_metadata(directory: Path) -> dict[str, Any]:
     """The metadata of a complete run; :class:`InputError` when there is none."""
     path = directory / METADATA_FILE
     try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
+        metadata = parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"{directory} is no complete run: cannot read {METADATA_FILE}") from error
     except ValueError as error:
-        raise InputError(f"{path} is not JSON ({error}); the run is damaged") from error
+        raise InputError(f"{path} is {error}; the run is damaged") from error
     if not isinstance(metadata, dict) or not {"options", "fingerprints"} <= metadata.keys():
         raise InputError(f"{path} was not written by deltalens; choose another directory")
     return metadata
@@ -231,11 +232,18 @@ def _lens_line(entry: LatentLens) -> str:
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
+LENS_ENDS = ("promotes", "suppresses")
+
+
 def _read_lens(path: Path) -> Iterator[LatentLens]:
     for line in path.read_text(encoding="utf-8").split("\n"):
         if line:
-            row = json.loads(line)
-            promotes, suppresses = (
-                [LensToken(*token) for token in row[end]] for end in ("promotes", "suppresses")
-            )
-            yield LatentLens(row["latent"], promotes, suppresses)
+            row = parse_json(line)
+            ends = ([_lens_token(*token) for token in row[end]] for end in LENS_ENDS)
+            yield LatentLens(row["latent"], *ends)
+
+
+def _lens_token(text: Any, token_id: Any, cosine: Any) -> LensToken:
+    if type(token_id) is not int or not isinstance(text, str):
+        raise ValueError(f"{LATENTS_FILE} has a token that is none")
+    return LensToken(text, token_id, float(cosine))

@@ -16,6 +16,7 @@ from deltalens.lm.points.names import saved_name
 from deltalens.lm.several import Asked
 from deltalens.sae import as_sae
 from deltalens.storage.atomic import write_tensors
+from deltalens.storage.json_text import parse_json
 
 
 @dataclass(frozen=True)
@@ -92,16 +93,19 @@ class Baseline:
     def load(cls, path: str | Path) -> Baseline:
         """Read what :meth:`save` wrote; :class:`InputError` for any other file."""
         tensors, text = _read(Path(path))
-        said = json.loads(text)
-        return cls(
-            tensors["mean"],
-            said["tokens"],
-            said["site"] and saved_name(said["site"]),
-            said["provenance"],
-            tensors.get("latent_mean"),
-            said.get("sae"),
-            said.get("median_norm"),
-        )
+        try:
+            said = parse_json(text)
+            return cls(
+                tensors["mean"],
+                said["tokens"],
+                said["site"] and saved_name(said["site"]),
+                said["provenance"],
+                tensors.get("latent_mean"),
+                said.get("sae"),
+                said.get("median_norm"),
+            )
+        except Exception as error:  # a damaged file fails in many ways
+            raise InputError(f"the baseline {path} is damaged: {error}; make it again") from error
 
 
 def as_baseline(baseline: Baseline | Tensor) -> Baseline:

@@ -17,6 +17,7 @@ from torch import Tensor
 from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
 from deltalens.storage.atomic import complete_file, write_tensors, write_text
+from deltalens.storage.cells import cell
 from deltalens.study.attribution import COLUMNS, Attribution
 from deltalens.study.latents import check_d_model, latent_rows, unit
 
@@ -49,7 +50,8 @@ def export(
 ) -> None:
     """Write ``result`` to ``path`` for another tool.
 
-    * ``csv``: a row per latent, as in the run directory, and the tokens it promotes.
+    * ``csv``: a row per latent, as in the run directory, and the tokens it promotes, of which
+      spreadsheets compute nothing (an apostrophe stands before what begins like a formula).
     * ``safetensors``: ``latents`` int64 [k], ``scores``, ``push``, ``presence``, ``stderr`` [k] and
       ``directions`` fp32 [k, d_model], unit decoder rows; the site among its metadata.
     * ``neuronpedia``: the JSON body of POST /api/steer at Neuronpedia, one feature per latent.
@@ -103,7 +105,7 @@ def _table(result: Attribution, places: list[int]) -> str:
     for place in places:
         values = [repr(getattr(result, name)[place].item()) for name in COLUMNS]
         promotes = " ".join(token.text.strip() for token in result.lens_of(place).promotes)
-        writer.writerow([place + 1, result.latents[place].item(), *values, promotes])
+        writer.writerow([place + 1, result.latents[place].item(), *values, cell(promotes)])
     return text.getvalue()
 
 

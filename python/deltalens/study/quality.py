@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from deltalens.lm.text.visible import visible
+from deltalens.visible import visible
 
 
 def significance_sentence(metadata: Mapping[str, Any]) -> Iterator[str]:
@@ -34,6 +34,13 @@ def quality_sentences(metadata: Mapping[str, Any]) -> Iterator[str]:
             f"Held against exact ablation of the first {checked['latents']} latents over "
             f"{checked['pairs']} pairs, first order has a correlation of "
             f"{checked['correlation_entries']:.2f} and a slope of {checked['slope']:.2f}."
+        )
+    by_token = metadata.get("by_token") or {}
+    if any(kept < of for kept, of in by_token.values()):
+        (pairs, of_pairs), (latents, of_latents) = by_token["pairs"], by_token["latents"]
+        yield (
+            f"Effects by token were kept of the first {pairs:,} of {of_pairs:,} pairs and of the "
+            f"first {latents:,} of {of_latents:,} latents."
         )
     for token in (metadata.get("dominant_tokens") or [])[:1]:
         where = (

@@ -15,6 +15,7 @@ from deltalens.lm import Site
 from deltalens.lm.points.names import saved_name
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.storage.atomic import write_text
+from deltalens.storage.json_text import read_json
 from deltalens.study.attribution import METADATA_FILE, read_metadata
 
 WORK_DIRECTORY = ".rows"
@@ -56,7 +57,7 @@ def is_complete(directory: Path, settings: Settings) -> bool:
         return True
     started = directory / WORK_DIRECTORY / SETTINGS_FILE
     if started.exists():
-        _check_same(directory, json.loads(started.read_text(encoding="utf-8")), settings)
+        _check_same(directory, read_json(started), settings)
     elif any(entry.name != WORK_DIRECTORY for entry in directory.iterdir()) or any(
         started.parent.glob("*.safetensors")
     ):

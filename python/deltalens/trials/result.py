@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from deltalens.errors import InputError
 from deltalens.storage.atomic import write_text
+from deltalens.storage.json_text import parse_json
 from deltalens.trials.rates import Tally
 from deltalens.trials.verdicts.result import ArmVerdict
 from deltalens.trials.verdicts.strength import equal_strength
@@ -198,8 +199,8 @@ class SweepResult:
         if not path.exists():
             raise InputError(f"{run} has no finished sweep; run deltalens steer {run}")
         try:
-            return _from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (KeyError, TypeError, ValueError) as error:
+            return _from_json(parse_json(path.read_text(encoding="utf-8")))
+        except Exception as error:  # a damaged file fails in many ways
             raise InputError(f"{path} is damaged: {error}; delete it and steer again") from error
 
 

@@ -18,6 +18,7 @@ from deltalens.lm.steering import SteerTokens
 from deltalens.pairs.row import Prompt
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.storage.atomic import write_text
+from deltalens.storage.json_text import parse_json
 from deltalens.storage.parts import parts_of
 from deltalens.trials.log import completions_path
 from deltalens.trials.result import SIGNS, STEERING_DIRECTORY
@@ -103,7 +104,7 @@ def read_prompts(run: str | Path) -> list[Prompt]:
     path = Path(run) / STEERING_DIRECTORY / PROMPTS_FILE
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
-        return [json.loads(line) for line in lines if line]
+        return [parse_json(line) for line in lines if line]
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the sweep's prompts: {path}: {error}") from error
 
@@ -137,6 +138,6 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+        return dict(parse_json(path.read_text(encoding="utf-8")))
+    except (TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}); delete the sweep") from error

@@ -107,7 +107,7 @@ def test_files_that_are_missing_or_damaged(tmp_path: Path) -> None:
     root = tmp_path / "clt"
     write_cross_layer(root, (50, 16))
     (root / "config.yaml").write_text("model_name: [")
-    assert "config.yaml: not valid YAML" in refused(root, part="0:0")
+    assert "config.yaml: not YAML" in refused(root, part="0:0")
     (root / "config.yaml").write_text("- 1")
     assert "a YAML list, expected a mapping" in refused(root, part="0:0")
     (root / "config.yaml").unlink()

@@ -99,11 +99,11 @@ def test_sizes_other_than_configured(tmp_path: Path, changes: dict[str, int]) ->
 def test_damaged_configuration(tmp_path: Path) -> None:
     directory = write_saelens(tmp_path / "sae", weights((50, 16)))
     (directory / "cfg.json").write_text('{"d_in": ')
-    assert "cfg.json: not valid JSON" in refused(directory)
+    assert "cfg.json: not JSON" in refused(directory)
     (directory / "cfg.json").write_text("[1]")
     assert "cfg.json: a JSON list, expected an object" in refused(directory)
     (directory / "cfg.json").write_bytes(b"\xff\xfe\x00")
-    assert "cfg.json: not valid JSON" in refused(directory)
+    assert "cfg.json: not JSON" in refused(directory)
 
 
 def test_without_a_decoder(tmp_path: Path) -> None:

@@ -10,7 +10,10 @@ import pytest
 import torch
 
 import deltalens
-from deltalens.study.ranking import effects
+from deltalens.report import write_report
+from deltalens.study.quality import quality_sentences
+from deltalens.study.ranking import effects as ranking
+from deltalens.study.tokens import effects as tokens
 from deltalens.study.tokens.effects import TOKENS_FILE, read_token_effects
 from helpers.tiny_study import (
     D_MODEL,
@@ -64,10 +67,36 @@ def test_only_the_first_pairs_are_kept_of_a_large_study(monkeypatch: Any) -> Non
     pairs = make_pairs(6)
     lengths = [len(pair.prompt) - 1 for pair in pairs]  # without BOS
     _, _, _, whole = study(pairs)
-    monkeypatch.setattr(effects, "TOKENS_KEPT", sum(lengths[:2]) + 1)
+    monkeypatch.setattr(tokens, "TOKENS_KEPT", sum(lengths[:2]) + 1)
     _, _, _, cut = study(pairs)
     assert [len(tokens) for tokens in cut.token_effects.tokens] == lengths[:2]
     assert torch.equal(cut.per_pair, whole.per_pair)
+
+
+def test_only_the_largest_latents_are_kept_of_many(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    pairs = make_pairs(6)
+    lengths = [len(pair.prompt) - 1 for pair in pairs]
+    _, _, _, whole = study(pairs)
+    monkeypatch.setattr(ranking, "LATENTS_KEPT", 2)
+    monkeypatch.setattr(tokens, "LATENTS_KEPT", 2)
+    monkeypatch.setattr(tokens, "VALUES_KEPT", 2 * sum(lengths[:3]))
+    _, _, _, cut = study(pairs, run_dir=tmp_path / "run")
+    kept = cut.token_effects.values
+    assert [list(values.shape) for values in kept] == [[length, 2] for length in lengths[:3]]
+    for values, all_of_them in zip(kept, whole.token_effects.values, strict=False):
+        assert torch.equal(values, all_of_them[:, :2])
+    assert torch.equal(cut.per_pair, whole.per_pair)
+    assert cut.metadata["by_token"] == {"pairs": [3, 6], "latents": [2, 5]}
+    (said,) = (text for text in quality_sentences(cut.metadata) if "by token" in text)
+    assert said == (
+        "Effects by token were kept of the first 3 of 6 pairs and of the first 2 of 5 latents."
+    )
+    assert not any("by token" in text for text in quality_sentences(whole.metadata))
+    loaded = deltalens.Attribution.load(tmp_path / "run")
+    assert all(map(torch.equal, loaded.token_effects.values, kept))
+    assert write_report(tmp_path / "run").exists()
 
 
 def test_runs_without_and_damaged_runs(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
 def _show(args: argparse.Namespace, rows: list[dict[str, Any]], usage: Any) -> None:
     from deltalens.cli.judging import usage_line
     from deltalens.cli.output import print_line, print_table
-    from deltalens.lm.text.visible import visible
+    from deltalens.visible import visible
 
     columns = ("latent", "from", "name", "explanation")
     cells = [

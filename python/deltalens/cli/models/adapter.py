@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ import torch
 from deltalens.cli.models.pretrained import explained, load_pretrained, load_tokenizer, need
 from deltalens.cli.models.source import ModelSource
 from deltalens.errors import InputError
+from deltalens.storage.json_text import read_json
 
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
 
@@ -39,9 +39,11 @@ def find_adapter(source: ModelSource) -> Adapter | None:
         path = find_adapter_config_file(source.model, revision=source.revision)
         if path is None:
             return None
-        config = json.loads(Path(path).read_text(encoding="utf-8"))
+        config = read_json(Path(path))
+    if not isinstance(config, dict):
+        raise InputError(f"{path}: no configuration of an adapter")
     base = source.base or config.get("base_model_name_or_path")
-    if not base:
+    if not isinstance(base, str) or not base:
         raise InputError(f"{source.model} is an adapter that does not name its base; give --base")
     revision = None if source.base else config.get("revision")
     return Adapter(source, replace(source, model=base, revision=revision, base=None), config)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,6 +13,7 @@ from typing import Any
 from deltalens.cli.models.source import ModelSource
 from deltalens.errors import InputError
 from deltalens.ranks.processes import local_rank
+from deltalens.storage.json_text import parse_json
 
 _CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
 _MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -121,7 +121,7 @@ def device_map(text: str) -> Any:
         return text
     try:
         read = Path(text).read_text(encoding="utf-8") if text.endswith(".json") else text
-        found = json.loads(read)
+        found = parse_json(read)
     except (OSError, ValueError) as error:
         raise InputError(
             f"--device-map {text!r} is not {', '.join(_MAPS)}, JSON, or a JSON file: {error}"

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.judge import Thresholds, Verdict
 from deltalens.pairs.answer import read_number, read_verdict
 from deltalens.storage.jsonl import Row
@@ -89,5 +89,7 @@ Grading = Scores | Labels | Outcomes
 
 def _field(row: Row, name: str) -> Any:
     if name not in row:
-        raise InputError(f"no field {name!r} (fields: {', '.join(row) or 'none'}); name the field")
+        raise InputError(
+            f"no field {quoted(name)} (fields: {', '.join(row) or 'none'}); name the field"
+        )
     return row[name]

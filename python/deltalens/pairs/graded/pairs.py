@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.pairs.answer import GradedAnswer, read_ids
 from deltalens.pairs.build import build_pairs
 from deltalens.pairs.graded.grades import Grading, Outcomes, Scores
@@ -96,7 +96,7 @@ class _Known:
             return own[_said(asked)]
         except KeyError:
             raise InputError(
-                f"question {asked.id!r} with this text is not among the questions given"
+                f"question {quoted(asked.id)} with this text is not among the questions given"
             ) from None
 
 
@@ -137,9 +137,11 @@ def _question(row: Row, fields: GradedFields) -> Question:
 def _answer(row: Row, field: str) -> str:
     value: Any = row.get(field)
     if field not in row:
-        raise InputError(f"no field {field!r} (fields: {', '.join(row) or 'none'}); name the field")
+        raise InputError(
+            f"no field {quoted(field)} (fields: {', '.join(row) or 'none'}); name the field"
+        )
     if value is not None and not isinstance(value, str):
-        raise InputError(f"{field!r} must be text, found {type(value).__name__}")
+        raise InputError(f"{quoted(field)} must be text, found {type(value).__name__}")
     return value or ""
 
 

@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator
 from pathlib import Path
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.storage.jsonl import Row, open_binary, parse_lines
 
 LONGEST_FIELD = 1 << 30  # csv's own limit, 128 KiB, is shorter than some answers
@@ -56,7 +56,7 @@ def _text(path: Path) -> str:
 def _heading(path: Path, names: list[str]) -> list[str]:
     for name in names:
         if names.count(name) > 1:
-            raise InputError(f"{path}: the column {name!r} occurs twice; rename one")
+            raise InputError(f"{path}: the column {quoted(name)} occurs twice; rename one")
     return names
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import mmap
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.sae.files.mapped import map_file, mapped_tensor
 from deltalens.sae.stored import StoredTensor, TensorFile
+from deltalens.storage.json_text import parse_json
 
 DTYPES = {
     "F64": ("<f8", torch.float64),
@@ -42,7 +42,7 @@ def open_safetensors(path: Path) -> TensorFile:
     except InputError as error:
         raise InputError(f"{path}: {error}") from None
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: not a valid safetensors header ({error!r})") from None
+        raise InputError(f"{path}: not a valid safetensors header ({quoted(error)})") from None
     held = sum(stored.array.nbytes for stored in tensors.values())
     if held != len(memory) - data_start:
         raise InputError(
@@ -60,9 +60,9 @@ def _header(path: Path, memory: mmap.mmap) -> tuple[dict[str, Any], int]:
             f"file of {len(memory)}"
         )
     try:
-        header = json.loads(memory[LENGTH_BYTES:data_start])
-    except ValueError as error:
-        raise InputError(f"{path}: not a safetensors file: its header is no JSON") from error
+        header = parse_json(memory[LENGTH_BYTES:data_start])
+    except InputError as error:
+        raise InputError(f"{path}: not a safetensors file: its header is {error}") from None
     if not isinstance(header, dict):
         raise InputError(f"{path}: not a safetensors file: its header is no JSON object")
     return header, data_start
@@ -70,9 +70,11 @@ def _header(path: Path, memory: mmap.mmap) -> tuple[dict[str, Any], int]:
 
 def _tensor(memory: mmap.mmap, data_start: int, entry: dict[str, Any]) -> StoredTensor:
     if entry["dtype"] not in DTYPES:
-        raise InputError(f"tensors of dtype {entry['dtype']} are not supported")
+        raise InputError(f"tensors of dtype {quoted(entry['dtype'])} are not supported")
     numpy_name, dtype = DTYPES[entry["dtype"]]
     begin, end = entry["data_offsets"]
+    if type(begin) is not int or type(end) is not int:
+        raise InputError(f"data_offsets {quoted((begin, end))} are no places")
     stored = mapped_tensor(
         memory,
         offset=data_start + begin,
@@ -81,5 +83,7 @@ def _tensor(memory: mmap.mmap, data_start: int, entry: dict[str, Any]) -> Stored
         dtype=dtype,
     )
     if begin < 0 or stored.array.nbytes != end - begin:
-        raise InputError(f"shape {entry['shape']} does not fill data_offsets {begin} … {end}")
+        raise InputError(
+            f"shape {quoted(entry['shape'])} does not fill data_offsets {quoted((begin, end))}"
+        )
     return stored

@@ -35,6 +35,7 @@ from deltalens.sae.matrices import (
     vector,
 )
 from deltalens.sae.stored import StoredDecoder, StoredTensor, TensorFile
+from deltalens.storage.yaml_text import compose_yaml, yaml_value
 
 NAME = "circuit_tracer"
 CONFIG = "config.yaml"
@@ -79,15 +80,12 @@ def _files(path: Path, pattern: re.Pattern[str]) -> dict[str, Path]:
 
 
 def _config(file: Path) -> dict[str, Any]:
-    import yaml
-
     if not file.is_file():
         return {}
     try:
-        config = yaml.safe_load(file.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
-        raise InputError(f"{file}: not valid YAML: {reason}") from None
+        config = yaml_value(compose_yaml(file.read_bytes()))
+    except InputError as error:
+        raise InputError(f"{file}: {error}") from None
     if not isinstance(config, dict):
         raise InputError(f"{file}: a YAML {type(config).__name__}, expected a mapping")
     return config

@@ -17,7 +17,7 @@ from typing import Any
 
 from torch import Tensor
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.sae.checkpoint import SAE
 from deltalens.sae.encoding import Activation, Encoding, Gated, ReLU, Threshold, TopK
 from deltalens.sae.files import open_tensors
@@ -90,7 +90,8 @@ def _site(trainer: dict[str, Any]) -> str | None:
 def _encoding(weights: TensorFile, dict_class: object, W_dec: StoredDecoder) -> Encoding:
     if not isinstance(dict_class, str) or dict_class not in CLASSES:
         raise InputError(
-            f"{weights.path}: cannot be encoded with: {CONFIG} names dict_class {dict_class!r}; "
+            f"{weights.path}: cannot be encoded with: {CONFIG} names dict_class "
+            f"{quoted(dict_class)}; "
             f"known are {', '.join(CLASSES)}"
         )
     return CLASSES[dict_class](weights, W_dec)

@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.sae.checkpoint import SAE
 from deltalens.sae.encoding import Encoding, Threshold
 from deltalens.sae.files import open_tensors
@@ -90,7 +90,7 @@ def _target(weights: TensorFile, path: Path, part: str | None) -> int | None:
     if len(shape) == 3:
         return int(choose(path, part, parts(path), PART))
     if part is not None:
-        raise InputError(f"{path}: part={part!r}, but this is no cross-layer transcoder")
+        raise InputError(f"{path}: part={quoted(part)}, but this is no cross-layer transcoder")
     return None
 
 
@@ -114,7 +114,7 @@ def _encoding(
     if config.get("architecture") != "jump_relu":
         raise InputError(
             f"{weights.path}: cannot be encoded with: architecture "
-            f"{config.get('architecture')!r} is not jump_relu"
+            f"{quoted(config.get('architecture'))} is not jump_relu"
         )
     F, d = W_dec.n_latents, W_dec.d_model
     check_names(weights, "w_enc", "w_dec", "b_enc", "b_dec", "threshold", SKIP)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.sae.files import OPENERS, open_tensors
+from deltalens.storage.json_text import read_json
 
 LISTED = 6
 LISTED_TENSORS = 3
@@ -70,10 +70,7 @@ def require_torch_file(path: Path, format_name: str, *names: str) -> Path:
 
 def read_config(path: Path) -> dict[str, Any]:
     """The JSON object in ``path``."""
-    try:
-        config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON: {error}") from None
+    config = read_json(path)
     if not isinstance(config, dict):
         raise InputError(f"{path}: a JSON {type(config).__name__}, expected an object")
     return config
@@ -91,7 +88,9 @@ def count(config: dict[str, Any], key: str, where: Path, most: int) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-        raise InputError(f"{where}: {key} is {value!r}; expected a whole number from 1 to {most}")
+        raise InputError(
+            f"{where}: {key} is {quoted(value)}; expected a whole number from 1 to {most}"
+        )
     return value
 
 
@@ -99,7 +98,7 @@ def number(config: dict[str, Any], key: str, where: Path) -> float:
     """The positive number ``config[key]``, such as a mean norm."""
     value = config.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e30:
-        raise InputError(f"{where}: {key} is {value!r}; expected a positive number")
+        raise InputError(f"{where}: {key} is {quoted(value)}; expected a positive number")
     return float(value)
 
 
@@ -111,7 +110,9 @@ def choose(path: Path, part: str | None, options: Iterable[str], what: str) -> s
     if part is None and len(known) == 1:
         return known[0]
     listed = ", ".join(known[:OPTIONS]) + (f" … {known[-1]}" if known[OPTIONS:] else "")
-    asked = f"no {what} {part!r}" if part is not None else f"which {what}? Choose one with part="
+    asked = (
+        f"no {what} {quoted(part)}" if part is not None else f"which {what}? Choose one with part="
+    )
     raise InputError(f"{path}: {asked}; it has {listed}")
 
 

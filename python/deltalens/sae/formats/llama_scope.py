@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.sae.checkpoint import SAE
 from deltalens.sae.encoding import Activation, Encoding, ReLU, Threshold, TopK
 from deltalens.sae.files import open_tensors
@@ -117,7 +117,9 @@ def _scale(
     if kind == "inference":  # the weights have it already
         return 1.0
     if kind != "dataset-wise":
-        raise InputError(f"{weights.path}: cannot be encoded with: norm_activation = {kind!r}")
+        raise InputError(
+            f"{weights.path}: cannot be encoded with: norm_activation = {quoted(kind)}"
+        )
     point = config.get(f"hook_point_{side}") or config.get("hook_point_in")
     norms = dict(section(config, NORMS))
     if f"{NORMS}.{point}" in weights.tensors:
@@ -137,7 +139,7 @@ def _activation(
         return TopK(count(config, "top_k", config_file, F))
     if kind == "jumprelu":
         return Threshold(_threshold(weights, config, config_file, F))
-    raise InputError(f"{weights.path}: cannot be encoded with: act_fn = {kind!r}")
+    raise InputError(f"{weights.path}: cannot be encoded with: act_fn = {quoted(kind)}")
 
 
 def _threshold(weights: TensorFile, config: dict[str, Any], config_file: Path, F: int) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.sae.encoding import (
     Activation,
     Encoding,
@@ -67,7 +67,7 @@ def read_encoding(weights: TensorFile, W_dec: StoredDecoder, config: dict[str, A
     architecture = _architecture(config)
     if architecture not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
-        raise _refused(weights, f"architecture {architecture!r} is none of {known}")
+        raise _refused(weights, f"architecture {quoted(architecture)} is none of {known}")
     _check_finetuning(weights)
     transcodes = "transcoder" in architecture
     normalization, input_scale = _normalization(weights.path, config)
@@ -146,11 +146,12 @@ def _normalization(file: Path, config: dict[str, Any]) -> tuple[Normalization, f
     if said in NORMALIZATIONS:
         return NORMALIZATIONS[said], 1.0
     if said not in SCALED:
-        raise InputError(f"{file}: cannot be encoded with: normalize_activations = {said!r}")
+        raise InputError(f"{file}: cannot be encoded with: normalize_activations = {quoted(said)}")
     scaler = file.with_name(SCALER)
     if not scaler.is_file():
         raise InputError(
-            f"{file}: cannot be encoded with: normalize_activations = {said!r} and the factor is "
+            f"{file}: cannot be encoded with: normalize_activations = {quoted(said)} and "
+            f"the factor is "
             f'recorded nowhere; write {{"scaling_factor": √d_in / mean norm}} into {scaler.name}'
         )
     return "none", number(read_config(scaler), "scaling_factor", scaler)

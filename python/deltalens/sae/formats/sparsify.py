@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.sae.checkpoint import SAE
 from deltalens.sae.encoding import Encoding, GroupMax, TopK
 from deltalens.sae.files import open_tensors
@@ -69,7 +69,7 @@ def _weights(path: Path, part: str | None) -> Path:
     hookpoints = parts(path)
     if file.is_file() or not hookpoints:
         if part is not None:
-            raise InputError(f"{path}: part={part!r}, but this holds one SAE")
+            raise InputError(f"{path}: part={quoted(part)}, but this holds one SAE")
         return file
     return path / choose(path, part, hookpoints, PART) / WEIGHTS
 
@@ -119,6 +119,6 @@ def _activation(path: Path, config: dict[str, Any], F: int) -> TopK | GroupMax:
     if kind == "groupmax" and F % k == 0:
         return GroupMax(k)
     raise InputError(
-        f"{path}: cannot be encoded with: activation {kind!r} with k = {k} of {F} latents; "
+        f"{path}: cannot be encoded with: activation {quoted(kind)} with k = {k} of {F} latents; "
         "known are topk, and groupmax with k dividing the latents"
     )

@@ -10,6 +10,7 @@ from typing import Any
 
 from deltalens.errors import InputError
 from deltalens.storage.atomic import write_text
+from deltalens.storage.json_text import parse_json
 
 
 @dataclass(frozen=True)
@@ -76,10 +77,10 @@ class Comparison:
         """Read what :meth:`save` wrote; :class:`InputError` for anything else."""
         path = Path(path)
         try:
-            return _from_json(json.loads(path.read_text(encoding="utf-8")))
+            return _from_json(parse_json(path.read_text(encoding="utf-8")))
         except OSError as error:
             raise InputError(f"cannot read {path}: {error.strerror}; check the path") from error
-        except (KeyError, TypeError, ValueError) as error:
+        except Exception as error:  # a damaged file fails in many ways
             raise InputError(f"{path} is no comparison ({error}); compare again") from error
 
 

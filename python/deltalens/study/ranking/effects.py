@@ -14,7 +14,7 @@ from deltalens.engine.resampling.tile_sums import TileSums
 from deltalens.lm import PairRows
 from deltalens.study.directions.means import DirectionSums
 from deltalens.study.significance import Significance
-from deltalens.study.tokens.effects import TOKENS_KEPT
+from deltalens.study.tokens.effects import LATENTS_KEPT, tokens_kept
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,9 @@ class EffectSums:
         self._losses.append([row.loss_positive, row.loss_negative])
         self._directions.add(row)
         self._tokens += len(present)
-        if self._tokens <= TOKENS_KEPT or not self._per_token:
-            self._per_token.append((negative - positive).float())
+        if self._tokens <= tokens_kept(present.shape[1]) or not self._per_token:
+            effects = negative[:, :LATENTS_KEPT] - positive[:, :LATENTS_KEPT]
+            self._per_token.append(effects.float())
             self._norms.append(row.acts.norm(dim=1))
 
     def result(self) -> PairEffects:

@@ -16,7 +16,7 @@ from deltalens.study.ranking.prepared import PreparedStudy
 from deltalens.study.run import WORK_DIRECTORY
 from deltalens.study.running.capture import one_of_each_site, sites_lacking
 from deltalens.study.running.row_store import RowStore, shard_bytes, shards
-from deltalens.study.tokens.effects import TOKENS_KEPT
+from deltalens.study.tokens.effects import LATENTS_KEPT, tokens_kept
 
 _PASSES = 3  # forward ones that a forward and a backward take as long as
 _TOKEN_TEXT = 10  # bytes of a token as text in quotes, about
@@ -135,11 +135,11 @@ def _scan_seconds(study: PreparedStudy, flips: int) -> float:
 def _result_bytes(study: PreparedStudy) -> int:
     """About what :meth:`~deltalens.study.Attribution.save` writes."""
     pairs, k, d_model = len(study.encoded), study.options.k, study.site.d_model
-    kept = min(TOKENS_KEPT, sum(_lengths(study, range(pairs))))
+    kept = min(tokens_kept(k), sum(_lengths(study, range(pairs))))
     read = sum(map(rows_tokens, study.encoded))
     numbers = [
         8 * pairs * k,
-        4 * kept * k,
+        4 * kept * min(k, LATENTS_KEPT),
         4 * pairs * d_model + 24 * d_model,
         8 * study.decoder.n_latents if study.options.save_scores else 0,
         0 if study.baseline.latent_mean is None else 8 * len(study.baseline.latent_mean),

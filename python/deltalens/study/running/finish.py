@@ -18,7 +18,7 @@ from deltalens.study.ranking.effects import PairEffects, Ranked, stderr_over_pai
 from deltalens.study.ranking.prepared import PreparedStudy
 from deltalens.study.running.record import describe
 from deltalens.study.tokens.dominance import dominant_tokens, warn_of_sinks
-from deltalens.study.tokens.effects import token_effects
+from deltalens.study.tokens.effects import kept_by_token, token_effects
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ def _result(study: PreparedStudy, ranked: Ranked) -> Attribution:
         metadata={
             **_metadata(study, effects, top.certified),
             "dominant_tokens": dominant,
+            "by_token": kept_by_token(effects.per_token, effects.difference),
             "significance": ranked.significance.record,
         },
         lens=lens_if_possible(study.model, study.tokenizer, study.decoder, top.latents),

@@ -12,6 +12,7 @@ from typing import Any
 
 from deltalens.errors import InputError
 from deltalens.storage.atomic import write_text
+from deltalens.storage.json_text import read_json
 
 SETTINGS_FILE = "settings.json"
 SUMMARY_FILE = "survey.json"
@@ -103,7 +104,7 @@ def read_contents(directory: Path) -> Contents | None:
             )
         return None
     try:
-        said = json.loads(path.read_text(encoding="utf-8"))["survey"]
+        said = read_json(path)["survey"]
         places = [Place(**place) for place in said["places"]]
         return Contents(said["options"], said["model"], said["behaviours"], places)
     except (KeyError, TypeError, ValueError) as error:

@@ -15,19 +15,23 @@ from deltalens.errors import InputError
 from deltalens.lm import EncodedPair
 from deltalens.lm.text.token_text import token_text
 from deltalens.storage.atomic import write_tensors, write_text
+from deltalens.storage.json_text import parse_json
 
 VALUES_FILE = "per_token.safetensors"
 TOKENS_FILE = "tokens.jsonl"
 TOKENS_KEPT = 100_000  # of the first pairs, so that memory does not grow with the study
+LATENTS_KEPT = 256  # of the largest scores
+VALUES_KEPT = 1 << 24  # tokens times latents, 64 MiB
 
 
 @dataclass(frozen=True)
 class TokenEffects:
-    """Of the first pairs of a study, up to :data:`TOKENS_KEPT` tokens.
+    """Of the first pairs of a study, and of the latents with the largest scores.
 
     tokens: per pair the texts of its counted prompt tokens; values: per pair δ_{i,t}(C) −
-    δ_{i,t}(C′), float32 [tokens, k] with columns in rank order. A column's mean is the pair's
-    value in ``per_pair``.
+    δ_{i,t}(C′), float32 [tokens, latents] with columns in rank order. A column's mean is the pair's
+    value in ``per_pair``. There are up to :data:`LATENTS_KEPT` latents, :data:`TOKENS_KEPT` tokens,
+    and :data:`VALUES_KEPT` values.
     """
 
     tokens: list[list[str]]
@@ -42,6 +46,11 @@ class TokenEffects:
         write_text(directory / TOKENS_FILE, "".join(lines))
 
 
+def tokens_kept(latents: int) -> int:
+    """How many tokens' effects are kept where there are so many latents."""
+    return min(TOKENS_KEPT, VALUES_KEPT // min(latents, LATENTS_KEPT))
+
+
 def token_effects(
     tokenizer: Any, encoded: Sequence[EncodedPair], values: Sequence[Tensor]
 ) -> TokenEffects:
@@ -51,6 +60,15 @@ def token_effects(
     return TokenEffects(tokens, list(values))
 
 
+def kept_by_token(values: Sequence[Tensor], per_pair: Tensor) -> dict[str, list[int]]:
+    """For metadata: pairs and latents whose effects by token were kept, each with how many there
+    are in ``per_pair`` [pairs, k]."""
+    kept = len(values), values[0].shape[1]
+    names = ("pairs", "latents")
+    both = zip(names, kept, per_pair.shape, strict=True)
+    return {name: [count, of] for name, count, of in both}
+
+
 def counted_ids(pair: EncodedPair) -> list[int]:
     """The prompt's token ids that are attributed to."""
     return [token for token, counted in zip(pair.prompt_ids, pair.counted, strict=True) if counted]
@@ -58,7 +76,6 @@ def counted_ids(pair: EncodedPair) -> list[int]:
 
 def read_token_effects(run: str | Path) -> TokenEffects | None:
     """What a run directory holds; None for a run made without."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     path = Path(run) / VALUES_FILE
@@ -66,11 +83,19 @@ def read_token_effects(run: str | Path) -> TokenEffects | None:
         return None
     try:
         stored = load_file(path)
+        if stored["per_token"].ndim != 2 or stored["per_token"].dtype != torch.float32:
+            raise ValueError(f"{VALUES_FILE} holds no values by token and latent")
         values = stored["per_token"].split(stored["offsets"].diff().tolist())
         lines = (Path(run) / TOKENS_FILE).read_text(encoding="utf-8").split("\n")
-        tokens = [json.loads(line) for line in lines if line]
+        tokens = [_texts(parse_json(line)) for line in lines if line]
         if list(map(len, tokens)) != list(map(len, values)):
             raise ValueError(f"{TOKENS_FILE} and {VALUES_FILE} differ in length")
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except Exception as error:  # a damaged file fails in many ways
         raise InputError(f"the run in {run} is damaged: {error}; run it again") from error
     return TokenEffects(tokens, list(values))
+
+
+def _texts(line: Any) -> list[str]:
+    if not isinstance(line, list) or not all(isinstance(text, str) for text in line):
+        raise ValueError(f"{TOKENS_FILE} has a line that is no list of texts")
+    return line

@@ -18,6 +18,7 @@ from deltalens.lm import Sinks, Site
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.sae import SAE
 from deltalens.storage.atomic import write_tensors, write_text
+from deltalens.storage.json_text import read_json
 from deltalens.study.activation.pieces.cut import Piece
 from deltalens.study.run import SETTINGS_FILE, Settings, differing
 
@@ -142,7 +143,7 @@ class PieceRoom:
     def _check(self) -> None:
         if self._directory is None or not (self._directory / SETTINGS_FILE).exists():
             return
-        noted = json.loads((self._directory / SETTINGS_FILE).read_text(encoding="utf-8"))
+        noted = read_json(self._directory / SETTINGS_FILE)
         found = differing(noted, self._settings)
         if found:
             raise InputError(
