@@ -52,6 +52,19 @@ BAD = {
     "baseline nan": ({"baseline": torch.full((8,), torch.nan)}, "baseline has 8 NaN"),
     "weights": ({"weights": torch.randn(6, 1)}, "weights must be [tokens] = [6]"),
     "weights dtype": ({"weights": torch.ones(6, dtype=torch.int32)}, "got torch.int32"),
+    "sparse": ({"acts": torch.eye(6, 8).to_sparse()}, "acts must be a dense tensor, got a sparse"),
+    "meta": ({"grads": torch.ones(6, 8, device="meta")}, "grads is on the meta device"),
+    "8 bits": ({"acts": torch.ones(6, 8).to(torch.float8_e4m3fn)}, "got torch.float8_e4m3fn"),
+    "decoder sparse": ({"W_dec": torch.eye(10, 8).to_sparse()}, "W_dec must be a dense tensor"),
+    "decoder meta": ({"W_dec": torch.ones(10, 8, device="meta")}, "W_dec is on the meta device"),
+    "weights huge": (
+        {"weights": torch.full((6,), 1e308, dtype=torch.float64)},
+        "scores may reach inf, which is more than float32 holds",
+    ),
+    "rows huge": (
+        {"acts": torch.full((6, 8), 3e38), "grads": torch.full((6, 8), 3e38)},
+        "acts, grads and weights are so large",
+    ),
     "form": ({"form": "cubic"}, "form must be auto, token or quadratic, got 'cubic'"),
     "impl": ({"impl": "numpy"}, "impl must be auto or one of"),
 }

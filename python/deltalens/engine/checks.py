@@ -8,18 +8,23 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from deltalens.engine.decoder import Decoder
+from deltalens.engine.decoder import ROW_DTYPES, Decoder, check_dense
 from deltalens.errors import InputError
+
+LARGEST_SCORE = 1e37
 
 
 def check_rows(name: str, value: Tensor) -> None:
     """``value`` is a floating [tokens ≥ 1, d_model] tensor without NaN or infinity."""
     if not isinstance(value, Tensor):
         raise InputError(f"{name} must be a tensor [tokens, d_model], got {type(value).__name__}")
+    check_dense(name, value)
     if value.ndim != 2:
         raise InputError(f"{name} must be [tokens, d_model], got shape {tuple(value.shape)}")
-    if not value.is_floating_point():
-        raise InputError(f"{name} must be floating point, got {value.dtype}")
+    if value.dtype not in ROW_DTYPES:
+        raise InputError(
+            f"{name} must be floating point, of 64, 32 or 16 bits, got {value.dtype}; convert it"
+        )
     if value.shape[0] == 0:
         raise InputError(f"{name} has no tokens: shape {tuple(value.shape)}")
     check_finite(name, value)
@@ -54,10 +59,31 @@ def check_token_rows(
         _check_vector("baseline", baseline, acts.shape[1], "d_model")
     if weights is not None:
         _check_vector("weights", weights, acts.shape[0], "tokens")
+    _check_range(acts, grads, baseline, weights)
+
+
+def _check_range(
+    acts: Tensor, grads: Tensor, baseline: Tensor | None, weights: Tensor | None
+) -> None:
+    """No score of a unit row, a float32, can overflow."""
+    weight = 1.0 if weights is None else _largest(weights) * len(weights)
+    act = _largest(acts) + (0.0 if baseline is None else _largest(baseline))
+    largest = weight * act * _largest(grads) * acts.shape[1]
+    if not largest < LARGEST_SCORE:
+        raise InputError(
+            f"acts, grads and weights are so large that scores may reach {largest:.1g}, which is "
+            "more than float32 holds; scale them down"
+        )
+
+
+def _largest(values: Tensor) -> float:
+    return max(map(abs, map(float, values.aminmax()))) if values.numel() else 0.0
 
 
 def _check_vector(name: str, value: Tensor, length: int, meaning: str) -> None:
-    if not isinstance(value, Tensor) or not value.is_floating_point():
+    if isinstance(value, Tensor):
+        check_dense(name, value)
+    if not isinstance(value, Tensor) or value.dtype not in ROW_DTYPES:
         found = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise InputError(f"{name} must be a floating-point tensor [{meaning}], got {found}")
     if value.shape != (length,):

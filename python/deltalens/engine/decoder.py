@@ -12,6 +12,7 @@ from torch import Tensor
 from deltalens.errors import InputError
 
 DECODER_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+ROW_DTYPES = (*DECODER_DTYPES, torch.float64)
 AHEAD_BYTES = 32 << 20
 
 
@@ -47,6 +48,15 @@ class PagedDecoder(Decoder, Protocol):
     def release(self, start: int, stop: int) -> None:
         """Drop rows ``start … stop - 1`` from this process's memory."""
         ...
+
+
+def check_dense(name: str, value: Tensor) -> None:
+    """``value`` has its numbers in memory, one after the other or in strides."""
+    if value.is_nested or value.layout != torch.strided:
+        kind = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+        raise InputError(f"{name} must be a dense tensor, got a {kind} one; make it dense")
+    if value.is_meta:
+        raise InputError(f"{name} is on the meta device and has no values; load its weights")
 
 
 class TensorDecoder:
@@ -87,6 +97,7 @@ def as_decoder(W_dec: Tensor | Decoder | HasDecoder) -> Decoder:
     if not isinstance(W_dec, Tensor):
         W_dec = getattr(W_dec, "W_dec", W_dec)
     if isinstance(W_dec, Tensor):
+        check_dense("W_dec", W_dec)
         if W_dec.ndim != 2:
             raise InputError(f"W_dec must be [n_latents, d_model], got shape {tuple(W_dec.shape)}")
         decoder: Decoder = TensorDecoder(W_dec)

@@ -103,7 +103,7 @@ def test_damaged_configuration(tmp_path: Path) -> None:
     (directory / "cfg.json").write_text("[1]")
     assert "cfg.json: a JSON list, expected an object" in refused(directory)
     (directory / "cfg.json").write_bytes(b"\xff\xfe\x00")
-    assert "cfg.json: not JSON" in refused(directory)
+    assert "cfg.json: not UTF-8" in refused(directory)
 
 
 def test_without_a_decoder(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from deltalens.errors import InputError
 from deltalens.sae.checkpoint import SAE
 from deltalens.sae.encoding import Activation, Encoding, ReLU, Threshold
 from deltalens.sae.files import open_tensors
-from deltalens.sae.formats.layout import choose, describe
+from deltalens.sae.formats.layout import choose, describe, text
 from deltalens.sae.matrices import (
     EncoderRows,
     check_matrix,
@@ -93,14 +93,17 @@ def _config(file: Path) -> dict[str, Any]:
 
 def _load_single(path: Path, file: Path, layer: str, config: dict[str, Any]) -> SAE:
     weights = open_tensors(file)
-    said = {name: weights.get(name).shape[0] for name in ("b_enc", "b_dec")}
-    W_dec = decoder_from(weights, "W_dec", said=said)
+    said = {name: list(weights.get(name).shape) for name in ("b_enc", "b_dec")}
+    if any(len(shape) != 1 for shape in said.values()):
+        raise InputError(f"{file}: b_enc or b_dec is no vector; it has {weights.describe()}")
+    sizes = {name: shape[0] for name, shape in said.items()}
+    W_dec = decoder_from(weights, "W_dec", said=sizes)
     return SAE(
         W_dec=W_dec,
         format=NAME,
         path=path,
         site=_site(config, layer),
-        model_name=config.get("model_name"),
+        model_name=text(config, "model_name", Path(CONFIG)),
         metadata=config,
         weights=weights,
         read_encoding=partial(_single_encoding, weights, W_dec),
@@ -109,11 +112,12 @@ def _load_single(path: Path, file: Path, layer: str, config: dict[str, Any]) -> 
 
 
 def _site(config: dict[str, Any], layer: str) -> str:
-    return f"blocks.{layer}.{config.get('feature_output_hook', 'hook_mlp_out')}"
+    hook = text(config, "feature_output_hook", Path(CONFIG)) or "hook_mlp_out"
+    return f"blocks.{layer}.{hook}"
 
 
 def _input_site(config: dict[str, Any], layer: str) -> str:
-    hook = config.get("feature_input_hook")
+    hook = text(config, "feature_input_hook", Path(CONFIG))
     return f"blocks.{layer}.{hook}" if hook else f"a hook that no {CONFIG} names"
 
 
@@ -153,7 +157,7 @@ def _load_cross(
         format=NAME,
         path=path,
         site=_site(config, target),
-        model_name=config.get("model_name"),
+        model_name=text(config, "model_name", Path(CONFIG)),
         metadata={**config, "source_layer": int(source), "target_layer": int(target)},
         weights=TensorFile(decoder.path, {**encoder.tensors, **decoder.tensors}),
         read_encoding=partial(_cross_encoding, encoder, W_dec, source),

@@ -23,10 +23,12 @@ from deltalens.sae.encoding import Activation, Encoding, Gated, ReLU, Threshold,
 from deltalens.sae.files import open_tensors
 from deltalens.sae.formats.layout import (
     count,
+    first_number,
     read_config,
     require_files,
     resid_post,
     section,
+    text,
     weight_file,
 )
 from deltalens.sae.matrices import EncoderRows, decoder_from, encoder_from, threshold, vector
@@ -60,7 +62,7 @@ def load(path: Path, part: str | None = None) -> SAE:
         format=NAME,
         path=path,
         site=_site(trainer),
-        model_name=trainer.get("lm_name"),
+        model_name=text(trainer, "lm_name", config_file),
         metadata=config,
         weights=weights,
         read_encoding=partial(_encoding, weights, trainer.get("dict_class"), W_dec),
@@ -130,7 +132,7 @@ def _gated(weights: TensorFile, W_dec: StoredDecoder) -> Encoding:
 
 
 def _topk(weights: TensorFile, W_dec: StoredDecoder) -> Encoding:
-    k = {"k": weights.get("k").read().reshape(-1).tolist()[0]}
+    k = {"k": first_number(weights.get("k").read(), f"{weights.path}: k")}
     return _by_rows(weights, W_dec, TopK(count(k, "k", weights.path, W_dec.n_latents)))
 
 

@@ -25,6 +25,7 @@ from deltalens.sae.formats.layout import (
     read_config,
     require_files,
     resid_post,
+    text,
     weight_file,
 )
 from deltalens.sae.matrices import (
@@ -88,6 +89,7 @@ def parts(path: Path) -> list[str]:
 def _target(weights: TensorFile, path: Path, part: str | None) -> int | None:
     shape = weights.get("w_dec").shape
     if len(shape) == 3:
+        check_matrix(weights, "w_dec", weights.get("w_dec"), ndim=3)
         return int(choose(path, part, parts(path), PART))
     if part is not None:
         raise InputError(f"{path}: part={quoted(part)}, but this is no cross-layer transcoder")
@@ -142,8 +144,8 @@ def _site(config: dict[str, Any], target: int | None) -> str | None:
 
 
 def _input_site(config: dict[str, Any], target: int | None) -> str | None:
-    reads = config.get("hf_hook_point_in")
-    if target is None and config.get("hf_hook_point_out") in (None, reads):
+    reads = text(config, "hf_hook_point_in", Path(CONFIG))
+    if target is None and text(config, "hf_hook_point_out", Path(CONFIG)) in (None, reads):
         return None
     return str(reads)
 

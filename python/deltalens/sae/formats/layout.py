@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from deltalens.errors import InputError, quoted
 from deltalens.sae.files import OPENERS, open_tensors
 from deltalens.storage.json_text import read_json
@@ -92,6 +94,29 @@ def count(config: dict[str, Any], key: str, where: Path, most: int) -> int:
             f"{where}: {key} is {quoted(value)}; expected a whole number from 1 to {most}"
         )
     return value
+
+
+def text(config: dict[str, Any], key: str, where: Path) -> str | None:
+    """The text ``config[key]``; None where there is none, or an empty one."""
+    value = config.get(key)
+    if value is not None and not isinstance(value, str):
+        raise InputError(f"{where}: {key} is {quoted(value)}; expected text")
+    return value or None
+
+
+def flag(config: dict[str, Any], key: str, where: Path, default: bool = False) -> bool:
+    """Whether ``config[key]`` is true; ``default`` where it is missing or null."""
+    value = config.get(key)
+    if value is not None and not isinstance(value, bool):
+        raise InputError(f"{where}: {key} is {quoted(value)}; expected true or false")
+    return default if value is None else value
+
+
+def first_number(values: Tensor, what: str) -> float:
+    """The first number of a tensor, such as a scalar."""
+    if not values.numel():
+        raise InputError(f"{what} is empty; expected a number")
+    return float(values.reshape(-1)[0])
 
 
 def number(config: dict[str, Any], key: str, where: Path) -> float:

@@ -26,11 +26,14 @@ from deltalens.sae.encoding import Activation, Encoding, ReLU, Threshold, TopK
 from deltalens.sae.files import open_tensors
 from deltalens.sae.formats.layout import (
     count,
+    first_number,
+    flag,
     number,
     place,
     read_config,
     require_files,
     section,
+    text,
 )
 from deltalens.sae.matrices import decoder_from, encoder_from, vector
 from deltalens.sae.stored import StoredDecoder, TensorFile
@@ -67,7 +70,8 @@ def load(path: Path, part: str | None = None) -> SAE:
         W_dec=W_dec,
         format=NAME,
         path=path,
-        site=config.get("hook_point_out") or config.get("hook_point_in"),
+        site=text(config, "hook_point_out", config_file)
+        or text(config, "hook_point_in", config_file),
         model_name=next((model for name, model in MODELS.items() if name in where), None),
         metadata=config,
         weights=weights,
@@ -92,20 +96,20 @@ def _files(path: Path) -> tuple[Path, Path]:
 def _encoding(
     weights: TensorFile, W_dec: StoredDecoder, config: dict[str, Any], config_file: Path
 ) -> Encoding:
-    if config.get("use_glu_encoder"):
+    if flag(config, "use_glu_encoder", config_file):
         raise InputError(f"{weights.path}: cannot be encoded with: its encoder has a GLU")
     F, d = W_dec.n_latents, W_dec.d_model
-    biased = config.get("use_decoder_bias", True)
+    biased = flag(config, "use_decoder_bias", config_file, True)
     scale_in, scale_out = (_scale(weights, config, config_file, side, d) for side in ("in", "out"))
     return Encoding(
         W_enc=encoder_from(weights, "encoder.weight", n_latents=F, d_in=d),
         b_enc=vector(weights, "encoder.bias", F),
         b_dec=vector(weights, "decoder.bias", d) if biased else torch.zeros(d),
         activation=_activation(weights, config, config_file, F),
-        subtract_b_dec=bool(config.get("apply_decoder_bias_to_pre_encoder")),
+        subtract_b_dec=flag(config, "apply_decoder_bias_to_pre_encoder", config_file),
         input_scale=scale_in,
         output_scale=scale_out,
-        rescale_by_decoder_norm=bool(config.get("sparsity_include_decoder_norm")),
+        rescale_by_decoder_norm=flag(config, "sparsity_include_decoder_norm", config_file),
     )
 
 
@@ -123,7 +127,8 @@ def _scale(
     point = config.get(f"hook_point_{side}") or config.get("hook_point_in")
     norms = dict(section(config, NORMS))
     if f"{NORMS}.{point}" in weights.tensors:
-        norms[side] = weights.get(f"{NORMS}.{point}").read().float().reshape(-1).tolist()[0]
+        name = f"{NORMS}.{point}"
+        norms[side] = first_number(weights.get(name).read(), f"{weights.path}: {name}")
     # Only a transcoder writes elsewhere than it reads.
     norms.setdefault("out", norms.get("in"))
     return d**0.5 / number(norms, side, Path(f"{config_file}: {NORMS}"))

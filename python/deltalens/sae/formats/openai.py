@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.sae.checkpoint import SAE
 from deltalens.sae.encoding import Encoding, ReLU, TopK
 from deltalens.sae.files import open_tensors
@@ -96,7 +96,7 @@ def _activation(weights: TensorFile, F: int) -> ReLU | TopK:
         return ReLU()
     if kind == "TopK" and after == "ReLU":
         return TopK(count(state, "k", weights.path, F))
-    what = f"{kind} followed by {after}" if kind == "TopK" else repr(kind)
+    what = f"{kind} followed by {quoted(after)[1:-1]}" if kind == "TopK" else quoted(kind)
     raise InputError(
         f"{weights.path}: cannot be encoded with: activation is {what}; known are ReLU, "
         "and TopK followed by ReLU"

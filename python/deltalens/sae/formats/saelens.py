@@ -10,9 +10,16 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from deltalens.errors import InputError, quoted
 from deltalens.sae.checkpoint import SAE
 from deltalens.sae.files import open_tensors
-from deltalens.sae.formats.layout import read_config, require_files, section, weight_file
+from deltalens.sae.formats.layout import (
+    read_config,
+    require_files,
+    section,
+    text,
+    weight_file,
+)
 from deltalens.sae.formats.saelens_encoding import read_encoding
 from deltalens.sae.matrices import decoder_from
 
@@ -53,8 +60,8 @@ def load(path: Path, part: str | None = None) -> SAE:
 def recorded(config: dict[str, Any], *keys: str) -> str | None:
     """The first of ``keys`` that the configuration gives, of any version."""
     places = (section(config, "metadata"), config)
-    values = (place[key] for key in keys for place in places if place.get(key))
-    return next(values, None)
+    values = (text(place, key, Path(CONFIG)) for key in keys for place in places)
+    return next((value for value in values if value), None)
 
 
 def input_site(config: dict[str, Any]) -> str | None:
@@ -69,4 +76,6 @@ def site(config: dict[str, Any]) -> str | None:
     """The hook the SAE was trained at; for a transcoder the one it writes to."""
     name = recorded(config, "hook_name_out", "hook_name", "hook_point")
     layer = config.get("hook_point_layer", config.get("hook_layer"))
+    if layer is not None and not isinstance(layer, int | str):
+        raise InputError(f"{CONFIG}: hook_layer is {quoted(layer)}; expected a number")
     return name and name.replace("{layer}", str(layer))

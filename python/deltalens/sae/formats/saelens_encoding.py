@@ -22,7 +22,7 @@ from deltalens.sae.encoding import (
     Threshold,
     TopK,
 )
-from deltalens.sae.formats.layout import count, number, place, read_config, section
+from deltalens.sae.formats.layout import count, flag, number, place, read_config, section
 from deltalens.sae.matrices import encoder_from, matrix, threshold, vector
 from deltalens.sae.stored import StoredDecoder, TensorFile
 
@@ -76,6 +76,7 @@ def read_encoding(weights: TensorFile, W_dec: StoredDecoder, config: dict[str, A
     centred = _centred(weights.path, config)
     if transcodes and centred:
         raise _refused(weights, "a transcoder of a model with center_writing_weights")
+    said_in = weights.path.with_name("cfg.json")
     F, d = W_dec.n_latents, W_dec.d_model
     d_in = config.get("d_in") if transcodes else d
     W_enc = encoder_from(weights, "W_enc", n_latents=F, d_in=d_in, transposed=True)
@@ -84,11 +85,11 @@ def read_encoding(weights: TensorFile, W_dec: StoredDecoder, config: dict[str, A
         b_enc=None if architecture == "gated" else vector(weights, "b_enc", F),
         b_dec=vector(weights, "b_dec", d),
         activation=_activation(weights, config, ACTIVATIONS[architecture], F),
-        subtract_b_dec=not transcodes and bool(config.get("apply_b_dec_to_input", True)),
+        subtract_b_dec=not transcodes and flag(config, "apply_b_dec_to_input", said_in, True),
         normalization=normalization,
         input_scale=input_scale,
         rescale_by_decoder_norm=(
-            architecture == "topk" and bool(config.get("rescale_acts_by_decoder_norm"))
+            architecture == "topk" and flag(config, "rescale_acts_by_decoder_norm", said_in)
         ),
         centred=centred,
         W_skip=_skip(weights, architecture, (d, W_enc.d_model)),
@@ -143,6 +144,8 @@ def _normalization(file: Path, config: dict[str, Any]) -> tuple[Normalization, f
         said = "expected_average_only_in" if said else "none"
     if said in (None, "none"):
         return "none", 1.0
+    if not isinstance(said, str):
+        raise InputError(f"{file}: cannot be encoded with: normalize_activations = {quoted(said)}")
     if said in NORMALIZATIONS:
         return NORMALIZATIONS[said], 1.0
     if said not in SCALED:
@@ -164,12 +167,12 @@ def _centred(file: Path, config: dict[str, Any]) -> bool:
     done with the residual stream and leave it as it is. All are off unless asked for.
     """
     said = {**config, **{key: value for key, value in section(config, "metadata").items() if value}}
-    centred = section(said, KWARGS).get("center_writing_weights")
-    if centred is None:
-        centred = any(name in place(file) for name in CENTRED_REPOSITORIES)
+    published = any(name in place(file) for name in CENTRED_REPOSITORIES)
+    where = file.with_name("cfg.json")
+    centred = flag(section(said, KWARGS), "center_writing_weights", where, published)
     point = str(said.get("hook_name") or said.get("hook_point"))
     rms = WITHOUT_CENTRING.search(str(said.get("model_name")))
-    return bool(centred) and WRITTEN.search(point) is not None and rms is None
+    return centred and WRITTEN.search(point) is not None and rms is None
 
 
 def _skip(weights: TensorFile, architecture: str, shape: tuple[int, int]) -> Tensor | None:

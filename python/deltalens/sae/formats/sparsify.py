@@ -16,7 +16,14 @@ from deltalens.errors import InputError, quoted
 from deltalens.sae.checkpoint import SAE
 from deltalens.sae.encoding import Encoding, GroupMax, TopK
 from deltalens.sae.files import open_tensors
-from deltalens.sae.formats.layout import choose, count, read_config, require_files, weight_file
+from deltalens.sae.formats.layout import (
+    choose,
+    count,
+    flag,
+    read_config,
+    require_files,
+    weight_file,
+)
 from deltalens.sae.matrices import check_names, decoder_from, encoder_from, matrix, vector
 from deltalens.sae.stored import StoredDecoder, TensorFile
 
@@ -51,7 +58,7 @@ def load(path: Path, part: str | None = None) -> SAE:
         weights=weights,
         read_encoding=partial(_encoding, weights, W_dec, config),
         input_site=f"the input of {file.absolute().parent.name}"
-        if config.get("transcode")
+        if flag(config, "transcode", config_file)
         else None,
     )
 
@@ -96,7 +103,8 @@ def _model_name(run_config: Path) -> str | None:
 
 def _encoding(weights: TensorFile, W_dec: StoredDecoder, config: dict[str, Any]) -> Encoding:
     F, d = W_dec.n_latents, W_dec.d_model
-    skips = bool(config.get("skip_connection"))
+    said_in = weights.path.with_name(CONFIG)
+    skips = flag(config, "skip_connection", said_in)
     names = ("encoder.weight", "encoder.bias", "W_dec", "b_dec")
     check_names(weights, *names, *(("W_skip",) if skips else ()))
     return Encoding(
@@ -104,13 +112,13 @@ def _encoding(weights: TensorFile, W_dec: StoredDecoder, config: dict[str, Any])
         b_enc=vector(weights, "encoder.bias", F),
         b_dec=vector(weights, "b_dec", d),
         activation=_activation(weights.path, config, F),
-        subtract_b_dec=not config.get("transcode", False),
+        subtract_b_dec=not flag(config, "transcode", said_in),
         W_skip=matrix(weights, "W_skip", (d, d)) if skips else None,
     )
 
 
 def _activation(path: Path, config: dict[str, Any], F: int) -> TopK | GroupMax:
-    if config.get("signed"):
+    if flag(config, "signed", path.with_name(CONFIG)):
         raise InputError(f"{path}: cannot be encoded with: signed latents (no ReLU before TopK)")
     kind = config.get("activation", "topk")
     k = count(config, "k", path.with_name(CONFIG), F)
