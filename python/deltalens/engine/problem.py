@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deltalens.engine.checks import check_width
 from deltalens.engine.cost.planner import tile_rows, topk_path
-from deltalens.engine.cost.screens import screen_pays
+from deltalens.engine.cost.screens import width_of_screen
 from deltalens.engine.decoder import Decoder, TensorDecoder, as_decoder
 from deltalens.engine.exact import ExactMoments, ExactTokens
 from deltalens.engine.numerics.norms import row_norms
@@ -77,7 +77,7 @@ def moment_problem(moments: Sequence[MomentSums], W_dec: Tensor | Decoder, impl:
     )
     impl = choose_impl(impl, device)
     scorer = partial(moment_scorer, impl, matrices, rounding, decoder.dtype)
-    screened = screen_pays("quadratic", impl, decoder, device)
+    width = width_of_screen("quadratic", impl, decoder, device)
     return Problem(
         decoder=decoder,
         device=device,
@@ -87,7 +87,7 @@ def moment_problem(moments: Sequence[MomentSums], W_dec: Tensor | Decoder, impl:
         scorer=scorer,
         exact=[ExactMoments(matrices[i : i + 1], rounding[i : i + 1]) for i in range(len(moments))],
         made_by=partial(moment_problem, moments, W_dec),
-        screen=partial(scorer, screen=True) if screened else None,
+        screen=None if width is None else partial(scorer, screen=True, width=width),
         presence=torch.stack([moment.presence_direction for moment in moments]),
         norms=norms_by(impl),
     )
@@ -114,9 +114,9 @@ def token_problem(
     scorer = partial(
         token_scorer, impl, source, W_dec.dtype, reduction=reduction, segments=segments
     )
-    screened = reduction == "sum" and screen_pays(
-        "token", impl, W_dec, acts.device, tokens=acts.shape[0]
-    )
+    width = None
+    if reduction == "sum":
+        width = width_of_screen("token", impl, W_dec, acts.device, tokens=acts.shape[0])
     return Problem(
         decoder=W_dec,
         device=acts.device,
@@ -128,7 +128,7 @@ def token_problem(
         made_by=lambda other: token_problem(
             acts, grads, W_dec, baseline, weights, other, reduction=reduction, segments=segments
         ),
-        screen=partial(scorer, screen=True) if screened else None,
+        screen=None if width is None else partial(scorer, screen=True, width=width),
         norms=norms_by(impl),
         reduction=reduction,
     )

@@ -13,7 +13,7 @@ import torch
 
 import deltalens
 from deltalens.engine import problem
-from deltalens.engine.cost.screens import screen_pays
+from deltalens.engine.cost.screens import width_of_screen
 from deltalens.engine.impl import cpp, cpp_token
 from deltalens.engine.numerics.extension import as_array, cpu_extension, cpu_level
 from deltalens.engine.trust.implementations import choose_impl
@@ -46,13 +46,13 @@ def level(request, monkeypatch):
     return request.param
 
 
-def scorer_of(case: Case, form: str, *, screen: bool = False):
+def scorer_of(case: Case, form: str, **options):
     if form == "token":
-        return cpp_token.TokenScorer.prepare(case.rows(), screen=screen)
+        return cpp_token.TokenScorer.prepare(case.rows(), **options)
     moment = deltalens.CrossMoment(case.acts.shape[1])
     moment.add(case.acts, case.grads, **case.arguments())
     return cpp.QuadraticScorer.prepare(
-        moment.matrix[None], torch.tensor([moment.rounding]), screen=screen
+        moment.matrix[None], torch.tensor([moment.rounding]), **options
     )
 
 
@@ -173,6 +173,25 @@ def test_intervals_of_the_screen_hold(form, make):
 
 @screening
 @forms
+def test_a_bound_is_as_narrow_as_it_is_asked_to_be_and_holds(form):
+    """Widths of the error, over the spread of all scores."""
+    case = random_case(500, 512, 3000, dtype=torch.bfloat16)
+    exact, norms = case.exact(), norms_of(case.W_dec)
+    widths = []
+    for asked in (0.0, 0.1, 0.3, 1e9):
+        scorer = scorer_of(case, form, screen=True, width=asked)
+        scored = scorer.scores_and_error(case.W_dec, norms)
+        off = np.abs(scored.scores[0].numpy() - exact)
+        assert np.all(off <= scored.error[0].numpy())
+        widths.append(float(scored.error[0].median()) / exact.std())
+    assert widths == sorted(widths)
+    assert widths[1] < 0.2
+    assert widths[2] < 0.5
+    assert widths[0] < widths[3] / 2
+
+
+@screening
+@forms
 @pytest.mark.parametrize("apart", [0.0, 5.0])
 def test_the_screen_leaves_few_candidates(form, apart):
     case = random_case(1500, 128, 20_000, dtype=torch.bfloat16)
@@ -186,8 +205,9 @@ def test_the_screen_leaves_few_candidates(form, apart):
 @screening
 @forms
 @pytest.mark.parametrize("make", HOSTILE)
-def test_topk_of_a_bfloat16_decoder_is_exact(form, make, monkeypatch):
-    monkeypatch.setattr(problem, "screen_pays", lambda *_, **__: True)
+@pytest.mark.parametrize("width", [0.0, 0.5])
+def test_topk_of_a_bfloat16_decoder_is_exact(form, make, width, monkeypatch):
+    monkeypatch.setattr(problem, "width_of_screen", lambda *_, **__: width)
     case, exact = made(make, dtype=torch.bfloat16)
     top = deltalens.attribution_topk(
         case.acts, case.grads, case.W_dec, 100, form=form, impl="cpp", **case.arguments()
@@ -223,7 +243,7 @@ def test_short_decoders_and_other_dtypes_are_not_screened(monkeypatch):
     def pays(*shape, dtype=torch.bfloat16):
         decoder = deltalens.engine.as_decoder(torch.empty(shape, dtype=dtype))
         return tuple(
-            screen_pays(form, "cpp", decoder, torch.device("cpu"), tokens=4096)
+            width_of_screen(form, "cpp", decoder, torch.device("cpu"), tokens=4096) is not None
             for form in ("quadratic", "token")
         )
 

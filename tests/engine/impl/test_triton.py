@@ -125,7 +125,7 @@ def test_roundings_that_all_go_one_way_are_inside_the_bound(form, rounded):
 @dtypes
 @pytest.mark.parametrize("largest", [True, False])
 def test_the_top_k_behind_a_screen_is_the_exact_one(form, dtype, largest, monkeypatch):
-    monkeypatch.setattr(problem, "screen_pays", lambda *_, **__: True)
+    monkeypatch.setattr(problem, "width_of_screen", lambda *_, **__: 0.0)
     case = random_case(40, 48, 300, dtype=dtype, seed=3)
     top = deltalens.attribution_topk(
         **on_device(case), k=20, form=form, impl="triton", largest=largest

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 
 from deltalens.engine.cost.outer import outer_memory
+from deltalens.engine.cost.parts import Shape, Step
 from deltalens.engine.cost.roofs import Roofs
-from deltalens.engine.cost.steps import ARRIVAL, Shape, Step, steps
+from deltalens.engine.cost.steps import ARRIVAL, steps
 from deltalens.engine.decoder import DECODER_DTYPES
 from deltalens.engine.token_rows import GROUP_BYTES, tokens_held
 from deltalens.engine.topk.band import upper_room
@@ -135,7 +136,7 @@ def plan(
     tokens: rows of acts and grads in all; k: None for every score; dtype: the decoder's;
     resident: whether the decoder lies in the device's memory. ``roofs`` defaults to this device's
     rates where they were measured, and to those typical of its kind;
-    :mod:`deltalens.engine.cost.steps` has the model. The token form costs 4·N·R·d FLOP, the
+    :mod:`deltalens.engine.cost.parts` has the model. The token form costs 4·N·R·d FLOP, the
     quadratic form 2·R·d² (fp64) for the moment and 2·N·d² for the scan, half that in the kernels,
     which use S's symmetry: they break even near R = d/2 or d/4.
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import torch
 
+from deltalens.engine.cost.parts import Step
 from deltalens.engine.cost.planner import tile_rows
 from deltalens.engine.cost.roofs import Roofs
-from deltalens.engine.cost.steps import Step
 from deltalens.engine.resampling.tile_sums import bytes_held, quadratic_pays, rows_for
 from deltalens.engine.token_rows import GROUP_BYTES
 from deltalens.engine.trust.implementations import choose_impl

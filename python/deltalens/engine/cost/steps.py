@@ -1,82 +1,35 @@
-"""What a scan costs in every form and implementation: FLOP, bytes and seconds, step by step.
-
-A step takes the time of its arithmetic at the rate of the unit that does it, of the bytes that its
-tensor operations read and write, and of its calls. Temporary arrays from ``_KEPT`` bytes on cost
-more: the C library returns them to the system, so every one is made of new pages. Bytes per element
-and calls are counted in the code of each step.
-"""
+"""What a scan costs in every form and implementation, part by part, with a screen where it pays."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 
-import torch
-
-from deltalens.engine.cost.outer import outer_seconds
+from deltalens.engine.cost.parts import (
+    Shape,
+    Step,
+    check,
+    moment,
+    moment_bound,
+    narrow,
+    prepare_moment,
+    prepare_rows,
+    rank,
+    rescore_moment,
+    rescore_rows,
+    row_bound,
+    scan,
+    squaring,
+    units,
+)
 from deltalens.engine.cost.roofs import Roofs
+from deltalens.engine.cost.widths import expected_width, share_left, width_for
 from deltalens.engine.impl import cpp as cpp_impl
-from deltalens.engine.token_rows import tokens_held
+from deltalens.engine.numerics.spectral import MOST_SQUARINGS
+from deltalens.engine.topk.band import upper_room
 
 ARRIVAL = "wait for rows"
 
-_KEPT = 1 << 25  # bytes; glibc's largest M_MMAP_THRESHOLD
-_BLOCK_T, _BLOCK_N = 1024, 1024  # tokens and decoder rows that torch multiplies at a time
-_BLOCK_D = 256  # columns of d_model that torch multiplies at a time
-_BLOCK_ELEMENTS = 1 << 20  # of rows that are widened to fp64 at a time
-_RESCORE_ROWS = 512
-_PANEL = 32  # columns that the kernels' triangle is rounded up to
-_PARTS = 3  # 16-bit parts of an operand that is as good as fp32
-# Tensor operations: of a call or a preparation, of a tile, of a block of tokens.
-_CALL_OVERHEAD = 80
-_TILE_CALLS = 40
-_BLOCK_CALLS = 16
-
-
-@dataclass(frozen=True)
-class Shape:
-    """One scan; ``k`` None asks for every score instead of the best."""
-
-    tokens: int
-    n_latents: int
-    d_model: int
-    k: int | None
-    dtype: torch.dtype
-    resident: bool
-    tile_rows: int
-
-    @property
-    def tiles(self) -> int:
-        """How many tiles the decoder is scanned in."""
-        return -(-self.n_latents // self.tile_rows)
-
-    @property
-    def row_elements(self) -> int:
-        """Elements of acts, and of grads."""
-        return self.tokens * self.d_model
-
-    @property
-    def decoder_bytes(self) -> float:
-        """Bytes of the decoder."""
-        return float(self.dtype.itemsize) * self.n_latents * self.d_model
-
-
-@dataclass(frozen=True)
-class Step:
-    """A part of a scan."""
-
-    name: str
-    flop: float
-    bytes: float
-    seconds: float
-
-
-@dataclass(frozen=True)
-class _Unit:
-    """What a pass runs on: how often it goes through the products, and at which FLOP/s."""
-
-    parts: int
-    rate: float
+_WIDTH, _SCREEN_WIDTH = 8, 4  # bytes in fp32, and in bfloat16, of two numbers
 
 
 def steps(form: str, impl: str, shape: Shape, roofs: Roofs) -> tuple[Step, ...]:
@@ -92,53 +45,89 @@ def screened(form: str, impl: str, shape: Shape, roofs: Roofs) -> bool:
     has_screen = impl == "triton" or (impl == "cpp" and cpp_impl.has_screen(shape.dtype))
     if shape.k is None or not has_screen:
         return False
-    through = sum(step.seconds for step in _screen_steps(form, impl, shape, roofs))
-    return through < _plain_scan(form, impl, shape, roofs).seconds
+    through, without = (
+        sum(step.seconds for step in of_scan(form, impl, shape, roofs))
+        for of_scan in (_screen_steps, _plain_steps)
+    )
+    return through < without
+
+
+def screen_width(form: str, impl: str, shape: Shape, roofs: Roofs) -> float:
+    """The width (:mod:`deltalens.engine.cost.widths`) from which narrowing what a screen leaves
+    takes less time than another squaring for its bound, and half its candidates' room is free."""
+    assert shape.k is not None
+    exact, _ = units(impl, shape, roofs)
+    plain = scan(form, impl, exact, shape, roofs).seconds
+    affordable = squaring(impl, shape, roofs).seconds / plain
+    room = upper_room(shape.k) / (2 * shape.n_latents)
+    return width_for(min(affordable, room), shape.k, shape.n_latents)
+
+
+def _squarings(form: str, impl: str, shape: Shape, roofs: Roofs) -> int:
+    """As many as a bound takes to be that narrow."""
+    if impl == "triton":  # which is not told how narrow that is
+        return MOST_SQUARINGS
+    enough = screen_width(form, impl, shape, roofs)
+    for count in range(MOST_SQUARINGS):
+        if expected_width(form, shape.tokens, shape.d_model, count) <= enough:
+            return count
+    return MOST_SQUARINGS
 
 
 def _screen_steps(form: str, impl: str, shape: Shape, roofs: Roofs) -> Iterator[Step]:
-    exact, screen = _units(impl, shape, roofs)
+    exact, screen = units(impl, shape, roofs)
+    squarings = _squarings(form, impl, shape, roofs)
     if form == "token":
-        yield _row_bound(impl, shape, roofs)
-        prepare = _prepare_rows(shape, roofs)
+        yield prepare_rows(shape, roofs, width=_SCREEN_WIDTH, tiles=shape.tiles)
+        yield row_bound(impl, shape, roofs, squarings)
     else:
-        yield _moment_bound(impl, shape, roofs, squarings=2)
-        prepare = _prepare_moment(impl, shape, roofs)
-    yield _scan(form, impl, screen, shape, roofs)
-    yield prepare
-    yield _narrow(form, impl, exact, shape, roofs)
+        yield prepare_moment(impl, shape, roofs)
+        yield moment_bound(impl, shape, roofs, squarings)
+    yield scan(form, impl, screen, shape, roofs)
+    if form == "token":
+        yield prepare_rows(shape, roofs, width=_WIDTH, tiles=1)
+    else:
+        yield prepare_moment(impl, shape, roofs)
+    yield narrow(form, impl, exact, shape, roofs, _candidates(form, shape, squarings))
 
 
-def _plain_scan(form: str, impl: str, shape: Shape, roofs: Roofs) -> Step:
-    return _scan(form, impl, _units(impl, shape, roofs)[0], shape, roofs)
+def _candidates(form: str, shape: Shape, squarings: int) -> int:
+    assert shape.k is not None
+    width = expected_width(form, shape.tokens, shape.d_model, squarings)
+    left = round(share_left(width, shape.k, shape.n_latents) * shape.n_latents)
+    if left > upper_room(shape.k):  # then the scorer goes over the decoder
+        return shape.n_latents
+    return min(max(2 * shape.k, left), shape.n_latents)
+
+
+def _plain_steps(form: str, impl: str, shape: Shape, roofs: Roofs) -> Iterator[Step]:
+    if impl != "reference" and form == "token":
+        yield prepare_rows(shape, roofs, width=_WIDTH, tiles=shape.tiles)
+    elif impl != "reference":
+        yield prepare_moment(impl, shape, roofs)
+    yield scan(form, impl, units(impl, shape, roofs)[0], shape, roofs)
 
 
 def _scan_steps(form: str, impl: str, shape: Shape, roofs: Roofs) -> Iterator[Step]:
-    if screened(form, impl, shape, roofs):
-        yield from _screen_steps(form, impl, shape, roofs)
-    else:
-        yield _plain_scan(form, impl, shape, roofs)
+    of_scan = _screen_steps if screened(form, impl, shape, roofs) else _plain_steps
+    return of_scan(form, impl, shape, roofs)
 
 
 def _token_steps(impl: str, shape: Shape, roofs: Roofs) -> Iterator[Step]:
-    yield _check(shape, roofs, times=1)
-    if impl != "reference":
-        yield _prepare_rows(shape, roofs)
+    yield check(shape, roofs, times=1)
     yield from _scan_steps("token", impl, shape, roofs)
     if shape.k is not None:
-        yield _rank(shape, roofs)
-        yield _rescore_rows(shape.k, shape, roofs)
+        yield rank(shape, roofs)
+        yield rescore_rows(shape.k, shape, roofs)
 
 
 def _quadratic_steps(impl: str, shape: Shape, roofs: Roofs) -> Iterator[Step]:
-    yield _check(shape, roofs, times=2)  # the moment checks what it is given, too
-    yield _moment(shape, roofs)
-    if impl != "reference":
-        yield _prepare_moment(impl, shape, roofs)
+    yield check(shape, roofs, times=2)  # the moment checks what it is given, too
+    yield moment(shape, roofs)
     yield from _scan_steps("quadratic", impl, shape, roofs)
     if shape.k is not None:
-        yield _rank(shape, roofs)
-        yield _rescore_moment(shape.k, shape, roofs)
+        yield rank(shape, roofs)
+        yield rescore_moment(shape.k, shape, roofs)
 
 
 def _arrival(others: tuple[Step, ...], shape: Shape, roofs: Roofs) -> Step:
@@ -146,161 +135,3 @@ def _arrival(others: tuple[Step, ...], shape: Shape, roofs: Roofs) -> Step:
     hidden = sum(step.seconds for step in others if step.name in ("scan", "rank"))
     moved = shape.decoder_bytes
     return Step(ARRIVAL, 0.0, moved, max(0.0, moved / roofs.link - hidden))
-
-
-def _units(impl: str, shape: Shape, roofs: Roofs) -> tuple[_Unit, _Unit]:
-    """For scores as accurate as fp32, and for a screen."""
-    # On a CPU without such kernels Triton's interpreter may run all the same.
-    in_16bit, in_fp32 = roofs.kernel_16bit or roofs.fp32, roofs.kernel_fp32 or roofs.fp32
-    screen = _Unit(1, in_16bit)
-    if impl in ("reference", "torch"):
-        return _Unit(1, roofs.fp64 if impl == "reference" else roofs.fp32), screen
-    if impl == "triton" and shape.dtype != torch.float32:
-        return _Unit(_PARTS, in_16bit), screen
-    return _Unit(1, in_fp32), screen
-
-
-def _products_flop(form: str, impl: str, shape: Shape) -> float:
-    """FLOP of one pass over the decoder."""
-    if form == "token":
-        return 4.0 * shape.n_latents * shape.row_elements
-    if impl in ("cpp", "triton"):  # half the matrix, the blocks on its diagonal whole
-        return float(shape.n_latents) * shape.d_model * (shape.d_model + _PANEL)
-    return 2.0 * shape.n_latents * shape.d_model**2
-
-
-def _blocks(shape: Shape) -> int:
-    return -(-shape.row_elements // _BLOCK_ELEMENTS)
-
-
-def _check(shape: Shape, roofs: Roofs, *, times: int) -> Step:
-    moved = times * 8.0 * shape.row_elements  # sums of acts and of grads
-    return Step("check", 0.0, moved, moved / roofs.bandwidth + 4 * times * roofs.call)
-
-
-def _prepare_rows(shape: Shape, roofs: Roofs) -> Step:
-    """Widen, weight, centre, scale, round; for every tile again where not all rows are held."""
-    again = 1 if shape.tokens <= tokens_held(8 * shape.d_model) else shape.tiles
-    moved = (1 + again) * 80.0 * shape.row_elements  # first, the largest magnitudes are found
-    seconds = moved / roofs.bandwidth + _CALL_OVERHEAD * roofs.call
-    return Step("prepare rows", 0.0, moved, seconds)
-
-
-def _row_bound(impl: str, shape: Shape, roofs: Roofs) -> Step:
-    """What rounding the rows takes away: two products per block, summed, and their norm."""
-    norm = _moment_bound(impl, shape, roofs, squarings=3)
-    products = 4.0 * shape.row_elements * shape.d_model
-    moved = 64.0 * shape.row_elements + 40.0 * -(-shape.tokens // _BLOCK_T) * shape.d_model**2
-    seconds = norm.seconds + products / roofs.fp32 + moved / roofs.bandwidth
-    return Step("bound", norm.flop + products, norm.bytes + moved, seconds)
-
-
-def _moment_bound(impl: str, shape: Shape, roofs: Roofs, *, squarings: int) -> Step:
-    """A spectral norm, in bfloat16 on CPUs; on GPUs in fp32, and two of them."""
-    rate = roofs.fp32 if impl == "triton" else roofs.bf16
-    flop = 2.0 * (5 if impl == "triton" else squarings) * shape.d_model**3
-    moved, memory = _matrix_work(roofs, shape, traffic=80, results=24, width=4)
-    return Step("bound", flop, moved, flop / rate + memory + _CALL_OVERHEAD * roofs.call)
-
-
-def _moment(shape: Shape, roofs: Roofs) -> Step:
-    """Widen, weight and centre in fp64, a block of tokens at a time, and multiply."""
-    flop = 2.0 * shape.row_elements * shape.d_model
-    moved = 100.0 * shape.row_elements
-    calls = _CALL_OVERHEAD + _BLOCK_CALLS * _blocks(shape)
-    seconds = outer_seconds(shape.tokens, shape.d_model, roofs)
-    return Step("moment", flop, moved, seconds + moved / roofs.bandwidth + calls * roofs.call)
-
-
-def _prepare_moment(impl: str, shape: Shape, roofs: Roofs) -> Step:
-    """Symmetrise, scale, round, pack; torch also widens what it rounded."""
-    results = 44 if impl == "torch" else 16
-    moved, seconds = _matrix_work(roofs, shape, traffic=100, results=results, width=8)
-    return Step("prepare moment", 0.0, moved, seconds + _CALL_OVERHEAD * roofs.call)
-
-
-def _matrix_work(
-    roofs: Roofs, shape: Shape, *, traffic: float, results: float, width: int
-) -> tuple[float, float]:
-    """Bytes and seconds of operations on d_model² numbers: of ``traffic`` bytes each, ``results``
-    of them written to new arrays of numbers of ``width`` bytes."""
-    numbers = float(shape.d_model) ** 2
-    fresh = results * numbers if width * numbers >= _KEPT else 0.0
-    return traffic * numbers, traffic * numbers / roofs.bandwidth + fresh / roofs.fresh
-
-
-def _scan(form: str, impl: str, unit: _Unit, shape: Shape, roofs: Roofs) -> Step:
-    """One pass over the decoder; torch writes its products and reads them back."""
-    flop = unit.parts * _products_flop(form, impl, shape)
-    arithmetic, moved = flop / unit.rate, shape.decoder_bytes
-    if impl in ("cpp", "triton"):  # which read while they multiply
-        busy = max(arithmetic, moved / roofs.bandwidth)
-        return Step("scan", flop, moved, busy + 4 * shape.tiles * roofs.call)
-    per_product = _product_bytes(form, impl, shape)
-    products = float(shape.n_latents) * (shape.tokens if form == "token" else shape.d_model)
-    moved += per_product * products + _widened_bytes(impl, shape)
-    calls = _BLOCK_CALLS * (_token_blocks(shape) if form == "token" else shape.tiles)
-    return Step("scan", flop, moved, arithmetic + moved / roofs.bandwidth + calls * roofs.call)
-
-
-def _token_blocks(shape: Shape) -> int:
-    """Of decoder rows and tokens that torch multiplies at a time."""
-    rows = min(_BLOCK_N, shape.tile_rows)
-    return -(-shape.n_latents // rows) * -(-shape.tokens // _BLOCK_T)
-
-
-def _product_bytes(form: str, impl: str, shape: Shape) -> float:
-    """Read and written per product."""
-    if impl == "reference":
-        return 64.0
-    # Every slab of columns is added to what is there; then multiplied, widened and summed.
-    slabs = -(-shape.d_model // _BLOCK_D)
-    products = 4.0 * (2 * slabs - 1)
-    if form == "quadratic":
-        return products + 32
-    # A bound takes the magnitudes, their weighted sums and the sum of their product.
-    return 2 * products + (32 if shape.k is None else 88)
-
-
-def _widened_bytes(impl: str, shape: Shape) -> float:
-    """Of a copy of the decoder in the dtype that torch multiplies in."""
-    width = 8 if impl == "reference" else 4
-    if shape.dtype.itemsize == width:
-        return 0.0
-    return float(shape.dtype.itemsize + width) * shape.n_latents * shape.d_model
-
-
-def _narrow(form: str, impl: str, unit: _Unit, shape: Shape, roofs: Roofs) -> Step:
-    """The scorer over the screen's candidates, about 2k."""
-    assert shape.k is not None
-    candidates = min(2 * shape.k, shape.n_latents)
-    flop = unit.parts * _products_flop(form, impl, shape) * candidates / shape.n_latents
-    moved = 3.0 * shape.dtype.itemsize * candidates * shape.d_model
-    calls = _TILE_CALLS * -(-candidates // _RESCORE_ROWS)
-    return Step("narrow", flop, moved, flop / unit.rate + calls * roofs.call)
-
-
-def _rank(shape: Shape, roofs: Roofs) -> Step:
-    """Norms, intervals and whether they may rank, in fp64."""
-    moved = shape.decoder_bytes + 360.0 * shape.n_latents
-    calls = _TILE_CALLS * shape.tiles
-    return Step("rank", 0.0, moved, moved / roofs.bandwidth + calls * roofs.call)
-
-
-def _rescore_rows(k: int, shape: Shape, roofs: Roofs) -> Step:
-    """fp64 products of the best with all rows, which are widened for every chunk of them."""
-    chunks = -(-k // _RESCORE_ROWS)
-    flop = 4.0 * k * shape.row_elements
-    moved = chunks * 100.0 * shape.row_elements + 64.0 * k * shape.tokens
-    calls = chunks * (_TILE_CALLS + _BLOCK_CALLS * _blocks(shape))
-    seconds = flop / roofs.fp64 + moved / roofs.bandwidth + calls * roofs.call
-    return Step("rescore", flop, moved, seconds)
-
-
-def _rescore_moment(k: int, shape: Shape, roofs: Roofs) -> Step:
-    """The same with the moment, whose norm is taken for every chunk."""
-    chunks = -(-k // _RESCORE_ROWS)
-    flop = 2.0 * k * shape.d_model**2
-    moved = chunks * 16.0 * shape.d_model**2 + 48.0 * k * shape.d_model
-    seconds = flop / roofs.fp64 + moved / roofs.bandwidth + chunks * _TILE_CALLS * roofs.call
-    return Step("rescore", flop, moved, seconds)

@@ -26,7 +26,7 @@ from deltalens.engine.numerics.precision import (
     gamma,
     power_of_two_scale,
 )
-from deltalens.engine.numerics.spectral import BF16_ROUNDOFF, spectral_norm_bound
+from deltalens.engine.numerics.spectral import spectral_norm_bound
 from deltalens.engine.tile import TileScores
 
 _FP32 = torch.float32
@@ -70,13 +70,19 @@ class QuadraticScorer:
 
     @classmethod
     def prepare(
-        cls, moments: Tensor, accumulated: Tensor, *, screen: bool = False
+        cls,
+        moments: Tensor,
+        accumulated: Tensor,
+        *,
+        screen: bool = False,
+        width: float = 0.0,
     ) -> QuadraticScorer:
         """From symmetric fp64 moments [B, d_model, d_model].
 
-        ``accumulated`` [B] bounds the spectral norm of each moment's own rounding error.
+        ``accumulated`` [B] bounds the spectral norm of each moment's own rounding error. width: of
+        a screen's errors over the spread of scores, below which a narrower bound is not looked for.
         """
-        prepared = [_prepare_moment(moment, screen) for moment in moments]
+        prepared = [_prepare_moment(moment, screen, width) for moment in moments]
         scales = torch.tensor([scale for _, scale, _ in prepared], dtype=torch.float64)
         error = torch.tensor([error for _, _, error in prepared], dtype=torch.float64)
         return cls([form for form, _, _ in prepared], scales, error * scales + accumulated)
@@ -94,7 +100,7 @@ class QuadraticScorer:
         return TileScores(self.scores(rows), error * SLACK)
 
 
-def _prepare_moment(moment: Tensor, screen: bool) -> tuple[Any, float, float]:
+def _prepare_moment(moment: Tensor, screen: bool, width: float) -> tuple[Any, float, float]:
     """The packed moment Ŝ, the scale of its scores, and a bound on |score − exact| / ‖d‖² in Ŝ's
     scale.
 
@@ -102,22 +108,27 @@ def _prepare_moment(moment: Tensor, screen: bool) -> tuple[Any, float, float]:
     more rounding, and so does that of S to fp32. In a screen, ‖S − Ŝ‖₂ is measured and bounded.
     """
     scale = power_of_two_scale(largest_magnitude(moment))
-    lost = _lost_norm_bound(moment, scale) if screen else 0.0
     rounded = torch.empty_like(moment, dtype=_FP32)
     for rows, scaled in _scaled_rows(moment, scale):
         rounded[rows] = scaled.to(torch.bfloat16 if screen else _FP32)
-    relative = gamma(chain_length(moment.shape[0], screen) + 3, _FP32)
+    d_model = moment.shape[0]
+    relative = gamma(chain_length(d_model, screen) + 3, _FP32)
+    norm = frobenius_bound(rounded)
     form = extension().QuadraticForm(rounded.numpy(), cpu_level(), screen)
-    return form, 1.0 / scale, relative * frobenius_bound(rounded) + lost
+    spread = 2**0.5 * norm / d_model  # of the scores of rows of norm 1 in all directions
+    lost = _lost_norm_bound(moment, scale, width * spread) if screen else 0.0
+    return form, 1.0 / scale, relative * norm + lost
 
 
-def _lost_norm_bound(moment: Tensor, scale: float) -> float:
+def _lost_norm_bound(moment: Tensor, scale: float, enough: float) -> float:
     """Bound on ‖scale · S − Ŝ‖₂ for Ŝ in bfloat16; what was lost is itself kept in bfloat16."""
     lost = torch.empty_like(moment, dtype=torch.bfloat16)
+    again = []  # and what that loses
     for rows, scaled in _scaled_rows(moment, scale):
-        lost[rows] = scaled - scaled.bfloat16()
-    norm = math.hypot(*(frobenius_bound(part.float()) for part in lost.split(_SCALED_ROWS)))
-    return spectral_norm_bound(lost) + BF16_ROUNDOFF * norm
+        whole = scaled - scaled.bfloat16()
+        lost[rows] = whole
+        again.append(frobenius_bound((whole - lost[rows]).float()))
+    return spectral_norm_bound(lost, enough=enough) + math.hypot(*again)
 
 
 def _scaled_rows(moment: Tensor, scale: float) -> Iterator[tuple[slice, Tensor]]:

@@ -14,7 +14,7 @@ from deltalens.engine.impl.cpp import SLACK, chain_length, extension, flushed_in
 from deltalens.engine.numerics.extension import as_array, cpu_level
 from deltalens.engine.numerics.norms import row_norms
 from deltalens.engine.numerics.precision import SMALLEST_NORMAL, UNIT_ROUNDOFF, gamma
-from deltalens.engine.numerics.spectral import spectral_norm_bound
+from deltalens.engine.numerics.spectral import BF16_ROUNDOFF, spectral_norm_bound
 from deltalens.engine.reductions import SegmentStatistics, combine
 from deltalens.engine.tile import TileScores
 from deltalens.engine.token_rows import (
@@ -27,7 +27,6 @@ from deltalens.engine.token_rows import (
 )
 
 _FP32 = torch.float32
-_BF16_ROUNDOFF = 2.0**-9 * (1 + 2.0**-10)
 _LOST_TOKENS = 1024  # whose loss is measured at a time
 _LOST_ELEMENTS = 1 << 20
 
@@ -64,12 +63,14 @@ class TokenScorer:
         source: TokenRows,
         *,
         screen: bool = False,
+        width: float = 0.0,
         reduction: str = "sum",
         segments: Sequence[int] | None = None,
     ) -> TokenScorer:
         """Hold the folded rows in fp32, one rounding, or in a screen in bfloat16.
 
-        A screen is for sums only: it bounds what rounding to bfloat16 does to their moment.
+        A screen is for sums only: it bounds what rounding to bfloat16 does to their moment, by
+        ``width`` times the spread of scores or as closely as it can.
         """
         rows = source.near_one.centred() if screen else source.near_one
         tokens, d_model = rows.shape
@@ -79,8 +80,10 @@ class TokenScorer:
         slopes = relative * x_norms, relative * y_norms
         products = x_norms * y_norms
         norm_product = float(products.max() if reduction == "max" else products.sum())
-        # One rounding of each of x and y to fp32.
-        rounding = 2.5 * UNIT_ROUNDOFF[_FP32] * norm_product + (_lost(rows) if screen else 0.0)
+        rounding = 2.5 * UNIT_ROUNDOFF[_FP32] * norm_product  # of each of x and y to fp32
+        if screen:
+            spread = float(products.norm()) / d_model  # for tokens and rows in all directions
+            rounding += _lost(rows, width * spread)
         if rows.centre is not None:
             rounding += _centre_rounding(rows.centre, x_norms, y_norms)
         return cls(
@@ -183,7 +186,7 @@ def _norms(rows: TokenRows, screen: bool) -> tuple[Tensor, Tensor]:
     for part, x, y in rows.blocks():
         torch.linalg.vector_norm(x, dim=1, out=norms[0, part])
         torch.linalg.vector_norm(y, dim=1, out=norms[1, part])
-    norms *= 1 + 2 * (_BF16_ROUNDOFF if screen else UNIT_ROUNDOFF[_FP32])
+    norms *= 1 + 1.01 * (BF16_ROUNDOFF if screen else UNIT_ROUNDOFF[_FP32])
     return norms[0], norms[1]
 
 
@@ -193,11 +196,11 @@ def _rounded(values: Tensor, screen: bool) -> Tensor:
     return rounded.bfloat16().float() if screen else rounded
 
 
-def _lost(rows: TokenRows) -> float:
+def _lost(rows: TokenRows, enough: float) -> float:
     lost = _LostMoment(rows.shape[1])
     for _, x, y in rows.blocks(elements=_LOST_ELEMENTS):
         lost.add(x.float(), y.float())
-    return lost.bound()
+    return lost.bound(enough)
 
 
 class _LostMoment:
@@ -223,11 +226,12 @@ class _LostMoment:
         self._tokens += x.shape[0]
         self._blocks += 1
 
-    def bound(self) -> float:
-        """Bound on the spectral norm of the symmetrised loss, roundings of its sum included."""
+    def bound(self, enough: float) -> float:
+        """Bound on the spectral norm of the symmetrised loss, roundings of its sum included; no
+        closer than ``enough`` needs."""
         width = self._lost.shape[0]
         # Of a block's products, of adding blocks up, and of adding the transpose.
         rounding = gamma(_LOST_TOKENS + 2 * self._blocks + 4, _FP32) * self._magnitude
         flushed = 4 * width * self._tokens * SMALLEST_NORMAL[_FP32]
         symmetric = self._lost.add_(self._lost.T.clone()).div_(2)
-        return spectral_norm_bound(symmetric, squarings=3) + rounding + flushed
+        return spectral_norm_bound(symmetric, enough=enough) + rounding + flushed

@@ -23,18 +23,20 @@ def token_scorer(
     dtype: torch.dtype,
     *,
     screen: bool = False,
+    width: float = 0.0,
     reduction: str = "sum",
     segments: Sequence[int] | None = None,
 ) -> Scorer:
     """What scores decoder rows of ``dtype`` by the token form.
 
-    screen: with wider bounds and faster, of "cpp" and "triton" for sums.
+    screen: with wider bounds and faster, of "cpp" and "triton" for sums; width: of these over the
+    spread of scores, narrow enough where "cpp" finds a bound at a price.
     """
     options: dict[str, Any] = {"reduction": reduction, "segments": segments}
     if impl == "torch":
         return torch_impl.TokenScorer.prepare(source, **options)
     if impl == "cpp":
-        return CppTokenScorer.prepare(source, screen=screen, **options)
+        return CppTokenScorer.prepare(source, screen=screen, width=width, **options)
     if impl == "triton":
         from deltalens.engine.impl import triton as triton_impl
 
@@ -43,14 +45,20 @@ def token_scorer(
 
 
 def moment_scorer(
-    impl: str, moments: Tensor, rounding: Tensor, dtype: torch.dtype, *, screen: bool = False
+    impl: str,
+    moments: Tensor,
+    rounding: Tensor,
+    dtype: torch.dtype,
+    *,
+    screen: bool = False,
+    width: float = 0.0,
 ) -> Scorer:
     """The same by the quadratic form of fp64 moments [B, d_model, d_model]; ``rounding`` fp64 [B]
     bounds the spectral norms of their own errors."""
     if impl == "torch":
         return torch_impl.QuadraticScorer.prepare(moments, rounding)
     if impl == "cpp":
-        return cpp_impl.QuadraticScorer.prepare(moments, rounding, screen=screen)
+        return cpp_impl.QuadraticScorer.prepare(moments, rounding, screen=screen, width=width)
     if impl == "triton":
         from deltalens.engine.impl import triton as triton_impl
 
