@@ -45,6 +45,8 @@ format: $(VENV)/installed
 bench: $(VENV)/installed
 	$(VENV)/bin/python -m pytest bench --benchmark-enable
 	$(VENV)/bin/python bench/plan_grid.py
+	$(VENV)/bin/python bench/plan_grid.py --level avx2
+	$(VENV)/bin/python bench/screens.py
 	$(VENV)/bin/python bench/file_scan.py
 	cd bench && ../$(VENV)/bin/python flips.py
 	$(MAKE) readme-demo

@@ -15,10 +15,10 @@ RESULTS = Path(__file__).parent / "results"
 Row = dict[str, object]
 
 
-def write_rows(suite: str, rows: list[Row]) -> Path:
-    """bench/results/<suite>-<cpu>.csv with what the rows were measured on."""
+def write_rows(suite: str, rows: list[Row], level: str = "") -> Path:
+    """bench/results/<suite>-<cpu>[-<level>].csv with what the rows were measured on."""
     machine = describe()
-    return _write(_path(suite, machine), [{**row, **machine} for row in rows])
+    return _write(_path(suite, machine, level), [{**row, **machine} for row in rows])
 
 
 def replace_rows(suite: str, rows: list[Row], key: str) -> Path:
@@ -33,8 +33,9 @@ def replace_rows(suite: str, rows: list[Row], key: str) -> Path:
     return _write(path, kept + [{**row, **machine} for row in rows])
 
 
-def _path(suite: str, machine: dict[str, object]) -> Path:
-    return RESULTS / f"{suite}-{_slug(str(machine['cpu']))}.csv"
+def _path(suite: str, machine: dict[str, str], level: str = "") -> Path:
+    name = f"{suite}-{_slug(machine['cpu'])}"
+    return RESULTS / (f"{name}-{_slug(level)}.csv" if level else f"{name}.csv")
 
 
 def _write(path: Path, rows: list[Row]) -> Path:
