@@ -132,6 +132,9 @@ def measured_roofs(device: torch.device | str) -> Roofs:
     assumed = assumed_roofs(device)
     size = 4096 if device.type == "cuda" else 1024
     kernel_fp32, kernel_16bit = assumed.kernel_fp32, assumed.kernel_16bit
+    bf16 = assumed.bf16
+    if device.type != "cpu" or kernel_16bit:  # others multiply it so slowly that it is not used
+        bf16 = _matmul_rate(size, torch.bfloat16, device)
     if device.type == "cpu" and kernel_fp32:
         kernel_fp32 = _kernel_rate(torch.float32)
         kernel_16bit = _kernel_rate(torch.bfloat16) if kernel_16bit else 0.0
@@ -141,7 +144,7 @@ def measured_roofs(device: torch.device | str) -> Roofs:
         fp64=_matmul_rate(size, torch.float64, device),
         outer=_outer_rate(size, device),
         sliced=_sliced_rate(size, device),
-        bf16=_matmul_rate(size, torch.bfloat16, device),
+        bf16=bf16,
         kernel_fp32=kernel_fp32,
         kernel_16bit=kernel_16bit,
         bandwidth=_bandwidth(device),
