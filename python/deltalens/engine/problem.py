@@ -54,7 +54,13 @@ class Problem:
 
     def by(self, impl: str) -> Problem:
         """The same with another implementation."""
-        return replace(self.made_by(impl), ranks=self.ranks)
+        return self.made_by(impl).among(self.ranks)
+
+    def among(self, ranks: Ranks) -> Problem:
+        """The same for processes that scan together; through a screen where it pays in all: they
+        meet as often as each other, and may know different rates."""
+        screened = all(ranks.gather(self.screen is not None))
+        return replace(self, ranks=ranks, screen=self.screen if screened else None)
 
     def topk_path(self, k: int) -> TopKPath:
         """How the ``k`` best of its scores are kept."""

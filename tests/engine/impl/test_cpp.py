@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import signal
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -17,6 +17,7 @@ from deltalens.engine.cost.screens import width_of_screen
 from deltalens.engine.impl import cpp, cpp_token
 from deltalens.engine.numerics.extension import as_array, cpu_extension, cpu_level
 from deltalens.engine.trust.implementations import choose_impl
+from deltalens.ranks.ranks import Ranks
 from helpers.engine_oracle import (
     FORMS,
     Case,
@@ -236,6 +237,31 @@ def test_where_the_screen_decides_nothing_the_scorer_does(form):
     )
     assert top.certified
     assert top.latents.tolist() == brute_force_topk(case.exact(), 1).tolist()
+
+
+@dataclass(frozen=True)
+class _OfTwo(Ranks):
+    """Beside another process, which tells the same of itself always."""
+
+    size: int = 2
+    other: bool = True
+
+    def gather(self, value):
+        return [value, self.other]
+
+
+@screening
+def test_processes_screen_together_or_not_at_all(monkeypatch):
+    case = random_case(20, 16, 300, dtype=torch.bfloat16)
+    monkeypatch.setattr(problem, "width_of_screen", lambda *_, **__: 0.0)
+    moment = deltalens.CrossMoment(16)
+    moment.add(case.acts, case.grads)
+    made = problem.moment_problem([moment], case.W_dec, "cpp")
+    both, one = made.among(_OfTwo(other=True)), made.among(_OfTwo(other=False))
+    assert both.screen is not None
+    assert one.screen is None
+    assert one.ranks.size == both.by("cpp").ranks.size == 2
+    assert one.by("cpp").screen is None
 
 
 @screening

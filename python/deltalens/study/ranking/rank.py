@@ -105,7 +105,7 @@ def _moment(one: CapturedStudy) -> CrossMoment:
 
 
 def _problem(study: PreparedStudy, moment: CrossMoment, ranks: Ranks) -> Problem:
-    return replace(moment_problem([moment], study.decoder, study.options.impl), ranks=ranks)
+    return moment_problem([moment], study.decoder, study.options.impl).among(ranks)
 
 
 def _search(study: PreparedStudy, problem: Problem) -> Search:
