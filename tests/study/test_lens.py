@@ -53,6 +53,20 @@ def test_both_ends_by_cosine(decoder, monkeypatch, tied, tile, dtype):
             assert token.text == tokenizer.decode([token.token_id])
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_large_vocabulary_and_a_row_of_zeros(decoder, dtype):
+    model = make_model(dtype, vocab_size=20_011)
+    with torch.no_grad():
+        model.lm_head.weight[12_345] = 0
+    cosines = cosines_naively(model, decoder)
+    for latent, found in zip([7, 2], lens(model, None, decoder, [7, 2], top=30), strict=True):
+        order = cosines[latent].nan_to_num(0).argsort(descending=True).tolist()
+        assert [token.token_id for token in found.promotes] == order[:30]
+        assert [token.token_id for token in found.suppresses] == order[::-1][:30]
+        for token in found.promotes + found.suppresses:
+            assert token.cosine == pytest.approx(float(cosines[latent, token.token_id]), abs=1e-6)
+
+
 def test_padding_rows_of_the_vocabulary_are_left_out(decoder):
     model = make_model(vocab_size=VOCABULARY + 8)
     with torch.no_grad():

@@ -15,6 +15,8 @@ from deltalens.lm.model.shared import switched_on
 from deltalens.lm.sites import text_config
 
 _INPUT_TILE = 256
+_ROWS = 1024  # that are widened at a time, so that they stay in a cache
+_SMALLEST_NORM = 1e-12
 _NONLINEAR = 0.05  # of the largest product; far above what 16 bits round
 
 
@@ -50,8 +52,8 @@ class Unembedding:
     def _from_rows(self, units: Tensor, weight: Tensor, tile: int) -> Iterator[tuple[int, Tensor]]:
         units = units.to(weight.device)
         for start in range(0, len(weight), tile):
-            rows = weight[start : start + tile].float()
-            yield start, units @ nn.functional.normalize(rows, dim=1).T
+            parts = weight[start : start + tile].split(_ROWS)
+            yield start, torch.cat([_cosines(units, rows.float()) for rows in parts], dim=1)
 
     def _from_columns(self, units: Tensor, vocabulary: int | None) -> Tensor:
         zero = self._applied(torch.zeros(1, self.d_model))[:, :vocabulary]
@@ -79,6 +81,12 @@ class Unembedding:
         floating = (one.dtype for one in self._head.parameters() if one.is_floating_point())
         dtype = next(floating, torch.float32)
         return self._head(inputs.to(execution_device(self._head), dtype)).float()
+
+
+def _cosines(units: Tensor, rows: Tensor) -> Tensor:
+    """Of unit vectors [k, d_model] with rows [n, d_model]: [k, n], 0 with a row of zeros."""
+    norms = torch.linalg.vector_norm(rows, dim=1).clamp_min(_SMALLEST_NORM)
+    return (units @ rows.T).div_(norms)
 
 
 def _is_plain(head: nn.Module) -> bool:
