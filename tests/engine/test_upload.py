@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from deltalens.engine import decoder as decoder_module
-from deltalens.engine.decoder import TensorDecoder, gather_rows, tiles
-from deltalens.engine.upload import device_tiles, double_buffered
+from deltalens.engine.decoder import Reader, TensorDecoder, gather_rows, tiles
+from deltalens.engine.upload import CudaSlots, device_tiles, double_buffered
 
 WAIT = 20  # seconds, for threads that must come
 
 
 class Paged:
-    """Rows that are in memory only from their prefetch to their release."""
+    """Rows that are in memory only from when they are read to their release."""
 
     def __init__(self, W_dec: Tensor) -> None:
         self.n_latents, self.d_model = W_dec.shape
@@ -25,10 +28,17 @@ class Paged:
         self.W_dec = W_dec
         self.held: set[int] = set()
         self.most_held = 0
-        self.prefetched: list[int] = []
+        self.read: list[int] = []
+
+    def reader(self) -> Reader:
+        return self.read_rows
+
+    def read_rows(self, start: int, stop: int) -> Tensor:
+        self.read += range(start, stop)
+        self.prefetch(start, stop)
+        return self.rows(start, stop)
 
     def prefetch(self, start: int, stop: int) -> None:
-        self.prefetched += range(start, stop)
         self.held |= set(range(start, stop))
         self.most_held = max(self.most_held, len(self.held))
 
@@ -41,31 +51,32 @@ class Paged:
 
 
 @pytest.mark.parametrize("tile_rows", [1, 7, 64, 100, 1000])
-def test_rows_are_prefetched_once_and_released(
-    monkeypatch: pytest.MonkeyPatch, tile_rows: int
-) -> None:
-    monkeypatch.setattr(decoder_module, "AHEAD_BYTES", 40 * 3 * 4)
+def test_rows_are_read_once_and_released(monkeypatch: pytest.MonkeyPatch, tile_rows: int) -> None:
+    monkeypatch.setattr(decoder_module, "AHEAD_BYTES", 60 * 3 * 4)
+    monkeypatch.setattr(decoder_module, "READ_BYTES", 20 * 3 * 4)
     decoder = Paged(torch.randn(333, 3))
     for _ in range(2):
-        decoder.prefetched.clear()
+        decoder.read.clear()
         seen = [(start, rows.clone()) for start, rows in tiles(decoder, tile_rows)]
         assert torch.equal(torch.cat([rows for _, rows in seen]), decoder.W_dec)
         assert [start for start, _ in seen] == list(range(0, 333, tile_rows))
-        assert decoder.prefetched == list(range(333))
+        assert decoder.read == list(range(333))
         assert not decoder.held
-    assert decoder.most_held <= tile_rows + max(40, tile_rows)
+    step = max(20, tile_rows)
+    assert decoder.most_held <= step + max(60, step)
 
 
 def test_the_next_rows_are_read_while_a_tile_is_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoder_module, "AHEAD_BYTES", 40 * 3 * 4)
+    monkeypatch.setattr(decoder_module, "READ_BYTES", 1)
     read = threading.Event()
 
     class Signalling(Paged):
-        def prefetch(self, start: int, stop: int) -> None:
-            super().prefetch(start, stop)
+        def read_rows(self, start: int, stop: int) -> Tensor:
             assert threading.current_thread() is not threading.main_thread()
             if start == 40:
                 read.set()
+            return super().read_rows(start, stop)
 
     next(tiles(Signalling(torch.randn(100, 3)), 5))
     assert read.wait(WAIT)
@@ -73,7 +84,7 @@ def test_the_next_rows_are_read_while_a_tile_is_in_use(monkeypatch: pytest.Monke
 
 def test_a_failure_to_read_reaches_the_scan() -> None:
     class Failing(Paged):
-        def prefetch(self, start: int, stop: int) -> None:
+        def read_rows(self, start: int, stop: int) -> Tensor:
             raise OSError("the disk is gone")
 
     with pytest.raises(OSError, match="the disk is gone"):
@@ -155,3 +166,45 @@ def test_a_cpu_gets_the_rows_where_they_are() -> None:
 
 def as_tiles(W_dec: Tensor, tile_rows: int) -> Iterator[tuple[int, Tensor]]:
     return tiles(TensorDecoder(W_dec), tile_rows)
+
+
+class StandIn:
+    """A stream or an event that has nothing to wait for."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
+@pytest.fixture
+def slots_without_a_device(monkeypatch: pytest.MonkeyPatch) -> CudaSlots:
+    """Slots whose device is the CPU; their pinned buffers hold NaN."""
+    for name in ("Stream", "Event", "current_stream"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: StandIn())
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: nullcontext())
+    monkeypatch.setattr(
+        torch, "empty", lambda shape, dtype, **_: torch.full(shape, torch.nan, dtype=dtype)
+    )
+    return CudaSlots((4, 3), torch.float32, torch.device("cpu"))
+
+
+def test_pinned_rows_are_copied_from_where_they_are(
+    monkeypatch: pytest.MonkeyPatch, slots_without_a_device: CudaSlots
+) -> None:
+    slots = slots_without_a_device
+    monkeypatch.setattr(Tensor, "is_pinned", lambda _: True)
+    array = np.random.default_rng(0).standard_normal((3, 3)).astype(np.float32)
+    expected, gone = torch.tensor(array), weakref.ref(array)
+    slots.fill(0, torch.from_numpy(array))
+    del array
+    assert gone() is not None, "the copy may be under way"
+    assert torch.equal(slots.take(0, 3), expected)
+    assert bool(slots._pinned[0].isnan().all())
+    slots.fill(0, torch.randn(4, 3))
+    assert gone() is None
+
+
+def test_other_rows_are_copied_through_pinned_memory(slots_without_a_device: CudaSlots) -> None:
+    slots, rows = slots_without_a_device, torch.randn(3, 3)
+    slots.fill(1, rows)
+    assert torch.equal(slots.take(1, 3), rows)
+    assert torch.equal(slots._pinned[1][:3], rows)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -14,6 +16,10 @@ from deltalens.errors import InputError
 DECODER_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 ROW_DTYPES = (*DECODER_DTYPES, torch.float64)
 AHEAD_BYTES = 32 << 20
+READ_BYTES = 8 << 20
+
+Reader = Callable[[int, int], Tensor]
+"""Gives rows ``start … stop - 1`` of a matrix."""
 
 
 @runtime_checkable
@@ -41,8 +47,13 @@ class PagedDecoder(Decoder, Protocol):
     Neither changes what ``rows`` returns: rows that were dropped are read again.
     """
 
+    def reader(self) -> Reader:
+        """``rows`` for one pass, that wait for the disk. A scan calls it ahead of what it uses,
+        from a thread of its own."""
+        ...
+
     def prefetch(self, start: int, stop: int) -> None:
-        """Begin to read rows ``start … stop - 1``. A scan calls this from a thread of its own."""
+        """Begin to read rows ``start … stop - 1``."""
         ...
 
     def release(self, start: int, stop: int) -> None:
@@ -121,14 +132,17 @@ def tiles(
     """``(start, rows)`` over the whole decoder, ``tile_rows`` rows at a time; or of those tiles
     that have the consecutive ``numbers``.
 
-    Of a :class:`PagedDecoder` the next 32 MB are read while a tile is in use, and a tile is
-    released when the next one is asked for.
+    Of a :class:`PagedDecoder` the next 32 MB are read while a tile is in use, 8 MB or a tile at a
+    time, and a tile is released when the next one is asked for.
     """
     first, end = 0, decoder.n_latents
     if numbers is not None:
         first, end = (min(at * tile_rows, end) for at in (numbers.start, numbers.stop))
     if isinstance(decoder, PagedDecoder):
-        yield from _paged_tiles(decoder, tile_rows, first, end)
+        for begin, rows in read_ahead(decoder, tile_rows, first, end):
+            for start, stop in _spans(begin, begin + rows.shape[0], tile_rows):
+                yield start, rows[start - begin : stop - begin]
+                decoder.release(start, stop)
     else:
         for start, stop in _spans(first, end, tile_rows):
             yield start, decoder.rows(start, stop)
@@ -139,18 +153,23 @@ def tile_count(decoder: Decoder, tile_rows: int) -> int:
     return -(-decoder.n_latents // tile_rows)
 
 
-def _paged_tiles(
+def read_ahead(
     decoder: PagedDecoder, tile_rows: int, first: int, last: int
-) -> Iterator[tuple[int, Tensor]]:
-    ahead = max(tile_rows, AHEAD_BYTES // (decoder.d_model * decoder.dtype.itemsize))
-    with ThreadPoolExecutor(1, "deltalens-prefetch") as reader:
-        fetching = reader.submit(decoder.prefetch, first, min(first + ahead, last))
-        for start, stop in _spans(first, last, tile_rows):
-            fetching.result()  # everything before start + ahead
-            begin, end = (min(at + ahead, last) for at in (start, stop))
-            fetching = reader.submit(decoder.prefetch, begin, end)
-            yield start, decoder.rows(start, stop)
-            decoder.release(start, stop)
+) -> Generator[tuple[int, Tensor]]:
+    """``(start, rows)`` from ``first`` to ``last``, several tiles at a time; the next are read
+    meanwhile."""
+    row_bytes = decoder.d_model * decoder.dtype.itemsize
+    step = tile_rows * max(1, READ_BYTES // (tile_rows * row_bytes))
+    read = decoder.reader()
+    with ThreadPoolExecutor(1, "deltalens-read") as reader:
+        ahead = max(1, AHEAD_BYTES // (step * row_bytes))
+        spans = _spans(first, last, step)
+        coming = deque(reader.submit(read, *span) for span in islice(spans, ahead))
+        for start in range(first, last, step):
+            rows = coming.popleft().result()
+            coming.extend(reader.submit(read, *span) for span in islice(spans, 1))
+            yield start, rows
+            del rows  # its memory is free to be read into while the next is waited for
 
 
 def _spans(first: int, last: int, tile_rows: int) -> Iterator[tuple[int, int]]:

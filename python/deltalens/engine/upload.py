@@ -96,6 +96,9 @@ def double_buffered(
 class CudaSlots:
     """Two pinned host buffers and two device buffers, filled on a stream of their own.
 
+    Rows that lie in pinned memory, as those do that were read past the system's cache, are copied
+    from there.
+
     Made, taken from and closed by the thread that computes; ``copied`` and ``used`` order the two
     streams and both host threads.
     """
@@ -106,6 +109,7 @@ class CudaSlots:
         # Tensors made in inference mode could not be written to by the filling thread, outside it.
         with torch.inference_mode(False):
             self._pinned = [torch.empty(shape, dtype=dtype, pin_memory=True) for _ in range(2)]
+            self._sources = [pinned[:0] for pinned in self._pinned]  # of copies under way
             self._buffers = [torch.empty(shape, dtype=dtype, device=device) for _ in range(2)]
         self._copied = [torch.cuda.Event() for _ in range(2)]
         self._used = [torch.cuda.Event() for _ in range(2)]
@@ -114,12 +118,12 @@ class CudaSlots:
 
     def fill(self, slot: int, rows: Tensor) -> None:
         size = rows.shape[0]
-        pinned = self._pinned[slot]
         self._copied[slot].synchronize()  # the last copy out of it; at once where there was none
-        pinned[:size].copy_(rows)
+        source = rows if rows.is_pinned() else self._pinned[slot][:size].copy_(rows)
+        self._sources[slot] = source  # its memory is not used again before the next fill
         with torch.cuda.stream(self._stream):
             self._stream.wait_event(self._used[slot])
-            self._buffers[slot][:size].copy_(pinned[:size], non_blocking=True)
+            self._buffers[slot][:size].copy_(source, non_blocking=True)
             self._copied[slot].record(self._stream)
 
     def take(self, slot: int, size: int) -> Tensor:

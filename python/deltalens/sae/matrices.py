@@ -23,8 +23,8 @@ class EncoderRows(StoredDecoder):
         super().__init__(stored)
         self._name = name
 
-    def rows(self, start: int, stop: int) -> Tensor:
-        rows = super().rows(start, stop)
+    def _given(self, start: int, rows: Tensor) -> Tensor:
+        rows = super()._given(start, rows)
         # A sum is cheap, and finite only if all its terms are.
         if not rows.sum(dtype=torch.float32).isfinite():
             bad = rows.isfinite().all(dim=1).logical_not().nonzero()

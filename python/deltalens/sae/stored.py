@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -11,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deltalens.engine.decoder import Reader
 from deltalens.errors import InputError, quoted
 from deltalens.sae.pages import FilePages
+from deltalens.storage.buffers import Buffers
 
 CACHE_LINE_BYTES = 64
 LISTED = 8
@@ -49,6 +52,23 @@ class StoredTensor:
         copy of just these rows.
         """
         return self._tensor(self.array[start:stop])
+
+    def reader(self) -> Reader:
+        """:meth:`rows` for one pass over a file, from a thread of its own.
+
+        Adjacent rows that the system has not got in memory are read past its cache
+        (:class:`DirectFile`), into memory that is used again when they are dropped. Reading raises
+        :class:`InputError` when the file became shorter or cannot be read.
+        """
+        if self.pages is None or not self.array.flags.c_contiguous:
+            return self.rows
+        return partial(self._read, self.pages, Buffers())
+
+    def _read(self, pages: FilePages, buffers: Buffers, start: int, stop: int) -> Tensor:
+        part = pages.read(start * self._row_bytes, stop * self._row_bytes, buffers)
+        if part is None:
+            return self.rows(start, stop)
+        return self._tensor(part.view(self.array.dtype).reshape(-1, *self.shape[1:]))
 
     def prefetch(self, start: int, stop: int) -> None:
         """Begin to read rows ``start … stop - 1`` from disk; nothing where rows are not adjacent.
@@ -125,6 +145,8 @@ class RowSource(Protocol):
 
     def rows(self, start: int, stop: int) -> Tensor: ...
 
+    def reader(self) -> Reader: ...
+
     def prefetch(self, start: int, stop: int) -> None: ...
 
     def release(self, start: int, stop: int) -> None: ...
@@ -133,7 +155,7 @@ class RowSource(Protocol):
 class StoredDecoder:
     """A decoder read from disk a slice at a time; float64 rows are rounded to float32.
 
-    A scan reads ahead in the file and drops the pages behind it, on Linux.
+    A scan reads ahead and drops what is behind it, on Linux.
     """
 
     def __init__(self, stored: RowSource) -> None:
@@ -153,7 +175,16 @@ class StoredDecoder:
 
     def rows(self, start: int, stop: int) -> Tensor:
         """Rows ``start … stop - 1`` [stop - start, d_model]; do not write to them."""
-        return self._stored.rows(start, stop).to(self.dtype)
+        return self._given(start, self._stored.rows(start, stop))
+
+    def reader(self) -> Reader:
+        """See :meth:`StoredTensor.reader`."""
+        read = self._stored.reader()
+        return lambda start, stop: self._given(start, read(start, stop))
+
+    def _given(self, start: int, rows: Tensor) -> Tensor:
+        """Stored rows from ``start`` on as they are handed out."""
+        return rows.to(self.dtype)
 
     def prefetch(self, start: int, stop: int) -> None:
         """See :meth:`StoredTensor.prefetch`."""

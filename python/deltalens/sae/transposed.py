@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from deltalens.engine.decoder import Reader
 from deltalens.errors import InputError
 from deltalens.sae.files.safetensors_file import DTYPES, open_safetensors
 from deltalens.sae.fingerprint import fingerprint
@@ -53,6 +54,9 @@ class TransposedTensor:
 
     def rows(self, start: int, stop: int) -> Tensor:
         return self._rows().rows(start, stop)
+
+    def reader(self) -> Reader:
+        return self._rows().reader()
 
     def prefetch(self, start: int, stop: int) -> None:
         self._rows().prefetch(start, stop)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 from collections import Counter
 from dataclasses import replace
+from threading import Lock
 
 import pytest
 import torch
 
 from deltalens.engine import CrossMoment
-from deltalens.engine.decoder import TensorDecoder
+from deltalens.engine import decoder as decoder_module
+from deltalens.engine.decoder import Reader, TensorDecoder
 from deltalens.engine.problem import moment_problem
 from deltalens.engine.resampling.resample import (
     Resampling,
@@ -34,19 +38,24 @@ class Paged:
         self.n_latents, self.d_model = W_dec.shape
         self.dtype = W_dec.dtype
         self.reads: Counter[int] = Counter()
-        self.fetched: set[int] = set()
         self.held: set[int] = set()
+        self._lock = Lock()
 
     def rows(self, start: int, stop: int) -> torch.Tensor:
-        self.reads.update(range(start, stop))
-        self.held |= set(range(start, stop))
+        with self._lock:
+            self.reads.update(range(start, stop))
+            self.held |= set(range(start, stop))
         return self._W_dec[start:stop]
 
+    def reader(self) -> Reader:
+        return self.rows
+
     def prefetch(self, start: int, stop: int) -> None:
-        self.fetched |= set(range(start, stop))
+        pass
 
     def release(self, start: int, stop: int) -> None:
-        self.held -= set(range(start, stop))
+        with self._lock:
+            self.held -= set(range(start, stop))
 
 
 def matrix(latents: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> torch.Tensor:
@@ -55,7 +64,9 @@ def matrix(latents: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> t
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_readers_in_step_get_their_rows_and_each_is_read_once(seed):
+def test_readers_in_step_get_their_rows_and_each_is_read_once(monkeypatch, seed):
+    monkeypatch.setattr(decoder_module, "READ_BYTES", 1)
+    monkeypatch.setattr(decoder_module, "AHEAD_BYTES", 1)
     draw = random.Random(seed)
     W_dec = matrix(draw.randrange(50, 400))
     decoder = Paged(W_dec)
@@ -78,10 +89,11 @@ def test_readers_in_step_get_their_rows_and_each_is_read_once(seed):
     assert set(decoder.reads.values()) == {1}
     assert set(decoder.reads) == set(range(min(begins), len(W_dec)))
     assert decoder.held == set()
-    assert most <= 2 * sum(sizes) + max(begins)
+    assert most <= 2 * sum(sizes) + max(begins) + 2 * max(*sizes, *begins)
 
 
-def test_rows_that_come_again_are_read_again():
+def test_rows_that_come_again_are_read_again(monkeypatch):
+    monkeypatch.setattr(decoder_module, "READ_BYTES", 1)
     decoder = Paged(matrix(100))
     with shared_reads(decoder) as shared:
         reader = shared.reader()
@@ -91,11 +103,23 @@ def test_rows_that_come_again_are_read_again():
     assert decoder.reads[60] == 1
 
 
-def test_the_next_rows_are_fetched_ahead():
+def test_the_next_rows_are_read_ahead(monkeypatch):
+    monkeypatch.setattr(decoder_module, "READ_BYTES", 1)
     decoder = Paged(matrix(100))
     with shared_reads(decoder) as shared:
         shared.reader().rows(0, 10)
-        assert decoder.fetched == set(range(10, 100))
+        deadline = time.monotonic() + 20
+        while set(decoder.reads) != set(range(100)):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+
+
+def test_nothing_is_read_by_a_thread_when_all_is_done():
+    before = set(threading.enumerate())
+    with shared_reads(Paged(matrix(100))) as shared:
+        shared.reader().rows(0, 10)
+        assert set(threading.enumerate()) > before
+    assert set(threading.enumerate()) == before
 
 
 def test_a_tensor_is_read_as_it_is():

@@ -10,13 +10,14 @@ from deltalens.engine.cost.outer import outer_memory
 from deltalens.engine.cost.parts import Shape, Step
 from deltalens.engine.cost.roofs import Roofs
 from deltalens.engine.cost.steps import ARRIVAL, steps
-from deltalens.engine.decoder import DECODER_DTYPES
+from deltalens.engine.decoder import AHEAD_BYTES, DECODER_DTYPES, READ_BYTES
 from deltalens.engine.token_rows import GROUP_BYTES, tokens_held
 from deltalens.engine.topk.band import upper_room
 from deltalens.engine.topk.streaming import TopKPath
 from deltalens.engine.trust.implementations import automatic_impls, choose_impl
 from deltalens.engine.trust.rates import known_roofs
 from deltalens.errors import InputError
+from deltalens.storage.buffers import BLOCK
 
 FORMS = ("token", "quadratic")
 _TILE_ELEMENTS = 1 << 21
@@ -196,5 +197,14 @@ def _quadratic_memory(shape: Shape, roofs: Roofs) -> int:
 
 def _tile_memory(shape: Shape) -> int:
     rows = min(shape.tile_rows, shape.n_latents)
-    copied = min(rows, _BLOCK_N) if shape.resident else rows
-    return 2 * 4 * copied * shape.d_model + 80 * rows + 16 * (5 * (shape.k or 0) + 4096)
+    copied, ahead = (min(rows, _BLOCK_N), 0) if shape.resident else (rows, _read_ahead(shape))
+    return ahead + 2 * 4 * copied * shape.d_model + 80 * rows + 16 * (5 * (shape.k or 0) + 4096)
+
+
+def _read_ahead(shape: Shape) -> int:
+    """Bytes of a file that lie in memory beside the tile in use, each part with its ends."""
+    tile = shape.tile_rows * shape.d_model * shape.dtype.itemsize
+    part = tile * max(1, READ_BYTES // tile)
+    parts = max(1, AHEAD_BYTES // part) + 2
+    whole = shape.n_latents * shape.d_model * shape.dtype.itemsize
+    return min(parts * part, whole) + parts * 2 * BLOCK

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from threading import Lock
 
 import torch
 from torch import Tensor
 
-from deltalens.engine.decoder import AHEAD_BYTES, Decoder, PagedDecoder, TensorDecoder
+from deltalens.engine.decoder import Decoder, PagedDecoder, TensorDecoder, read_ahead
 
 
 @contextmanager
@@ -19,7 +19,7 @@ def shared_reads(decoder: Decoder) -> Iterator[SharedReads]:
     try:
         yield shared
     finally:
-        shared.drop_before(decoder.n_latents)
+        shared.close()
 
 
 class SharedReads:
@@ -34,7 +34,8 @@ class SharedReads:
         self._pieces: list[tuple[int, Tensor]] = []  # first latent and rows, in order
         self._places: dict[SharedReader, int] = {}
         self._lock = Lock()  # a reader's tiles may come from a thread of its own
-        self._ahead = max(1, AHEAD_BYTES // (decoder.d_model * decoder.dtype.itemsize))
+        self._coming: Generator[tuple[int, Tensor]] | None = None
+        self._next = 0  # the latent that it goes on with
 
     def reader(self) -> Decoder:
         """The decoder for one more reader; a tensor, which costs nothing to read, itself."""
@@ -45,33 +46,48 @@ class SharedReads:
         with self._lock:
             self._places[reader] = start
             self.drop_before(min(self._places.values()))
+            for gap in self._gaps(start, stop):
+                self._read(*gap)
             parts = list(self._parts(start, stop))
         return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def _parts(self, start: int, stop: int) -> Iterator[Tensor]:
-        """The range from what is held and, where nothing is, from the decoder."""
-        at = start
-        for first, rows in list(self._pieces):
+    def _gaps(self, start: int, stop: int) -> list[tuple[int, int]]:
+        """What of a range is not held."""
+        gaps = []
+        for first, rows in self._pieces:
             if first >= stop:
                 break
-            if first + len(rows) <= at:
-                continue
-            if first > at:
-                yield self._read(at, first)
-            at = max(at, first)
-            end = min(stop, first + len(rows))
-            yield rows[at - first : end - first]
-            at = end
-        if at < stop:
-            yield self._read(at, stop)
+            if first > start:
+                gaps.append((start, first))
+            start = max(start, first + len(rows))
+        return [*gaps, (start, stop)] if start < stop else gaps
 
-    def _read(self, start: int, stop: int) -> Tensor:
-        rows = self.decoder.rows(start, stop)
-        self._pieces.append((start, rows))
+    def _parts(self, start: int, stop: int) -> Iterator[Tensor]:
+        """A range that is held."""
+        for first, rows in self._pieces:
+            part = rows[max(0, start - first) : max(0, stop - first)]
+            if len(part):
+                yield part
+
+    def _read(self, start: int, stop: int) -> None:
+        """Hold a range of which nothing is held: what was dropped, and what is read for the first
+        time, to the end of what is read at once."""
+        if not isinstance(self.decoder, PagedDecoder):
+            self._hold(start, self.decoder.rows(start, stop))
+            return
+        if self._coming is None:
+            self._coming = read_ahead(self.decoder, stop - start, start, self.decoder.n_latents)
+            self._next = start
+        if start < self._next:
+            self._hold(start, self.decoder.rows(start, min(stop, self._next)))
+        while self._next < stop:
+            first, rows = next(self._coming)
+            self._hold(first, rows)
+            self._next = first + len(rows)
+
+    def _hold(self, first: int, rows: Tensor) -> None:
+        self._pieces.append((first, rows))
         self._pieces.sort(key=lambda piece: piece[0])
-        if isinstance(self.decoder, PagedDecoder):
-            self.decoder.prefetch(stop, min(stop + self._ahead, self.decoder.n_latents))
-        return rows
 
     def drop_before(self, latent: int) -> None:
         """Forget the pieces that end there or before."""
@@ -80,6 +96,12 @@ class SharedReads:
         if isinstance(self.decoder, PagedDecoder):
             for start, rows in done:
                 self.decoder.release(start, start + len(rows))
+
+    def close(self) -> None:
+        """Read no further, and hold nothing."""
+        if self._coming is not None:
+            self._coming.close()
+        self.drop_before(self.decoder.n_latents)
 
 
 class SharedReader:
@@ -101,6 +123,7 @@ class SharedReader:
         return self._shared.decoder.dtype
 
     def rows(self, start: int, stop: int) -> Tensor:
-        if start == stop:
+        stop = min(stop, self.n_latents)
+        if start >= stop:
             return self._shared.decoder.rows(start, stop)
         return self._shared.rows(self, start, stop)

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 
 from deltalens.errors import InputError, quoted
-from deltalens.sae.pages import FilePages
+from deltalens.sae.pages import FilePages, MappedFile
 from deltalens.sae.stored import StoredTensor
+from deltalens.storage.direct import DirectFile
 
 # Linux reserves no memory for the mapping's copy-on-write pages under this flag, so a file may be
 # larger than memory. Python names it from 3.13 on.
@@ -22,18 +23,21 @@ LONGEST_SIDE = 1 << 48
 MOST_DIMENSIONS = 8
 
 
-def map_file(path: Path) -> mmap.mmap:
+def map_file(path: Path) -> MappedFile:
     """``path`` as memory that is private to this process: writing to it never changes the file."""
     with path.open("rb") as file:
         if path.stat().st_size == 0:
             raise InputError(f"{path} is empty")
         if sys.platform == "linux":
-            return mmap.mmap(file.fileno(), 0, flags=mmap.MAP_PRIVATE | MAP_NORESERVE)
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+            memory = MappedFile(file.fileno(), 0, flags=mmap.MAP_PRIVATE | MAP_NORESERVE)
+        else:
+            memory = MappedFile(file.fileno(), 0, access=mmap.ACCESS_COPY)
+        memory.direct = DirectFile.of(file, path)
+        return memory
 
 
 def mapped_tensor(
-    memory: mmap.mmap,
+    memory: MappedFile,
     *,
     offset: int,
     shape: tuple[int, ...],
@@ -59,7 +63,7 @@ def mapped_tensor(
 
 
 def strided_tensor(
-    memory: mmap.mmap,
+    memory: MappedFile,
     *,
     what: str,
     span: tuple[int, int],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import mmap
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch
 from deltalens.errors import InputError, quoted
 from deltalens.sae.files.mapped import map_file, mapped_tensor
 from deltalens.sae.files.zip_records import Record, stored_records
+from deltalens.sae.pages import MappedFile
 from deltalens.sae.stored import StoredTensor, TensorFile
 
 DTYPES = {
@@ -61,14 +61,14 @@ def open_npz(path: Path) -> TensorFile:
         raise InputError(f"{path}: {error}; save it again with numpy.savez") from None
 
 
-def _member(memory: mmap.mmap, name: str, record: Record) -> StoredTensor:
+def _member(memory: MappedFile, name: str, record: Record) -> StoredTensor:
     try:
         return _array_at(memory, record.start, record.start + record.size)
     except InputError as error:
         raise InputError(f"{quoted(name)}: {error}") from None
 
 
-def _array_at(memory: mmap.mmap, offset: int, end: int) -> StoredTensor:
+def _array_at(memory: MappedFile, offset: int, end: int) -> StoredTensor:
     stream = io.BytesIO(memory[offset : offset + LONGEST_HEADER])
     try:
         read_header = HEADER_READERS[np.lib.format.read_magic(stream)]

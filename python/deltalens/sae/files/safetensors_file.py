@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ import torch
 
 from deltalens.errors import InputError, quoted
 from deltalens.sae.files.mapped import map_file, mapped_tensor
+from deltalens.sae.pages import MappedFile
 from deltalens.sae.stored import StoredTensor, TensorFile
 from deltalens.storage.json_text import parse_json
 
@@ -52,7 +52,7 @@ def open_safetensors(path: Path) -> TensorFile:
     return TensorFile(path, tensors)
 
 
-def _header(path: Path, memory: mmap.mmap) -> tuple[dict[str, Any], int]:
+def _header(path: Path, memory: MappedFile) -> tuple[dict[str, Any], int]:
     data_start = LENGTH_BYTES + int.from_bytes(memory[:LENGTH_BYTES], "little")
     if data_start > len(memory):
         raise InputError(
@@ -68,7 +68,7 @@ def _header(path: Path, memory: mmap.mmap) -> tuple[dict[str, Any], int]:
     return header, data_start
 
 
-def _tensor(memory: mmap.mmap, data_start: int, entry: dict[str, Any]) -> StoredTensor:
+def _tensor(memory: MappedFile, data_start: int, entry: dict[str, Any]) -> StoredTensor:
     if entry["dtype"] not in DTYPES:
         raise InputError(f"tensors of dtype {quoted(entry['dtype'])} are not supported")
     numpy_name, dtype = DTYPES[entry["dtype"]]

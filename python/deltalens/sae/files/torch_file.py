@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import mmap
 import zlib
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from deltalens.errors import InputError, quoted
 from deltalens.sae.files.mapped import map_file, strided_tensor
 from deltalens.sae.files.pickled_state import Strided, Unread, read_state
 from deltalens.sae.files.zip_records import Record, stored_records
+from deltalens.sae.pages import MappedFile
 from deltalens.sae.stored import StoredTensor, TensorFile
 
 LONGEST_PICKLE = 64 << 20
@@ -56,7 +56,7 @@ def open_torch(path: Path) -> TensorFile:
     return TensorFile(path, tensors, values)
 
 
-def _records(path: Path, memory: mmap.mmap) -> Records:
+def _records(path: Path, memory: MappedFile) -> Records:
     """By their names within the archive; all but tensors' bytes are held against checksums."""
     if memory[:2] != b"PK":
         raise InputError("truncated, or not written by torch.save (1.6 or later)")
@@ -80,12 +80,12 @@ def _records(path: Path, memory: mmap.mmap) -> Records:
     return records
 
 
-def _content(memory: mmap.mmap, record: Record) -> bytes:
+def _content(memory: MappedFile, record: Record) -> bytes:
     return memory[record.start : record.start + record.size]
 
 
 def _stored(
-    memory: mmap.mmap, records: Records, name: str, tensor: Strided | Unread
+    memory: MappedFile, records: Records, name: str, tensor: Strided | Unread
 ) -> StoredTensor:
     what = quoted(name)
     if isinstance(tensor, Unread):
