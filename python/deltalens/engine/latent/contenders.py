@@ -122,7 +122,8 @@ def _by_triton(x: Tensor, W_enc: Decoder, gate: LatentGate, group: int, held: in
     sizes, winners = Sizes(), TokenWinners(held, len(x), x.device)
     for start, p in _tiles_of_p(x, W_enc, gate, group, sizes):
         winners.push(p, start)
-    return Contenders(*winners.result(), sizes)
+    best, latents = winners.result()
+    return Contenders(best, latents, sizes)
 
 
 def _tiles_of_p(
