@@ -13,7 +13,7 @@ from deltalens.engine.numerics.extension import cpu_level
 from deltalens.engine.numerics.norms import row_norms
 from deltalens.engine.numerics.outer import add_outer
 from deltalens.engine.numerics.precision import exact_matmul
-from deltalens.engine.numerics.slices import LONGEST, exact_product, slice_dtype
+from deltalens.engine.numerics.slices import LARGEST, LONGEST, exact_product, slice_dtype
 
 _GIGA = 1e9
 # GFLOP/s per core: what torch's own matmul reaches in fp32, by vector unit …
@@ -180,11 +180,12 @@ def _outer_rate(width: int, device: torch.device) -> float:
     return 2 * width**3 / _best_time(lambda: add_outer(total, rows, rows), device)
 
 
-def _sliced_rate(width: int, device: torch.device) -> float:
-    rows = torch.ones(LONGEST, width, dtype=slice_dtype(device), device=device)
+def _sliced_rate(size: int, device: torch.device) -> float:
+    numbers = torch.randint(-LARGEST, LARGEST + 1, (min(size, LONGEST), size), device=device)
+    slices = numbers.to(slice_dtype(device))
     with exact_matmul():
-        taken = _best_time(lambda: exact_product(rows, rows), device)
-    return 2 * LONGEST * width**2 / taken
+        taken = _best_time(lambda: exact_product(slices, slices), device)
+    return 2 * slices.numel() * size / taken
 
 
 def _bandwidth(device: torch.device) -> float:

@@ -18,8 +18,8 @@ from torch import Tensor
 from deltalens.engine.numerics.precision import UNIT_ROUNDOFF
 
 BITS = 7
-_LARGEST = 2 ** (BITS - 1)  # magnitude of a slice: a number is cut to the nearest
-LONGEST = 2**24 // _LARGEST**2  # rows of slices whose products fp32 sums exactly, in any order
+LARGEST = 2 ** (BITS - 1)  # magnitude of a slice: a number is cut to the nearest
+LONGEST = 2**24 // LARGEST**2  # rows of slices whose products fp32 sums exactly, in any order
 _MOST_SLICES = 9  # 63 bits
 _EXTREME = 2.0**500  # scales stay within it, so that they have reciprocals
 
@@ -87,7 +87,7 @@ def cut(rows: Tensor, scales: Tensor, count: int) -> Tensor:
     """Slices [count, n, width] of fp64 rows, the most significant first: the sum of
     2^(1 − BITS·i) slice_i is within 2^(−BITS·count) of rows / scales."""
     slices = torch.empty(count, *rows.shape, dtype=slice_dtype(rows.device), device=rows.device)
-    left = rows * (_LARGEST / scales)
+    left = rows * (LARGEST / scales)
     whole = torch.empty_like(left)
     for each in slices:
         torch.round(left, out=whole)
