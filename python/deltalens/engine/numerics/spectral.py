@@ -39,7 +39,7 @@ def spectral_norm_bound(
         return norm
     scale = _scale(norm)
     unit, lost = _rounded(matrix, scale)
-    return min(norm, (_bound(unit, enough * scale - lost, squarings) + lost) / scale)
+    return min(norm, (_bound(unit, max(0.0, enough * scale - lost), squarings) + lost) / scale)
 
 
 def _scale(size: float) -> float:
@@ -71,7 +71,8 @@ def _bound(unit: Tensor, enough: float, squarings: int) -> float:
     sums = 1.01 * gamma(width + 2, torch.float32) * norm**2 + 8 * width**2 * _TINY
     off = BF16_ROUNDOFF * size + sums
     scale = _scale(size) if size else 1.0
-    inside = _bound(square.mul_(scale), (enough**2 - off) * scale, squarings - 1) / scale
+    left = max(0.0, enough**2 - off)
+    inside = _bound(square.mul_(scale), left * scale, squarings - 1) / scale
     return min(norm, (inside + off + width * _TINY) ** 0.5 * _SLACK)
 
 
