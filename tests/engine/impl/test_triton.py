@@ -40,17 +40,19 @@ def on_device(case: Case) -> dict[str, torch.Tensor]:
     }
 
 
-def scorer_of(case: Case, form: str, *, screen: bool):
+def scorer_of(case: Case, form: str, *, screen: bool, width: float = 0.0):
     given = on_device(case)
     W_dec = given.pop("W_dec")
     if form == "token":
         given = given | {name: given[name].double() for name in ("baseline", "weights")}
-        return triton_impl.TokenScorer.prepare(TokenRows(**given), dtype=W_dec.dtype, screen=screen)
+        return triton_impl.TokenScorer.prepare(
+            TokenRows(**given), dtype=W_dec.dtype, screen=screen, width=width
+        )
     moment = deltalens.CrossMoment(W_dec.shape[1], DEVICE)
     moment.add(**given)
     rounding = torch.tensor([moment.rounding], dtype=torch.float64, device=DEVICE)
     return triton_impl.QuadraticScorer.prepare(
-        moment.matrix[None], rounding, dtype=W_dec.dtype, screen=screen
+        moment.matrix[None], rounding, dtype=W_dec.dtype, screen=screen, width=width
     )
 
 
@@ -122,6 +124,24 @@ def test_roundings_that_all_go_one_way_are_inside_the_bound(form, rounded):
 
 
 @forms
+def test_a_bound_is_as_narrow_as_it_is_asked_to_be_and_holds(form):
+    """Widths of the error, over the spread of all scores."""
+    case = random_case(70, 64, 300)
+    exact, rows = case.exact(), case.W_dec.to(DEVICE)
+    norms = torch.linalg.vector_norm(rows, dim=1, dtype=torch.float64)
+    widths = []
+    for asked in (0.0, 0.01, 1e9):
+        scored = scorer_of(case, form, screen=True, width=asked).scores_and_error(rows, norms)
+        assert np.all(
+            np.abs(scored.scores[0].cpu().numpy() - exact) <= scored.error[0].cpu().numpy()
+        )
+        widths.append(float(scored.error[0].median()) / exact.std())
+    assert widths == sorted(widths)
+    assert widths[1] < 0.05
+    assert widths[0] < widths[2] / 1.5
+
+
+@forms
 @dtypes
 @pytest.mark.parametrize("largest", [True, False])
 def test_the_top_k_behind_a_screen_is_the_exact_one(form, dtype, largest, monkeypatch):
@@ -174,6 +194,10 @@ def test_the_spectral_norm_is_bounded_from_above_and_not_by_much(width):
         matrix = torch.randn(width, width, generator=generator, dtype=torch.float64) * scale
         exact = float(torch.linalg.matrix_norm(matrix, 2))
         assert exact <= spectral_norm(matrix) <= 1.5 * exact
+        bounds = [spectral_norm(matrix, squarings=count) for count in range(4)]
+        for bound in bounds:
+            assert exact <= spectral_norm(matrix, enough=bound) <= bound * (1 + 1e-9)
+        assert spectral_norm(matrix, enough=2 * bounds[0]) == bounds[0]
 
 
 def test_auto_leaves_cpus_to_other_kernels():

@@ -125,8 +125,8 @@ def row_bound(impl: str, shape: Shape, roofs: Roofs, squarings: int) -> Step:
 
 
 def moment_bound(impl: str, shape: Shape, roofs: Roofs, squarings: int) -> Step:
-    """A spectral norm, and on GPUs that of the moment, too."""
-    count = squarings + 2 if impl == "triton" else squarings
+    """A spectral norm, and where float32 rows are rounded that of the moment, too."""
+    count = 2 * squarings if shape.dtype == torch.float32 else squarings
     one = squaring(impl, shape, roofs)
     moved, memory = _matrix_work(roofs, shape, traffic=40, results=8, width=4)
     seconds = count * one.seconds + memory + _CALL_OVERHEAD * roofs.call

@@ -65,11 +65,9 @@ def screen_width(form: str, impl: str, shape: Shape, roofs: Roofs) -> float:
 
 def _squarings(form: str, impl: str, shape: Shape, roofs: Roofs) -> int:
     """As many as a bound takes to be that narrow."""
-    if impl == "triton":  # which is not told how narrow that is
-        return MOST_SQUARINGS
     enough = screen_width(form, impl, shape, roofs)
     for count in range(MOST_SQUARINGS):
-        if expected_width(form, shape.tokens, shape.d_model, count) <= enough:
+        if _width(form, shape, count) <= enough:
             return count
     return MOST_SQUARINGS
 
@@ -91,9 +89,13 @@ def _screen_steps(form: str, impl: str, shape: Shape, roofs: Roofs) -> Iterator[
     yield narrow(form, impl, exact, shape, roofs, _candidates(form, shape, squarings))
 
 
+def _width(form: str, shape: Shape, squarings: int) -> float:
+    return expected_width(form, shape.tokens, shape.d_model, squarings, shape.dtype)
+
+
 def _candidates(form: str, shape: Shape, squarings: int) -> int:
     assert shape.k is not None
-    width = expected_width(form, shape.tokens, shape.d_model, squarings)
+    width = _width(form, shape, squarings)
     left = round(share_left(width, shape.k, shape.n_latents) * shape.n_latents)
     if left > upper_room(shape.k):  # then the scorer goes over the decoder
         return shape.n_latents

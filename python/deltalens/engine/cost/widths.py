@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from statistics import NormalDist
 
+import torch
+
 _NORMAL = NormalDist()
-_ROUNDED = 2.0**-9.25  # of a number, what bfloat16 takes away: in root mean square
+_BFLOAT16, _FLOAT16 = 2.0**-9.25, 2.0**-12.25  # what rounding takes away: in root mean square
 
 
 def share_left(width: float, k: int, n_latents: int) -> float:
@@ -23,15 +25,19 @@ def width_for(share: float, k: int, n_latents: int) -> float:
     return max(0.0, (_kth(k, n_latents) - _NORMAL.inv_cdf(1 - share)) / 2)
 
 
-def expected_width(form: str, tokens: int, d_model: int, squarings: int) -> float:
-    """Of a bound after so many squarings, on roundings of random signs.
+def expected_width(
+    form: str, tokens: int, d_model: int, squarings: int, dtype: torch.dtype = torch.bfloat16
+) -> float:
+    """Of a bound after so many squarings, on roundings of random signs, for a decoder of ``dtype``;
+    where that is float32 a screen takes float16.
 
     The Frobenius norm of what is lost exceeds its spectral norm by √(rank), about; s squarings
     leave the 2ˢ-th root of that.
     """
     terms = 2.0 if form == "token" else 1.0  # both operands are rounded there
     rank = min(d_model, 4 * tokens) if form == "token" else d_model
-    frobenius = _ROUNDED * d_model * (terms / 2) ** 0.5
+    rounded = _BFLOAT16 if dtype == torch.bfloat16 else _FLOAT16
+    frobenius = rounded * d_model * (terms / 2) ** 0.5
     return frobenius * max(1.0, rank / 2) ** ((2.0**-squarings - 1) / 2)
 
 

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from deltalens.engine.impl.triton_operands import (
+    OVER_ROUNDED,
     Operand,
     RoundedRows,
     operand_dtype,
@@ -82,20 +83,35 @@ class QuadraticScorer:
 
     @classmethod
     def prepare(
-        cls, moments: Tensor, accumulated: Tensor, *, dtype: torch.dtype, screen: bool = False
+        cls,
+        moments: Tensor,
+        accumulated: Tensor,
+        *,
+        dtype: torch.dtype,
+        screen: bool = False,
+        width: float = 0.0,
     ) -> QuadraticScorer:
         """From symmetric fp64 moments [B, d_model, d_model], for decoder rows of ``dtype``.
 
-        ``accumulated`` [B] bounds the spectral norm of each moment's own rounding error.
+        ``accumulated`` [B] bounds the spectral norm of each moment's own rounding error. width: of
+        a screen's errors over the spread of scores, below which a narrower bound is not looked for.
         """
         operand = operand_dtype(dtype, screen=screen)
         parts = part_count(operand, screen=screen)
         config = _config(moments, operand)
-        prepared = [_prepare_moment(moment, operand, parts, config) for moment in moments]
+        spreads = [width * _spread(moment) for moment in moments]
+        prepared = [
+            _prepare_moment(moment, operand, parts, config, enough)
+            for moment, enough in zip(moments, spreads, strict=True)
+        ]
         scales, error = torch.tensor([p[1:] for p in prepared], dtype=torch.float64).T
         spectral = torch.zeros_like(error)
         if operand != dtype:
-            spectral = torch.tensor([spectral_norm(m) for m in moments], dtype=torch.float64)
+            norms = [
+                spectral_norm(moment, enough=enough * OVER_ROUNDED)
+                for moment, enough in zip(moments, spreads, strict=True)
+            ]
+            spectral = torch.tensor(norms, dtype=torch.float64)
         device = moments.device
         return cls(
             torch.stack([p[0] for p in prepared]),
@@ -128,8 +144,13 @@ class QuadraticScorer:
         return TileScores(scores * part.unscale, error * part.unscale)
 
 
+def _spread(moment: Tensor) -> float:
+    """Of the scores of rows of norm 1 in all directions."""
+    return 2**0.5 * float(torch.linalg.matrix_norm(moment)) / moment.shape[0]
+
+
 def _prepare_moment(
-    moment: Tensor, dtype: torch.dtype, parts: int, config: TileConfig
+    moment: Tensor, dtype: torch.dtype, parts: int, config: TileConfig, enough: float
 ) -> tuple[Tensor, float, float]:
     """Parts of the folded moment, the scale of its scores, and |score − exact| / ‖d‖².
 
@@ -146,7 +167,7 @@ def _prepare_moment(
         lost -= part.double()
     lost = (lost + lost.T) / 2
     lost_norm = (
-        spectral_norm(lost)
+        spectral_norm(lost, enough=enough * scale)
         if parts == 1 and dtype != _FP32
         else float(torch.linalg.matrix_norm(lost))
     )
@@ -183,17 +204,19 @@ class TokenScorer:
         *,
         dtype: torch.dtype,
         screen: bool = False,
+        width: float = 0.0,
         reduction: str = "sum",
         segments: Sequence[int] | None = None,
     ) -> TokenScorer:
         """Hold the folded rows in parts, for decoder rows of ``dtype``.
 
-        A screen is for sums only: it bounds what rounding does to their moment.
+        A screen is for sums only: it bounds what rounding does to their moment, by ``width`` times
+        the spread of scores or as closely as it can.
         """
         operand = operand_dtype(dtype, screen=screen)
         parts = part_count(operand, screen=screen)
         rounded = RoundedRows.measure(
-            source, dtype=operand, parts=parts, rows_rounded=operand != dtype
+            source, dtype=operand, parts=parts, rows_rounded=operand != dtype, width=width
         )
         tokens, d_model = source.shape
         held = tokens_held(2 * parts * operand.itemsize * d_model)

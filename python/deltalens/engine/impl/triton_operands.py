@@ -15,6 +15,7 @@ from deltalens.engine.numerics.precision import (
     gamma,
     power_of_two_scale,
 )
+from deltalens.engine.numerics.spectral import MOST_SQUARINGS
 from deltalens.engine.token_rows import Group, TokenRows
 from deltalens.kernels.parts import split_parts
 
@@ -22,6 +23,7 @@ _FP32 = torch.float32
 _BLOCK_T = 1024  # tokens prepared at a time, at most
 _BLOCK_ELEMENTS = 1 << 20
 _ROUNDED_ELEMENTS = 1 << 24  # of float32 rows rounded at a time
+OVER_ROUNDED = 2.0**11  # a norm over twice what rounding to float16 takes from it
 _HALF_SCALE = 2.0**10  # lifts small numbers out of float16's subnormal range
 
 
@@ -41,8 +43,9 @@ def scale_for(largest: float, dtype: torch.dtype) -> float:
     return scale * _HALF_SCALE if dtype == torch.float16 else scale
 
 
-def spectral_norm(matrix: Tensor, squarings: int = 3) -> float:
-    """A number that ‖matrix‖₂ does not exceed, for finite [d, d]; a squaring costs 2·d³ FLOP, fp32.
+def spectral_norm(matrix: Tensor, *, enough: float = 0.0, squarings: int = MOST_SQUARINGS) -> float:
+    """A number that ‖matrix‖₂ does not exceed, for finite [d, d]; a squaring costs 2·d³ FLOP, fp32,
+    and there is none once the number is at most ``enough``.
 
     ‖M‖₂² = ‖MᵀM‖₂, and ‖·‖₂ ≤ ‖·‖_F. With ‖M‖_F = 1 the rounding of MᵀM has Frobenius norm at most
     γ_d. Not by 16-bit products as on CPUs: GPUs may add those up in less than fp32.
@@ -50,12 +53,13 @@ def spectral_norm(matrix: Tensor, squarings: int = 3) -> float:
     scale = power_of_two_scale(float(matrix.abs().max()))
     scaled = matrix.double() * scale
     norm = float(torch.linalg.matrix_norm(scaled)) * (1 + 2.0**-40)
-    if squarings == 0 or norm == 0.0:
+    if squarings == 0 or norm <= enough * scale:
         return norm / scale
     unit = (scaled / norm).float()
     width = matrix.shape[0]
     rounding = gamma(width + 2, _FP32) + width**2 * SMALLEST_NORMAL[_FP32]
-    square = spectral_norm(unit.T @ unit, squarings - 1) + rounding
+    left = max(0.0, (enough * scale / norm) ** 2 - rounding)
+    square = spectral_norm(unit.T @ unit, enough=left, squarings=squarings - 1) + rounding
     return norm * (square**0.5 + 2 * UNIT_ROUNDOFF[_FP32]) * (1 + 2.0**-40) / scale
 
 
@@ -119,17 +123,19 @@ class RoundedRows:
         dtype: torch.dtype,
         parts: int,
         rows_rounded: bool,
+        width: float = 0.0,
     ) -> RoundedRows:
         """``rows_rounded``: whether the moment's own norm is needed because decoder rows will be
-        rounded too."""
+        rounded too. width: of a screen's errors over the spread of scores, narrow enough."""
         rows = _scaled(source, dtype)
         whole, lost = _MomentNorm(rows.acts), _MomentNorm(rows.acts)
-        by_norms = x_square = y_square = 0.0
+        by_norms = x_square = y_square = products = 0.0
         for _, x, y in rows.blocks(elements=_BLOCK_ELEMENTS):
             x_held = split_parts(x, dtype, parts).double().sum(0)
             y_held = split_parts(y, dtype, parts).double().sum(0)
             x_square += float(x.square().sum())
             y_square += float(y.square().sum())
+            products += float((row_norms(x) * row_norms(y)).square().sum())
             by_norms += float(row_norms(x - x_held) @ row_norms(y))
             by_norms += float(row_norms(x_held) @ row_norms(y - y_held))
             if parts == 1 and dtype != _FP32:
@@ -137,14 +143,15 @@ class RoundedRows:
                 lost.add(x_held, y - y_held)
             if rows_rounded:
                 whole.add(x, y)
+        enough = width * products**0.5 / source.shape[1]
         return cls(
             rows,
             dtype,
             parts,
             x_square**0.5,
             y_square**0.5,
-            min(by_norms, lost.bound()) if lost.used else by_norms,
-            whole.bound() if rows_rounded else 0.0,
+            min(by_norms, lost.bound(enough)) if lost.used else by_norms,
+            whole.bound(enough * OVER_ROUNDED) if rows_rounded else 0.0,
         )
 
     @property
@@ -189,7 +196,8 @@ class _MomentNorm:
         self._magnitude += float(x.norm() * y.norm())
         self._tokens += x.shape[0]
 
-    def bound(self) -> float:
+    def bound(self, enough: float) -> float:
         rounding = gamma(_BLOCK_T + 8, _FP32) * self._magnitude
         flushed = 8 * self._sum.shape[0] * self._tokens * SMALLEST_NORMAL[_FP32]
-        return spectral_norm((self._sum + self._sum.T) / 2) + rounding + flushed
+        symmetric = (self._sum + self._sum.T) / 2
+        return spectral_norm(symmetric, enough=enough) + rounding + flushed

@@ -30,7 +30,7 @@ def token_scorer(
     """What scores decoder rows of ``dtype`` by the token form.
 
     screen: with wider bounds and faster, of "cpp" and "triton" for sums; width: of these over the
-    spread of scores, narrow enough where "cpp" finds a bound at a price.
+    spread of scores, below which a narrower bound is not looked for.
     """
     options: dict[str, Any] = {"reduction": reduction, "segments": segments}
     if impl == "torch":
@@ -40,7 +40,9 @@ def token_scorer(
     if impl == "triton":
         from deltalens.engine.impl import triton as triton_impl
 
-        return triton_impl.TokenScorer.prepare(source, dtype=dtype, screen=screen, **options)
+        return triton_impl.TokenScorer.prepare(
+            source, dtype=dtype, screen=screen, width=width, **options
+        )
     return ExactTokens(source, reduction, segments)
 
 
@@ -62,7 +64,9 @@ def moment_scorer(
     if impl == "triton":
         from deltalens.engine.impl import triton as triton_impl
 
-        return triton_impl.QuadraticScorer.prepare(moments, rounding, dtype=dtype, screen=screen)
+        return triton_impl.QuadraticScorer.prepare(
+            moments, rounding, dtype=dtype, screen=screen, width=width
+        )
     return ExactMoments(moments, rounding)
 
 
