@@ -10,7 +10,7 @@ NATIVE := $(wildcard csrc/*.cpp csrc/*.h)
 BUILD := pyproject.toml setup.py constraints.txt $(NATIVE)
 
 .PHONY: help demo test lint format bench readme-demo test-transformers4 test-interop test-vllm \
-	models demo-seeds case-study clean
+	models demo-seeds case-study fuzz clean
 
 help:
 	@echo "make demo                run the whole method on the model in the package"
@@ -25,6 +25,7 @@ help:
 	@echo "make test-vllm           hold vLLM's completions against transformers; write docs/vllm.md"
 	@echo "make models              try every kind of model beside naive autograd; write docs/models.md"
 	@echo "make case-study          study a real language model, in hours; a cut run goes on"
+	@echo "make fuzz                a million damaged files and replies, in hours; a cut run goes on"
 	@echo "make clean               remove environments and build products"
 
 demo: $(VENV)/installed
@@ -78,6 +79,10 @@ test-vllm: $(VENV_VLLM)/installed
 models: $(VENV_MODELS)/installed
 	OMP_NUM_THREADS=1 $(VENV_MODELS)/bin/python bench/models/run.py
 	$(VENV_MODELS)/bin/python bench/models/table.py
+
+fuzz: $(VENV)/installed
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(VENV)/bin/python -W ignore tests/fuzz/run.py
+	$(VENV)/bin/python bench/reliability_page.py
 
 case-study: $(VENV_CASE)/installed
 	$(VENV_CASE)/bin/python case_study/run.py

@@ -195,7 +195,10 @@ def read_summary(directory: Path) -> dict[str, Any]:
         ) from error
     except ValueError as error:
         raise InputError(f"{path} is {error}; collect the examples again") from error
-    if not isinstance(summary, dict) or not {"options", "fingerprints"} <= summary.keys():
+    if (
+        not isinstance(summary, dict)
+        or not {"options", "fingerprints", "latents"} <= summary.keys()
+    ):
         raise InputError(f"{path} was not written by deltalens; choose another directory")
     return summary
 

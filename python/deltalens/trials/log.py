@@ -95,13 +95,22 @@ def both_attempts(verdicts: Mapping[Key, Verdict], key: Key) -> tuple[Outcome, O
     return first, verdicts[key].outcome
 
 
+def _is_key(key: Key) -> bool:
+    whole = [key.prompt, key.sample, key.attempt, *([] if key.latent is None else [key.latent])]
+    number = isinstance(key.strength, int | float) and not isinstance(key.strength, bool)
+    return number and all(type(value) is int and value >= 0 for value in whole)
+
+
 def _rows(path: Path, kinds: dict[str, type]) -> Iterator[tuple[Key, Row]]:
     def parse(row: Row) -> tuple[Key, Row]:
         if not {*Key._fields, *kinds} <= row.keys() or not all(
             isinstance(row[name], kind) for name, kind in kinds.items()
         ):
             raise InputError("is no record of a sweep; choose another run directory")
-        return Key(*(row[name] for name in Key._fields)), row
+        key = Key(*(row[name] for name in Key._fields))
+        if not _is_key(key):
+            raise InputError("is damaged: it names no condition; choose another run directory")
+        return key, row
 
     if path.exists():
         if not is_dry():

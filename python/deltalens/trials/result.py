@@ -13,6 +13,7 @@ from typing import Any, Literal
 from deltalens.errors import InputError
 from deltalens.storage.atomic import write_text
 from deltalens.storage.json_text import parse_json
+from deltalens.storage.typed import checked_types
 from deltalens.trials.rates import Tally
 from deltalens.trials.verdicts.result import ArmVerdict
 from deltalens.trials.verdicts.strength import equal_strength
@@ -217,9 +218,14 @@ def _from_json(stored: dict[str, Any]) -> SweepResult:
         for name, arm in stored["arms"].items()
     }
     verdicts = {name: ArmVerdict.from_json(v) for name, v in stored.get("verdicts", {}).items()}
-    return SweepResult(sets, arms, stored["settings"], verdicts)
+    if not isinstance(stored["settings"]["judge"]["id"], str):
+        raise TypeError("the judge has no id")
+    found: SweepResult = checked_types(SweepResult(sets, arms, stored["settings"], verdicts))
+    return found
 
 
 def _curve(stored: dict[str, Any]) -> Curve:
     points = [Point(item["strength"], Tally(**item["tally"])) for item in stored["points"]]
+    if stored["chosen"] is not None:
+        points[stored["chosen"]]  # IndexError where there is none
     return Curve(stored["latent"], stored["sign"], points, stored["chosen"])

@@ -65,6 +65,9 @@ def _header(path: Path, memory: MappedFile) -> tuple[dict[str, Any], int]:
         raise InputError(f"{path}: not a safetensors file: its header is {error}") from None
     if not isinstance(header, dict):
         raise InputError(f"{path}: not a safetensors file: its header is no JSON object")
+    said = header.get("__metadata__", {})
+    if not isinstance(said, dict) or not all(isinstance(text, str) for text in said.values()):
+        raise InputError(f"{path}: not a safetensors file: its metadata is no text")
     return header, data_start
 
 
@@ -73,6 +76,8 @@ def _tensor(memory: MappedFile, data_start: int, entry: dict[str, Any]) -> Store
         raise InputError(f"tensors of dtype {quoted(entry['dtype'])} are not supported")
     numpy_name, dtype = DTYPES[entry["dtype"]]
     begin, end = entry["data_offsets"]
+    if not isinstance(entry["shape"], list):
+        raise InputError(f"{quoted(entry['shape'])} is no shape")
     if type(begin) is not int or type(end) is not int:
         raise InputError(f"data_offsets {quoted((begin, end))} are no places")
     stored = mapped_tensor(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,6 +44,7 @@ def open_torch(path: Path) -> TensorFile:
     try:
         records = _records(path, memory)
         state = read_state(_content(memory, records["data.pkl"]))
+        _check_one_dtype(state)
         tensors = {
             str(name): _stored(memory, records, str(name), value)
             for name, value in state.items()
@@ -82,6 +84,16 @@ def _records(path: Path, memory: MappedFile) -> Records:
 
 def _content(memory: MappedFile, record: Record) -> bytes:
     return memory[record.start : record.start + record.size]
+
+
+def _check_one_dtype(state: dict[Any, Any]) -> None:
+    """Of the numbers in each record: torch takes those of the first tensor for all."""
+    found: dict[str, torch.dtype] = {}
+    for tensor in state.values():
+        if isinstance(tensor, Strided):
+            dtype = found.setdefault(tensor.storage.key, tensor.storage.dtype)
+            if dtype != tensor.storage.dtype:
+                raise InputError("damaged: tensors of two dtypes have the same bytes")
 
 
 def _stored(

@@ -10,6 +10,7 @@ from deltalens.errors import InputError, quoted
 
 LOCAL_HEADER = 30  # bytes before a member's name; lengths of name and extra at 26 and 28
 SIGNATURE = b"PK"  # of whatever follows a member
+LOCAL_SIGNATURE = b"PK\3\4"
 LONGEST_DESCRIPTOR = 24
 METHOD_AT, LENGTHS_AT = slice(8, 10), (26, 28)
 
@@ -33,6 +34,8 @@ def stored_records(path: Path) -> dict[str, Record]:
             members, end = archive.infolist(), archive.start_dir
     except Exception as error:  # a damaged archive fails in many ways
         raise InputError(f"not a readable zip: {quoted(str(error))[1:-1]}") from None
+    if not members:
+        raise InputError("it has no records")
     members.sort(key=lambda member: member.header_offset)
     limits = [*(member.header_offset for member in members[1:]), end]
     with path.open("rb") as file:
@@ -56,11 +59,18 @@ def _record(file: IO[bytes], member: zipfile.ZipInfo, limit: int) -> Record:
         raise InputError(f"{name} is compressed, so no part of it can be read alone")
     if member.flag_bits & 1:
         raise InputError(f"{name} is encrypted")
-    lengths = (int.from_bytes(header[at : at + 2], "little") for at in LENGTHS_AT)
+    lengths = [int.from_bytes(header[at : at + 2], "little") for at in LENGTHS_AT]
+    named = file.read(lengths[0])
     start = member.header_offset + LOCAL_HEADER + sum(lengths)
     end = start + member.file_size
     file.seek(end)
-    placed = 0 <= limit - end <= LONGEST_DESCRIPTOR and file.read(2) == SIGNATURE
+    same = header[:4] == LOCAL_SIGNATURE and named in _names(member)
+    placed = same and 0 <= limit - end <= LONGEST_DESCRIPTOR and file.read(2) == SIGNATURE
     if member.file_size != member.compress_size or not placed:
         raise InputError(f"{name} is not where its header says")
     return Record(start, member.file_size, member.CRC)
+
+
+def _names(member: zipfile.ZipInfo) -> list[bytes]:
+    """How a member's own header may spell its name."""
+    return [member.orig_filename.encode(kind, "ignore") for kind in ("utf-8", "cp437")]

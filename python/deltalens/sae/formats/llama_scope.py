@@ -81,8 +81,8 @@ def load(path: Path, part: str | None = None) -> SAE:
 
 
 def _input_site(config: dict[str, Any]) -> str | None:
-    reads = config.get("hook_point_in")
-    return None if reads == config.get("hook_point_out", reads) else reads
+    reads, writes = (text(config, f"hook_point_{side}", Path("config")) for side in ("in", "out"))
+    return None if writes in (None, reads) else reads
 
 
 def _files(path: Path) -> tuple[Path, Path]:

@@ -11,6 +11,7 @@ from typing import Any
 from deltalens.errors import InputError
 from deltalens.storage.atomic import write_text
 from deltalens.storage.json_text import parse_json
+from deltalens.storage.typed import checked_types
 
 
 @dataclass(frozen=True)
@@ -94,12 +95,15 @@ def _from_json(stored: dict[str, Any]) -> Comparison:
         for item in stored["shared"]
     ]
     differences = {name: tuple(values) for name, values in stored["differences"].items()}
-    return Comparison(
-        **{
-            **stored,
-            **{name: tuple(stored[name]) for name in twos},
-            **nan,
-            "shared": shared,
-            "differences": differences,
-        }
+    found: Comparison = checked_types(
+        Comparison(
+            **{
+                **stored,
+                **{name: tuple(stored[name]) for name in twos},
+                **nan,
+                "shared": shared,
+                "differences": differences,
+            }
+        )
     )
+    return found

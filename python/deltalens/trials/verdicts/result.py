@@ -76,6 +76,8 @@ class ArmVerdict:
     @classmethod
     def from_json(cls, stored: dict[str, Any]) -> ArmVerdict:
         """Of what ``dataclasses.asdict`` made of it."""
+        if stored["strength"] is None and stored["sets"]:
+            raise TypeError("a verdict at no strength")
         return cls(
             stored["strength"],
             stored["within"],
