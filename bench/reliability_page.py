@@ -15,6 +15,7 @@ FAMILIES = {
     "tensors": "Containers of tensors",
     "saes": "Configurations of SAEs",
     "texts": "Pairs, questions, graded answers, texts",
+    "adapters": "Configurations of adapters",
     "runs": "Files of run directories",
     "replies": "Replies of judges, printed text",
 }

@@ -201,6 +201,25 @@ def text_targets(place: Path) -> Iterator[Target]:
         yield _target(place / name, text.encode(), read)
 
 
+ADAPTER = {"base_model_name_or_path": "base", "peft_type": "LORA", "revision": None, "r": 8}
+
+
+def adapter_targets(place: Path) -> Iterator[Target]:
+    """An adapter's configuration, as far as it says what it is put on."""
+    from deltalens.cli.models.adapter import find_adapter
+    from deltalens.cli.models.source import ModelSource
+
+    place.mkdir()
+
+    def read(file: Path) -> None:
+        adapter = find_adapter(ModelSource(str(file.parent)))
+        assert adapter is not None
+        assert isinstance(adapter.base.model, str)
+        assert isinstance(adapter.base.revision, str | None)
+
+    yield _target(place / "adapter_config.json", json.dumps(ADAPTER).encode(), read)
+
+
 def _target(file: Path, sound: bytes, read: Callable[[Path], Any]) -> Target:
     file.write_bytes(sound)
     return Target(file.name, file, sound, lambda: read(file) and None)
@@ -230,6 +249,7 @@ def run_targets(place: Path) -> Iterator[Target]:
         "interpretations.jsonl": lambda: read_interpretations(run) and None,
         "prompts.jsonl": lambda: read_prompts(run) and None,
         "summary.json": steering,
+        "metadata.json": steering,
         "ablation.csv": steering,
     }
     for file in sorted(path for path in run.rglob("*") if path.is_file()):
@@ -258,5 +278,6 @@ FAMILIES = {
     "tensors": tensor_targets,
     "saes": sae_targets,
     "texts": text_targets,
+    "adapters": adapter_targets,
     "runs": run_targets,
 }

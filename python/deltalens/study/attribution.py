@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.lm import Pair
 from deltalens.lm.points.names import saved_name
 from deltalens.pairs.read import PAIRS_FILE, read_pairs, write_pairs
@@ -183,6 +183,9 @@ class Attribution:
         return text.getvalue()
 
 
+_SECTIONS = ("model", "sae", "site", "baseline", "options", "fingerprints", "versions", "counts")
+
+
 def read_metadata(directory: Path) -> dict[str, Any]:
     """The metadata of a complete run; :class:`InputError` when there is none."""
     path = directory / METADATA_FILE
@@ -194,6 +197,11 @@ def read_metadata(directory: Path) -> dict[str, Any]:
         raise InputError(f"{path} is {error}; the run is damaged") from error
     if not isinstance(metadata, dict) or not {"options", "fingerprints"} <= metadata.keys():
         raise InputError(f"{path} was not written by deltalens; choose another directory")
+    wrong = [name for name in _SECTIONS if not isinstance(metadata.get(name, {}), dict)]
+    counts = metadata.get("counts", {})
+    wrong += [] if wrong else [name for name in counts if type(counts[name]) is not int]
+    if wrong:
+        raise InputError(f"{path}: {quoted(wrong[0])} is damaged; run it again")
     return metadata
 
 

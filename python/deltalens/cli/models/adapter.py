@@ -13,7 +13,7 @@ import torch
 
 from deltalens.cli.models.pretrained import explained, load_pretrained, load_tokenizer, need
 from deltalens.cli.models.source import ModelSource
-from deltalens.errors import InputError
+from deltalens.errors import InputError, quoted
 from deltalens.storage.json_text import read_json
 
 _TOKENIZER_FILES = ("tokenizer_config.json", "tokenizer.json")
@@ -46,6 +46,10 @@ def find_adapter(source: ModelSource) -> Adapter | None:
     if not isinstance(base, str) or not base:
         raise InputError(f"{source.model} is an adapter that does not name its base; give --base")
     revision = None if source.base else config.get("revision")
+    if not isinstance(revision, str | None):
+        raise InputError(
+            f"{source.model}: its base's revision is {quoted(revision)}; expected text"
+        )
     return Adapter(source, replace(source, model=base, revision=revision, base=None), config)
 
 

@@ -68,7 +68,7 @@ def _result(study: PreparedStudy, ranked: Ranked) -> Attribution:
         token.describe(study.tokenizer, latents)
         for token in dominant_tokens(study.encoded, effects.per_token, effects.norms)
     ]
-    warn_of_sinks(dominant, len(latents))
+    warn_of_sinks(dominant, effects.per_token[0].shape[1])
     return Attribution(
         latents=top.latents.cpu(),
         scores=top.scores.cpu(),
