@@ -18,7 +18,8 @@ FLOORS = (
     ("pairs", "organism"),
     ("judge", "sae"),
     ("engine", "lm"),
-    ("storage", "kernels", "ranks", "cost"),
+    ("ranks",),
+    ("storage", "kernels", "cost"),
     ("errors", "version", "visible"),
 )
 FLOOR = {room: number for number, rooms in enumerate(reversed(FLOORS)) for room in rooms}

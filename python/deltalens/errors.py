@@ -19,6 +19,11 @@ class InputError(ValueError):
         super().__init__(" ".join(_shortened(message, LONGEST_MESSAGE).splitlines()))
 
 
+class Unfinished(InputError):
+    """What could not be done for want of room or memory: the same call goes on once there is some,
+    with all that is finished kept."""
+
+
 def quoted(value: Any) -> str:
     """``repr(value)`` in at most 120 characters, however long, deep or shared its parts are."""
     try:

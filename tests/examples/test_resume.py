@@ -33,11 +33,11 @@ def test_killed_at_any_time_it_ends_with_the_same_files(folder):
     killed(folder, "add", 2)  # one block kept, the next under way
     state = cut / ".examples" / "state.safetensors"
     first = state.stat().st_mtime_ns
-    killed(folder, "replace", 2)  # the third block's state is written but not in place
+    killed(folder, "replace", 3)  # the third block's state is written but not in place
     assert state.stat().st_mtime_ns > first
     assert len(list(state.parent.glob(".*.tmp"))) == 1
     assert not (cut / "latents.jsonl").exists()
-    killed(folder, "replace", blocks - 2 + 3)  # latents.jsonl is there, examples.json is not
+    killed(folder, "replace", 1 + blocks - 2 + 2)  # latents.jsonl is there, examples.json is not
     assert (cut / "latents.jsonl").exists()
     with pytest.raises(InputError, match="no finished examples"):
         deltalens.read_examples(cut)

@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+import errno
 import json
 from pathlib import Path
 
 import pytest
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, Unfinished
 from deltalens.lm import Pair
 from deltalens.pairs import (
     read_pairs,
@@ -183,11 +184,16 @@ def test_written_pairs_read_back_from_file_and_run_directory(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["pairs.jsonl"]
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
     path = tmp_path / "pairs.jsonl"
     write_pairs(path, [Pair("a", "b", "c")])
     before = path.read_bytes()
-    with pytest.raises(UnicodeEncodeError):
-        write_pairs(path, [Pair("a", "b" * 100_000 + "\ud800", "c")])
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("deltalens.storage.atomic.os.fsync", full)
+    with pytest.raises(Unfinished, match=r"cannot write .*pairs.jsonl: No space left"):
+        write_pairs(path, [Pair("a", "b" * 100_000, "c")])
     assert path.read_bytes() == before
     assert [found.name for found in tmp_path.iterdir()] == ["pairs.jsonl"]

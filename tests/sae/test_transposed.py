@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from deltalens.sae.files import open_tensors
 from deltalens.sae.matrices import decoder_from
 from deltalens.sae.stored import StoredDecoder
 from deltalens.sae.transposed import SUFFIX, TransposedTensor
+from deltalens.storage.atomic import writing
 
 
 @pytest.fixture
@@ -158,6 +160,52 @@ def test_a_damaged_copy_is_written_again(tmp_path: Path, damage: str) -> None:
     assert copy.read_bytes() == content
 
 
+@pytest.mark.parametrize("place", [0.3, 0.9, -1])
+@pytest.mark.usefixtures("copies")
+def test_a_flipped_bit_is_noticed_once_in_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: float
+) -> None:
+    W = torch.randn(97, 96)
+    path = write(tmp_path / "W.pt", W)
+    rows_of(path)
+    (copy,) = written(tmp_path)
+    content = bytearray(copy.read_bytes())
+    content[int(place * len(content)) if place > 0 else -1] ^= 4
+    copy.write_bytes(content)
+    with pytest.warns(UserWarning, match=r"rows.safetensors is damaged and is made again"):
+        assert torch.equal(rows_of(path), W)
+    assert torch.equal(rows_of(path), W)
+    monkeypatch.setattr(module, "_checksum", None)  # what is known to be sound is not read again
+    assert torch.equal(rows_of(path), W)
+
+
+@pytest.mark.usefixtures("copies")
+def test_a_check_can_be_spared_and_earlier_copies_are_made_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    W = torch.randn(97, 96)
+    path = write(tmp_path / "W.pt", W)
+    rows_of(path)
+    (copy,) = written(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setenv("DELTALENS_CHECK_COPIES", "0")
+        patch.setattr(module, "_checksum", None)
+        assert torch.equal(rows_of(path), W)
+    safetensors.torch.save_file({"rows": W + 1}, copy)  # as it was before there were checksums
+    assert torch.equal(rows_of(path), W)
+    assert "checksum" in safetensors.torch.load_file(copy)
+
+
+@pytest.mark.usefixtures("copies")
+def test_what_killed_writers_left_of_a_copy_goes(tmp_path: Path) -> None:
+    path = write(tmp_path / "W.pt", torch.randn(97, 96))
+    rows_of(path)
+    (copy,) = written(tmp_path)
+    (tmp_path / f"{copy.name}.0123456789abcdef.tmp").write_bytes(b"half")
+    rows_of(path)
+    assert sorted(place.name for place in tmp_path.iterdir()) == [copy.name, "W.pt"]
+
+
 @pytest.mark.usefixtures("copies")
 def test_elsewhere_when_the_directory_cannot_be_written_to(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -175,14 +223,15 @@ def test_elsewhere_when_the_directory_cannot_be_written_to(
 
 def forbid(monkeypatch: pytest.MonkeyPatch, *directories: Path) -> None:
     """New files there fail as on a read-only file system; tests may run as root."""
-    make = module.tempfile.mkstemp
+    make = module.complete_file
 
-    def refuse(prefix: str, dir: Path) -> tuple[int, str]:
-        if dir in directories:
-            raise OSError(30, "Read-only file system")
-        return make(prefix=prefix, dir=dir)
+    def refuse(path: Path) -> AbstractContextManager[Path]:
+        if path.parent in directories:
+            with writing(path):
+                raise OSError(30, "Read-only file system")
+        return make(path)
 
-    monkeypatch.setattr(module.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(module, "complete_file", refuse)
 
 
 @pytest.mark.usefixtures("copies")

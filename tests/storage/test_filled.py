@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from deltalens.storage.filled import Blank, filled_tensors
+from deltalens.storage.filled import filled_tensors
+from deltalens.storage.tensor_header import Blank
 
 
 def test_rows_in_any_order(tmp_path: Path) -> None:

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, Unfinished
 from deltalens.lm import Pair, capture
 from deltalens.lm.capture import capture_encoded
+from deltalens.lm.gradients.passes import PairRunner
 from deltalens.pairs import read_pairs
 from deltalens.study import (
     Attribution,
@@ -191,6 +192,29 @@ def test_bad_activations_late_in_a_run_leave_nothing(study, captured, tmp_path, 
     assert not (tmp_path / "run").exists()
 
 
+def test_memory_that_runs_out_on_one_row_keeps_what_was_captured(study, captured, tmp_path):
+    """The failing pair is in the last of four shards."""
+    real = PairRunner.__call__
+    whole = study()
+
+    def scarce(self, rows, numbers):
+        if captured.fail_at is not None and last in [row.prompt_ids[:3] for row in rows[0]]:
+            raise RuntimeError("[enforce fail] not enough memory: you tried to allocate 9 bytes")
+        return real(self, rows, numbers)
+
+    last = make_pairs(7)[6].prompt[:3]
+    captured.fail_at = "none"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PairRunner, "__call__", scarce)
+        with pytest.raises(Unfinished, match=r"p6.*out of memory on a single row"):
+            study(tmp_path / "run")
+    assert len(list((tmp_path / "run" / ".rows").glob("*.safetensors"))) == 3
+    captured.clear()
+    captured.fail_at = None
+    assert_same(study(tmp_path / "run"), whole)
+    assert captured == ["p6"]
+
+
 def test_a_complete_run_is_returned_without_the_model(study, captured, tmp_path):
     first = study(tmp_path)
     captured.clear()
@@ -323,5 +347,5 @@ def test_rows_come_back_from_the_store_unchanged(model, tmp_path):
 
 def test_an_unwritable_place_is_named(study, tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match=r"cannot write into .*file.*; choose another place"):
+    with pytest.raises(InputError, match=r"cannot write .*file.*; choose another place"):
         study(tmp_path / "file" / "run")

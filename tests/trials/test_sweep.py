@@ -469,9 +469,10 @@ def test_at_a_point_inside_a_block(tmp_path: Path) -> None:
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
-    from deltalens.trials.settings import only_one
+    from deltalens.storage.lock import lock_in, locked
 
-    with only_one(tmp_path), pytest.raises(deltalens.InputError, match="another process"):
+    said = f"process {os.getpid()} on .* is writing to"
+    with locked(lock_in(tmp_path)), pytest.raises(deltalens.InputError, match=said):
         run_sweep(tmp_path)
 
 

@@ -32,8 +32,10 @@ from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.pairs.identity import decoder_fingerprint
 from deltalens.pairs.row import Prompt
 from deltalens.pairs.texts import Texts, reading_work
+from deltalens.ranks.alone import alone
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.sae import as_sae
+from deltalens.storage.lock import lock_in
 from deltalens.study.activation.latent_means import encoder_at
 from deltalens.study.latents import latent_indices
 from deltalens.study.lens import lens_if_possible
@@ -97,47 +99,55 @@ def collect_examples(
         model, tokenizer, texts, sae, place, latents, numbers, kept, lens_top, template
     )
     settings["options"]["sinks"] = None if sinks is None else sinks.times_median
-    store = ExampleStore(Path(out), settings, save_seconds, ranks)
-    if ranks.from_first(lambda: store.complete):
-        with begun(log, Work(Cost())):
+    with alone(lock_in(Path(out)), ranks):
+        store = ExampleStore(Path(out), settings, save_seconds, ranks)
+        if ranks.from_first(lambda: store.complete):
+            with begun(log, Work(Cost())):
+                ranks.from_first(store.drop_state)  # of one that was cut as it ended
+                return read_summary(Path(out))
+        run_lines = store.run_lines()
+        if run_lines and set(run_lines) != set(numbers):
+            raise InputError(
+                f"{out} is a run of other latents; choose its own, or another directory"
+            )
+        collector = Collector(np.asarray(numbers), kept)
+        bos = find_bos(model, tokenizer)
+        contexts = Contexts(texts, tokenizer, bos, kept.context, kept.max_tokens, template)
+        reader = Reader(model, place, encoder, None if latents is None else numbers, batch_tokens)
+        share = Share(contexts, *ranks.from_first(store.progress), ranks)
+        left = None if kept.max_tokens is None else max(0, kept.max_tokens - share.start.tokens)
+        work = reading_work(texts, share.parts, left, ranks.parts)
+        with begun(log, work, lambda: reader.rehearsed(share)):
+            ranks.from_first(store.begin)
+            own = _read(reader, share, collector, store, sinks, progress)
+        if ranks != ALONE and own.blocks:
+            store.save(own, collector)
+        ranks.meet()
+
+        def finish() -> dict[str, Any]:
+            left_out = _merged(collector, own, store)
+            counted = own.place.tokens - left_out
+            if not counted:
+                store.drop_state()
+                raise InputError(
+                    "the texts hold no token to count; give texts of more than one token"
+                )
+            seen = _seen(run_lines, numbers, model, tokenizer, sae, lens_top)
+            lines = example_lines(collector, numbers, counted, kept, tokenizer)
+            store.finish(
+                ({**before, **line} for before, line in zip(seen, lines, strict=True)),
+                {
+                    "model": model_name(model),
+                    "source": texts.name if isinstance(texts, Texts) else "memory",
+                    "latents": len(numbers),
+                    "tokens": counted,
+                    "left_out": left_out,
+                    "contexts": own.place.contexts,
+                },
+            )
             return read_summary(Path(out))
-    run_lines = store.run_lines()
-    if run_lines and set(run_lines) != set(numbers):
-        raise InputError(f"{out} is a run of other latents; choose its own, or another directory")
-    collector = Collector(np.asarray(numbers), kept)
-    bos = find_bos(model, tokenizer)
-    contexts = Contexts(texts, tokenizer, bos, kept.context, kept.max_tokens, template)
-    reader = Reader(model, place, encoder, None if latents is None else numbers, batch_tokens)
-    share = Share(contexts, *ranks.from_first(store.progress), ranks)
-    left = None if kept.max_tokens is None else max(0, kept.max_tokens - share.start.tokens)
-    work = reading_work(texts, share.parts, left, ranks.parts)
-    with begun(log, work, lambda: reader.rehearsed(share)):
-        own = _read(reader, share, collector, store, sinks, progress)
-    if ranks != ALONE and own.blocks:
-        store.save(own, collector)
-    ranks.meet()
 
-    def finish() -> dict[str, Any]:
-        left_out = _merged(collector, own, store)
-        counted = own.place.tokens - left_out
-        if not counted:
-            raise InputError("the texts hold no token to count; give texts of more than one token")
-        seen = _seen(run_lines, numbers, model, tokenizer, sae, lens_top)
-        lines = example_lines(collector, numbers, counted, kept, tokenizer)
-        store.finish(
-            ({**before, **line} for before, line in zip(seen, lines, strict=True)),
-            {
-                "model": model_name(model),
-                "source": texts.name if isinstance(texts, Texts) else "memory",
-                "latents": len(numbers),
-                "tokens": counted,
-                "left_out": left_out,
-                "contexts": own.place.contexts,
-            },
-        )
-        return read_summary(Path(out))
-
-    return ranks.from_first(finish)
+        return ranks.from_first(finish)
 
 
 def _read(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import count
@@ -18,12 +16,18 @@ from deltalens.examples.checked import checked_line
 from deltalens.examples.contexts import BLOCK, Place
 from deltalens.examples.tiles import Collector
 from deltalens.ranks.ranks import Ranks
-from deltalens.storage.atomic import complete_file, write_tensors, write_text
+from deltalens.storage.atomic import (
+    complete_file,
+    remove_directory,
+    write_tensors,
+    write_text,
+)
 from deltalens.storage.json_text import parse_json
 from deltalens.storage.jsonl import parse_lines
+from deltalens.storage.leftovers import foreign, remove_leftovers
 from deltalens.storage.parts import part_path, parts_of
 from deltalens.study.attribution import LATENTS_FILE, METADATA_FILE
-from deltalens.study.run import differing
+from deltalens.study.run import SETTINGS_FILE, differing
 
 EXAMPLES_FILE = "examples.json"
 _WORK = ".examples"
@@ -67,6 +71,11 @@ class ExampleStore:
     @property
     def _is_run(self) -> bool:
         return (self._directory / METADATA_FILE).exists()
+
+    def begin(self) -> None:
+        """Note what is collected here, before anything else is written."""
+        remove_leftovers(self._work)
+        write_text(self._work / SETTINGS_FILE, json.dumps(self._settings, indent=2) + "\n")
 
     def progress(self) -> tuple[Place, frozenset[int]]:
         """Of all processes by now: before which place all is collected, and which blocks are."""
@@ -121,7 +130,6 @@ class ExampleStore:
         }
         state = collector.state()
         tensors = {name: torch.from_numpy(array) for name, array in state.items()}
-        self._clear_unfinished(self._own.name)
         write_tensors(self._own, tensors, header)
 
     def inconsistent(self) -> InputError:
@@ -139,14 +147,17 @@ class ExampleStore:
 
     def finish(self, lines: Iterator[Mapping[str, Any]], summary: Mapping[str, Any]) -> None:
         """Write the finished files and drop the state."""
-        self._work.mkdir(parents=True, exist_ok=True)
-        with (self._work / LATENTS_FILE).open("w", encoding="utf-8", newline="\n") as stream:
-            stream.writelines(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        os.replace(self._work / LATENTS_FILE, self._directory / LATENTS_FILE)
+        write_page(
+            self._directory / LATENTS_FILE,
+            (json.dumps(line, ensure_ascii=False) + "\n" for line in lines),
+        )
         text = json.dumps({**self._settings, **summary}, indent=2, ensure_ascii=False)
-        write_text(self._work / EXAMPLES_FILE, text + "\n")
-        os.replace(self._work / EXAMPLES_FILE, self._directory / EXAMPLES_FILE)
-        shutil.rmtree(self._work)
+        write_text(self._directory / EXAMPLES_FILE, text + "\n")
+        self.drop_state()
+
+    def drop_state(self) -> None:
+        """Remove what is kept of a collection under way."""
+        remove_directory(self._work)
 
     def _check(self) -> None:
         if not self._directory.exists():
@@ -155,10 +166,11 @@ class ExampleStore:
             raise InputError(f"{self._directory} is a file; choose another directory")
         if self.complete:
             self._check_same(read_summary(self._directory))
-        elif states := self._states():
-            for path in states:
-                self._check_same(_read_header(path)[1])
-        elif not self._is_run and {path.name for path in self._directory.iterdir()} - {_WORK}:
+            return
+        for path in self._states():
+            self._check_same(_read_header(path)[1])
+        begun = (self._work / SETTINGS_FILE).exists()
+        if not (self._is_run or begun or self._states()) and foreign(self._directory, _WORK):
             raise InputError(
                 f"{self._directory} holds files but no examples and no run; choose another "
                 "directory"
@@ -176,11 +188,6 @@ class ExampleStore:
         """Of all processes."""
         whole = self._work / _STATE
         return [path for path in (whole, *parts_of(whole)) if path.exists()]
-
-    def _clear_unfinished(self, name: str) -> None:
-        """What a process that was killed while it wrote a file has left."""
-        for path in self._work.glob(f".{name}.*.tmp"):
-            path.unlink()
 
 
 def read_summary(directory: Path) -> dict[str, Any]:
@@ -241,8 +248,11 @@ def select_examples(directory: Path, latents: Sequence[int]) -> Iterator[dict[st
 
 
 def write_page(path: Path, pieces: Iterable[str]) -> None:
-    """A page, whole or not at all."""
-    with complete_file(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+    """A page or other long text, whole or not at all."""
+    with (
+        complete_file(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="\n") as stream,
+    ):
         stream.writelines(pieces)
 
 

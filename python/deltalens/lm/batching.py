@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, Unfinished
 
 BATCH_TOKENS = 4096
 
@@ -41,7 +41,7 @@ def run_batches(
     ``groups`` lists the rows; the rows of a group share a batch unless they exceed the budget by
     themselves. ``lengths[row]`` is a row's length in tokens; ``run`` takes rows and returns one
     result for each. When it runs out of memory the budget is halved and the rows are tried again;
-    a single row that does not fit raises :class:`InputError`, naming it by ``label(row)``.
+    a single row that does not fit raises :class:`Unfinished`, naming it by ``label(row)``.
     """
     longest_first = sorted(groups, key=lambda group: -max(lengths[row] for row in group))
     waiting = deque(map(list, longest_first))
@@ -93,9 +93,9 @@ def attempt(work: Callable[[], Result]) -> Result | None:
     return None
 
 
-def single_row_error(label: str, tokens: int) -> InputError:
+def single_row_error(label: str, tokens: int) -> Unfinished:
     """What to raise when a row does not fit into memory by itself."""
-    return InputError(
+    return Unfinished(
         f"{label}: out of memory on a single row of {tokens} tokens; "
         "shorten it or use a device with more memory"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deltalens.organism.grammar import words
+from deltalens.storage.atomic import make_directory, write_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -35,9 +36,9 @@ def save_tokenizer(directory: Path) -> None:
         "model_max_length": CONTEXT,
         "padding_side": "left",
     }
-    directory.mkdir(parents=True, exist_ok=True)
+    make_directory(directory)
     _backend().save(str(directory / "tokenizer.json"))
-    (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
+    write_text(directory / "tokenizer_config.json", json.dumps(config, indent=2) + "\n")
 
 
 def _backend() -> Tokenizer:

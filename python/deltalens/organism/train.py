@@ -28,6 +28,7 @@ from deltalens.organism.tokenizer import save_tokenizer
 from deltalens.organism.train_model import fine_tune, train_base
 from deltalens.organism.train_sae import train_sae
 from deltalens.sae.save import save_saelens
+from deltalens.storage.atomic import write_text
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ def train_organism(
         _save_model(tuned, out / behaviour.tuned)
         steps[behaviour.tuned] = taken
     summary = {**_measure(load_organism(out), recipe), "fine_tuning_steps": steps}
-    (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     return summary
 
 

@@ -17,7 +17,7 @@ from deltalens.pairs.pair_set import check_out, read_settings, write_settings
 from deltalens.pairs.questions import Question
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.storage.jsonl import Row, parse_lines
-from deltalens.storage.line_log import append_rows, drop_cut_line
+from deltalens.storage.line_log import append_rows
 from deltalens.storage.parts import fold_parts, part_path
 
 SOURCE = "sampled"
@@ -105,8 +105,6 @@ class AnswerLog:
     def _read(self) -> None:
         if not is_dry():
             self.ranks.alone_first(self._fold)
-            for place in (samples_path, answers_path):
-                drop_cut_line(self._own(place))
         for path in dict.fromkeys((samples_path(self.out), self._own(samples_path))):
             self.texts.update(_parsed(path, _text))
         for path in dict.fromkeys((answers_path(self.out), self._own(answers_path))):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -33,8 +32,11 @@ from deltalens.pairs.log import SOURCE, AnswerLog, Sample, Text
 from deltalens.pairs.pair_set import PairSet, check_any
 from deltalens.pairs.questions import Question
 from deltalens.pairs.seen import Sees, check_sees, ends_in_reasoning, seen_text
+from deltalens.ranks.alone import alone
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.storage.line_log import Batched
+from deltalens.storage.lock import lock_beside
+from deltalens.storage.scratch import scratch_directory
 
 log = logging.getLogger(__name__)
 
@@ -99,7 +101,7 @@ def sample_pairs(
     }
     if out is None and ranks != ALONE:
         raise InputError("several processes meet in the file of pairs; give out")
-    with _place(out) as path, ExitStack() as stack:
+    with _place(out, ranks) as path, ExitStack() as stack:
         answers = AnswerLog.open(path, settings, ranks)
         ids = _prompt_ids(model, tokenizer, wanted, max_new_tokens, options)
         own = ranks.share(wanted, answers.has)
@@ -131,12 +133,13 @@ def sample_pairs(
 
 
 @contextmanager
-def _place(out: str | Path | None) -> Iterator[Path]:
+def _place(out: str | Path | None, ranks: Ranks) -> Iterator[Path]:
     if out is not None:
-        yield Path(out)
+        with alone(lock_beside(Path(out)), ranks):
+            yield Path(out)
         return
-    with tempfile.TemporaryDirectory(prefix="deltalens-") as directory:
-        yield Path(directory) / "pairs.jsonl"
+    with scratch_directory() as directory:
+        yield directory / "pairs.jsonl"
 
 
 def _wanted(questions: Sequence[Question], samples: int | None) -> list[Sample]:

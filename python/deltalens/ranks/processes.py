@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, Unfinished
 from deltalens.ranks.ranks import ALONE, Ranks
 
 T = TypeVar("T")
@@ -48,18 +48,18 @@ class Processes(Ranks):
     def from_first(self, work: Callable[[], T]) -> T:
         from torch import distributed
 
-        told: list[Any] = [None, None]
+        told: list[Any] = [None, None, None]
         if self.first:
             try:
                 told[0] = work()
             except InputError as error:
-                told[1] = str(error)
+                told[1:] = str(error), isinstance(error, Unfinished)
         try:
             distributed.broadcast_object_list(told, src=0)
         except RuntimeError as error:
             raise _lost(error) from error
         if told[1] is not None:
-            raise InputError(told[1])
+            raise (Unfinished if told[2] else InputError)(told[1])
         return told[0]
 
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.sae.formats.saelens import CONFIG, WEIGHTS
+from deltalens.storage.atomic import complete_directory, write_tensors, write_text
 
 # SAELens takes a configuration without a version for its older, flat form.
 CONFIG_VERSION = "6.0.0"
@@ -38,15 +36,10 @@ def save_saelens(
     directory = Path(directory)
     tensors = {"W_enc": W_enc, "b_enc": b_enc, "W_dec": W_dec, "b_dec": b_dec}
     _check(directory, tensors, cfg)
-    directory.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{directory.name}.", dir=directory.parent))
-    try:
-        _write(unfinished, tensors, _complete(cfg, W_dec))
-        unfinished.chmod(0o755)
-        os.rename(unfinished, directory)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+    with complete_directory(directory) as unfinished:
+        write_tensors(unfinished / WEIGHTS, tensors)
+        text = json.dumps(_complete(cfg, W_dec), indent=2)
+        write_text(unfinished / CONFIG, text + "\n")
 
 
 def _check(directory: Path, tensors: Mapping[str, Tensor], cfg: Mapping[str, Any]) -> None:
@@ -79,11 +72,3 @@ def _complete(cfg: Mapping[str, Any], W_dec: Tensor) -> dict[str, Any]:
         "dtype": str(W_dec.dtype).removeprefix("torch."),
         "metadata": {"sae_lens_version": CONFIG_VERSION, **cfg["metadata"]},
     }
-
-
-def _write(directory: Path, tensors: Mapping[str, Tensor], cfg: Mapping[str, Any]) -> None:
-    from safetensors.torch import save_file
-
-    contiguous = {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, directory / WEIGHTS)
-    (directory / CONFIG).write_text(json.dumps(cfg, indent=2) + "\n", encoding="utf-8")

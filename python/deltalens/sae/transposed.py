@@ -5,28 +5,36 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import warnings
 from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from typing import IO, Any
+from typing import Any
+from zlib import crc32
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from deltalens.engine.decoder import Reader
-from deltalens.errors import InputError
-from deltalens.sae.files.safetensors_file import DTYPES, open_safetensors
+from deltalens.errors import InputError, Unfinished
+from deltalens.sae.files.safetensors_file import open_safetensors
 from deltalens.sae.fingerprint import fingerprint
 from deltalens.sae.stored import StoredTensor, TensorFile
+from deltalens.storage.atomic import complete_file
 from deltalens.storage.cache import cache_directory
+from deltalens.storage.leftovers import remove_leftovers
+from deltalens.storage.tensor_header import Blank, tensor_header
 
 IN_MEMORY_BYTES = 256 << 20
 CHUNK_BYTES = 128 << 20
 SUFFIX = ".rows.safetensors"
 ROWS = "rows"
+CHECKSUM = "checksum"
+CHECKED = "DELTALENS_CHECK_COPIES"
+
+_sound: set[tuple[Path, int, int, int]] = set()  # files that were checked, by place and state
 
 
 class TransposedTensor:
@@ -35,7 +43,8 @@ class TransposedTensor:
     A matrix of up to 256 MiB is transposed in memory. Of a larger one a transposed copy is written
     when rows are first read, 128 MiB at a time: beside the file, or where that directory cannot be
     written to, under ``$XDG_CACHE_HOME/deltalens`` (``~/.cache/deltalens``). The copy's name holds
-    a hash of the file's fingerprint, size and time of change, so a changed file gets a new one.
+    a hash of the file's fingerprint, size and time of change, so a changed file gets a new one. It
+    ends with a checksum, and one that is damaged is made again.
     """
 
     def __init__(self, file: TensorFile, name: str) -> None:
@@ -75,6 +84,8 @@ class TransposedTensor:
             return StoredTensor(whole, self.dtype)
         name = f".{self._file.path.name}.{self._name}.{self._key()}{SUFFIX}"
         places = (self._file.path.parent, cache_directory())
+        for place in places:
+            remove_leftovers(place / name)
         found = (self._read(place / name) for place in places)
         return next((copy for copy in found if copy is not None), None) or self._write(name)
 
@@ -89,23 +100,28 @@ class TransposedTensor:
         if not path.is_file():
             return None
         try:
-            copy = open_safetensors(path).get(ROWS)
-        except InputError:
+            file = open_safetensors(path)
+            copy, (checksum,) = file.get(ROWS), file.get(CHECKSUM).read().tolist()
+        except (InputError, TypeError, ValueError):  # earlier versions wrote no checksum
             return None
-        return copy if (copy.shape, copy.dtype) == (self.shape, self.dtype) else None
+        if (copy.shape, copy.dtype) != (self.shape, self.dtype):
+            return None
+        if not _is_sound(path, copy, checksum):
+            warnings.warn(f"{path} is damaged and is made again", stacklevel=2)
+            return None
+        return copy
 
     def _write(self, name: str) -> StoredTensor:
         reasons = []
         for directory in (self._file.path.parent, cache_directory()):
             try:
-                directory.mkdir(parents=True, exist_ok=True)
                 _write_transposed(directory / name, self._stored)
-            except OSError as error:
-                reasons.append(f"{directory}: {error.strerror}")
+            except Unfinished as error:
+                reasons.append(str(error))
                 continue
             return open_safetensors(directory / name).get(ROWS)
         size = self._stored.array.nbytes / 1e9
-        raise InputError(
+        raise Unfinished(
             f"{self._file.path}: {self._name} is stored by column, and its copy by row "
             f"({size:.1f} GB) could not be written ({'; '.join(reasons)}); "
             "free space there or set XDG_CACHE_HOME"
@@ -114,31 +130,37 @@ class TransposedTensor:
 
 def _write_transposed(path: Path, stored: StoredTensor) -> None:
     """``stored``.T as a safetensors file that appears complete or not at all."""
-    descriptor, unfinished = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            _write_header(file, stored)
-            for rows in _chunks(stored):
-                file.write(rows.data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(unfinished, 0o644)
-        os.replace(unfinished, path)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
+    height, width = stored.shape
+    blanks = {ROWS: Blank((width, height), stored.dtype), CHECKSUM: Blank((1,), torch.int64)}
+    with complete_file(path) as temporary, temporary.open("wb") as file:
+        file.write(tensor_header(blanks))
+        checksum = 0
+        for rows in _chunks(stored):
+            checksum = crc32(rows.data, checksum)
+            file.write(rows.data)
+        file.write(checksum.to_bytes(8, "little"))
 
 
-def _write_header(file: IO[bytes], stored: StoredTensor) -> None:
-    dtype = next(name for name, (_, kind) in DTYPES.items() if kind == stored.dtype)
-    entry = {
-        "dtype": dtype,
-        "shape": stored.shape[::-1],
-        "data_offsets": [0, stored.array.nbytes],
-    }
-    header = json.dumps({ROWS: entry}).encode()
-    header += b" " * (-len(header) % 8)
-    file.write(len(header).to_bytes(8, "little") + header)
+def _is_sound(path: Path, rows: StoredTensor, checksum: int) -> bool:
+    """Whether the rows are those that were written; read once in a process, as ``DELTALENS_CHECK_
+    COPIES=0`` in the environment can spare it."""
+    state = path.stat()
+    key = path.resolve(), state.st_ino, state.st_size, state.st_mtime_ns
+    if key not in _sound and os.environ.get(CHECKED) != "0":
+        if _checksum(rows) != checksum:
+            return False
+        _sound.add(key)
+    return True
+
+
+def _checksum(stored: StoredTensor) -> int:
+    found, latents = 0, stored.shape[0]
+    step = max(1, CHUNK_BYTES * latents // stored.array.nbytes)
+    for start in range(0, latents, step):
+        stored.prefetch(start, min(start + step, latents))
+        found = crc32(stored.array[start : start + step].data, found)
+        stored.release(start, min(start + step, latents))
+    return found
 
 
 def _chunks(stored: StoredTensor) -> Iterator[np.ndarray[Any, Any]]:

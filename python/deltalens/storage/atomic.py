@@ -1,52 +1,168 @@
-"""Files that exist whole or not at all: written under a temporary name, then renamed."""
+"""Files that exist whole or not at all, also when the power fails: written under a temporary name,
+synced, then renamed."""
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from secrets import token_hex
+from typing import IO
 
+import torch
 from torch import Tensor
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, Unfinished
+from deltalens.storage.held import hold, lies_at
+from deltalens.storage.leftovers import remove_leftovers, temporary_name
+from deltalens.storage.tensor_header import Blank, tensor_header
+
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextmanager
-def complete_file(path: Path) -> Iterator[Path]:
+def complete_file(path: Path, *, first: bool = False) -> Iterator[Path]:
     """A temporary path in ``path``'s directory that becomes ``path`` when the block succeeds.
 
-    The directory is made if need be; :class:`InputError` when nothing can be written there.
+    The directory is made if need be, and what processes that are gone have left of ``path`` is
+    removed. first: a ``path`` that is there by then stays as it is. Raises
+    :class:`~deltalens.errors.Unfinished` when something cannot be written, in the block, too.
     """
+    with writing(path):
+        make_directory(path.parent)
+        remove_leftovers(path)
+        with _held(path) as temporary:
+            yield temporary
+            sync(temporary)
+            if first:
+                with suppress(FileExistsError):
+                    os.link(temporary, path)
+            else:
+                os.replace(temporary, path)
+            sync(path.parent)
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[Path]:
+    """A new temporary file, locked as long as it is worked at, so that nobody takes it for one
+    that was left."""
+    while True:
+        temporary = temporary_name(path)
+        with temporary.open("xb") as file:
+            if hold(file) is False or not lies_at(file, temporary):
+                continue  # removed by another process before it was locked
+            try:
+                yield temporary
+            finally:
+                temporary.unlink(missing_ok=True)
+        return
+
+
+@contextmanager
+def complete_directory(path: Path) -> Iterator[Path]:
+    """As :func:`complete_file`, of a directory; ``path`` must not be there. What is in it is to be
+    written with this module."""
+    with writing(path):
+        make_directory(path.parent)
+        remove_leftovers(path)
+        with _held_directory(path) as temporary:
+            yield temporary
+            os.rename(temporary, path)
+            sync(path.parent)
+
+
+@contextmanager
+def _held_directory(path: Path) -> Iterator[Path]:
+    while True:
+        temporary = temporary_name(path)
+        temporary.mkdir()
+        descriptor = os.open(temporary, os.O_RDONLY)
+        try:
+            if hold(descriptor) is False or not lies_at(descriptor, temporary):
+                continue
+            yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            os.close(descriptor)
+        return
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What the system refuses within is said in one line, with what to do about it."""
+    _check_name(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
-        raise _unwritable(path.parent, error.strerror) from error
-    if not os.access(path.parent, os.W_OK):
-        raise _unwritable(path.parent, "no permission")
-    temporary = path.with_name(f".{path.name}.{token_hex(8)}.tmp")  # others may write it, too
+        room = error.errno in _FULL
+        remedy = "make room and run the same command again" if room else "choose another place"
+        reason = error.strerror or str(error)
+        raise Unfinished(f"cannot write {path}: {reason}; {remedy}") from error
+
+
+def _check_name(path: Path) -> None:
     try:
-        yield temporary
-        os.replace(temporary, path)
+        str(path).encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"cannot write {str(path)!a}: no UTF-8; choose another name") from error
+
+
+def make_directory(directory: Path) -> None:
+    """Make it, and those above it, if need be."""
+    made = [place for place in (directory, *directory.parents) if not place.exists()]
+    directory.mkdir(parents=True, exist_ok=True)
+    for place in made:
+        sync(place.parent)
+
+
+def remove_directory(directory: Path) -> None:
+    """Remove it with all that is in it. Unless the disk is full it first loses its name, so that
+    nobody takes for whole what a killed process has left of it."""
+    remove_leftovers(directory)
+    doomed = temporary_name(directory)
+    try:
+        os.replace(directory, doomed)
+    except OSError:
+        doomed = directory
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or the names in a directory, would survive a power failure."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a directory on Windows
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # of file systems that have nothing to sync there
+            raise
     finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _unwritable(directory: Path, reason: str | None) -> InputError:
-    return InputError(f"cannot write into {directory}: {reason}; choose another place")
+        os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
+    """In UTF-8; what has no place there, such as half a character, as JSON would escape it."""
     with complete_file(path) as temporary:
-        temporary.write_text(text, encoding="utf-8", newline="\n")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    from safetensors.torch import save_file
+    """As safetensors, the largest elements first."""
+    names = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
+    blanks = {name: Blank(tuple(tensors[name].shape), tensors[name].dtype) for name in names}
+    with complete_file(path) as temporary, temporary.open("wb") as file:
+        file.write(tensor_header(blanks, metadata))
+        for name in names:
+            write_tensor(file, tensors[name])
 
-    contiguous = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    with complete_file(path) as temporary:
-        save_file(contiguous, temporary, metadata=dict(metadata or {}))
+
+def write_tensor(file: IO[bytes], tensor: Tensor) -> None:
+    """Its elements, row by row."""
+    flat = tensor.detach().cpu().contiguous().reshape(-1)
+    file.write(flat.view(torch.uint8).numpy().data)

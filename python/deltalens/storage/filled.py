@@ -2,30 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import IO
 
 import torch
 from torch import Tensor
 
-from deltalens.storage.atomic import complete_file
-
-_NAMES = {torch.float32: "F32", torch.float64: "F64", torch.int64: "I64"}  # of safetensors
-
-
-class Blank(NamedTuple):
-    """A tensor to be filled: its shape and dtype (float32, float64 or int64)."""
-
-    shape: tuple[int, ...]
-    dtype: torch.dtype
-
-    @property
-    def nbytes(self) -> int:
-        return torch.Size(self.shape).numel() * self.dtype.itemsize
+from deltalens.storage.atomic import complete_file, write_tensor
+from deltalens.storage.tensor_header import Blank, tensor_header
 
 
 class FilledTensors:
@@ -33,7 +20,7 @@ class FilledTensors:
 
     def __init__(self, file: IO[bytes], blanks: Mapping[str, Blank]) -> None:
         self._file, self._blanks = file, blanks
-        self._data = file.write(_header(blanks))
+        self._data = file.write(tensor_header(blanks))
         file.truncate(filled_bytes(blanks))
 
     def put(self, name: str, start: int, rows: Tensor) -> None:
@@ -42,7 +29,7 @@ class FilledTensors:
         assert (rows.dtype, tuple(rows.shape[1:])) == (dtype, shape[1:]), name
         row_bytes = torch.Size(shape[1:]).numel() * dtype.itemsize
         self._file.seek(self._start_of(name) + start * row_bytes)
-        self._file.write(rows.detach().cpu().contiguous().numpy().tobytes())
+        write_tensor(self._file, rows)
 
     def _start_of(self, name: str) -> int:
         before = takewhile(lambda other: other != name, self._blanks)
@@ -51,18 +38,7 @@ class FilledTensors:
 
 def filled_bytes(blanks: Mapping[str, Blank]) -> int:
     """The size of the file."""
-    return len(_header(blanks)) + sum(blank.nbytes for blank in blanks.values())
-
-
-def _header(blanks: Mapping[str, Blank]) -> bytes:
-    header, end = {}, 0
-    for name, blank in blanks.items():
-        start, end = end, end + blank.nbytes
-        said = {"dtype": _NAMES[blank.dtype], "shape": blank.shape}
-        header[name] = {**said, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    return len(tensor_header(blanks)) + sum(blank.nbytes for blank in blanks.values())
 
 
 @contextmanager

@@ -7,13 +7,15 @@ import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import IO, Generic, TypeVar
 
+from deltalens.storage.atomic import make_directory, sync, writing
 from deltalens.storage.jsonl import Row
 
 T = TypeVar("T")
 
 _BATCH, _SECONDS = 512, 1.0  # lines written at once, and how long the first of them waits
+_LOOKED_AT = 1 << 16  # bytes
 
 
 def append_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -22,22 +24,52 @@ def append_rows(path: Path, rows: Iterable[Row]) -> None:
 
 
 def append_lines(path: Path, lines: str) -> None:
-    """Add whole lines of text; they are on disk when this returns."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8", newline="\n") as stream:
-        stream.write(lines)
-        stream.flush()
-        os.fsync(stream.fileno())
+    """Add whole lines of text, in place of one that was cut; they are on disk when this returns.
+
+    None of them stays where not all can be written; :class:`~deltalens.errors.Unfinished` is
+    raised then.
+    """
+    with writing(path):
+        make_directory(path.parent)
+        new = not path.exists()
+        with path.open("a+b", buffering=0) as file:
+            _append(file, lines.encode(errors="backslashreplace"))
+        if new:
+            sync(path.parent)
+
+
+def _append(file: IO[bytes], content: bytes) -> None:
+    whole = _last_end(file)
+    file.truncate(whole)
+    try:
+        left = memoryview(content)
+        while left:
+            left = left[file.write(left) :]
+        os.fsync(file.fileno())
+    except OSError:
+        file.truncate(whole)
+        raise
 
 
 def drop_cut_line(path: Path) -> None:
     """Remove what a process that was killed while it wrote has left of its last line."""
     if not path.exists():
         return
-    content = path.read_bytes()
-    whole = content.rfind(b"\n") + 1
-    if whole < len(content):
-        os.truncate(path, whole)
+    with writing(path), path.open("r+b") as file:
+        file.truncate(_last_end(file))
+
+
+def _last_end(file: IO[bytes]) -> int:
+    """Where the last whole line ends, looked for from the end of the file."""
+    size = file.seek(0, os.SEEK_END)
+    while size:
+        start = max(0, size - _LOOKED_AT)
+        file.seek(start)
+        found = file.read(size - start).rfind(b"\n")
+        if found >= 0:
+            return start + found + 1
+        size = start
+    return 0
 
 
 class Batched(Generic[T]):

@@ -17,7 +17,6 @@ def fold_parts(path: Path) -> None:
 
     A line that was cut is left out. Cut in the middle, lines of one part may be there twice.
     """
-    drop_cut_line(path)
     for part in parts_of(path):
         drop_cut_line(part)
         append_lines(path, part.read_text(encoding="utf-8"))
@@ -27,4 +26,5 @@ def fold_parts(path: Path) -> None:
 def parts_of(path: Path) -> list[Path]:
     """The parts there are, by number."""
     found = path.parent.glob(f"{path.stem}.part-*{path.suffix}")
-    return sorted(found, key=lambda part: int(part.stem.rpartition("-")[2]))
+    names = {part: part.name.removesuffix(path.suffix) for part in found}
+    return sorted(names, key=lambda part: int(names[part].rpartition("-")[2]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -16,7 +17,9 @@ from deltalens.lm.forward import Loss
 from deltalens.lm.several import AnySite, Asked, SeveralSites, resolve_sites
 from deltalens.lm.sinks import SINKS, Sinks
 from deltalens.lm.text.chat import ChatOptions
+from deltalens.ranks.alone import alone
 from deltalens.ranks.ranks import ALONE, Ranks
+from deltalens.storage.lock import lock_in
 from deltalens.study.ablation.first_order import CHECKED
 from deltalens.study.attribution import Attribution
 from deltalens.study.baseline import Baseline, baselines_of
@@ -171,7 +174,8 @@ def attribute(
         StudyRun(study, place, metadata or {}, study.site.name if len(at) > 1 else None)
         for study, place in zip(studies, directories, strict=True)
     ]
-    (results,) = run_studies([runs], request.running())
+    with nullcontext() if directory is None else alone(lock_in(directory), ranks):
+        (results,) = run_studies([runs], request.running())
     return asked.answer(results)
 
 

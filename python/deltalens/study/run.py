@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, Unfinished
 from deltalens.lm import Site
 from deltalens.lm.points.names import saved_name
 from deltalens.ranks.ranks import ALONE, Ranks
-from deltalens.storage.atomic import write_text
+from deltalens.storage.atomic import remove_directory, write_text
 from deltalens.storage.json_text import read_json
+from deltalens.storage.leftovers import foreign, remove_leftovers
+from deltalens.storage.scratch import scratch_directory
 from deltalens.study.attribution import METADATA_FILE, read_metadata
 
 WORK_DIRECTORY = ".rows"
@@ -58,9 +59,7 @@ def is_complete(directory: Path, settings: Settings) -> bool:
     started = directory / WORK_DIRECTORY / SETTINGS_FILE
     if started.exists():
         _check_same(directory, read_json(started), settings)
-    elif any(entry.name != WORK_DIRECTORY for entry in directory.iterdir()) or any(
-        started.parent.glob("*.safetensors")
-    ):
+    elif foreign(directory, WORK_DIRECTORY):
         raise InputError(
             f"{directory} holds files but no deltalens run; choose another run directory"
         )
@@ -78,21 +77,29 @@ def work_directory(directory: Path | None, settings: Settings, ranks: Ranks) -> 
     if directory is None:
         if ranks != ALONE:
             raise InputError("several processes meet in a run directory; give one")
-        with tempfile.TemporaryDirectory(prefix="deltalens-") as temporary:
-            yield Path(temporary)
+        with scratch_directory() as temporary:
+            yield temporary
         return
     work = directory / WORK_DIRECTORY
     try:
-        text = json.dumps(settings, indent=2) + "\n"
-        ranks.from_first(lambda: write_text(work / SETTINGS_FILE, text))
+        remove_leftovers(work)
+        ranks.from_first(lambda: _note(work, settings))
         yield work
     except BaseException as error:
-        useless = isinstance(error, InputError) or not any(work.glob("*.safetensors"))
-        if useless and ranks == ALONE:
+        useful = isinstance(error, Unfinished) or not isinstance(error, InputError)
+        if ranks == ALONE and not (useful and any(work.glob("*.safetensors"))):
             discard(directory)
         raise
     if ranks.first:
         discard(directory)
+
+
+def _note(work: Path, settings: Settings) -> None:
+    """Write the settings, before any rows; rows without settings were being removed."""
+    if not (work / SETTINGS_FILE).exists():
+        for shard in work.glob("*.safetensors"):
+            shard.unlink()
+    write_text(work / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
 
 
 @contextmanager
@@ -101,13 +108,17 @@ def own_room(work: Path, ranks: Ranks) -> Iterator[Path]:
     if ranks.size == 1:
         yield work
         return
-    with tempfile.TemporaryDirectory(prefix=f"rank-{ranks.rank}-", dir=work) as room:
-        yield Path(room)
+    room = work / f"rank-{ranks.rank}"
+    room.mkdir(exist_ok=True)  # of a run that was cut
+    try:
+        yield room
+    finally:
+        shutil.rmtree(room, ignore_errors=True)
 
 
 def discard(directory: Path) -> None:
     """Remove the rows that were kept in ``directory``, and it too where there is nothing else."""
-    shutil.rmtree(directory / WORK_DIRECTORY, ignore_errors=True)
+    remove_directory(directory / WORK_DIRECTORY)
     if directory.exists() and not any(directory.iterdir()):
         directory.rmdir()
 

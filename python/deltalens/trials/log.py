@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from deltalens.cost.dry_run import is_dry
 from deltalens.errors import InputError
 from deltalens.judge import Outcome, Verdict
 from deltalens.storage.jsonl import Row, parse_lines
-from deltalens.storage.line_log import append_rows, drop_cut_line
+from deltalens.storage.line_log import append_rows
 from deltalens.trials.result import STEERING_DIRECTORY, Direction
 
 
@@ -73,7 +72,7 @@ def append_verdicts(path: Path, verdicts: Iterable[tuple[Key, Verdict]]) -> None
 
 
 def read_completions(path: Path) -> dict[Key, Completion]:
-    """Every completion there is; a line cut while it was written is removed from the file."""
+    """Every completion there is, but for a line that was cut while it was written."""
     return {
         key: Completion(key, row["seed"], row["text"])
         for key, row in _rows(path, {"seed": int, "text": str})
@@ -81,7 +80,7 @@ def read_completions(path: Path) -> dict[Key, Completion]:
 
 
 def read_verdicts(path: Path) -> dict[Key, Verdict]:
-    """Every verdict there is; a line cut while it was written is removed from the file."""
+    """Every verdict there is, but for a line that was cut while it was written."""
     fields = ("label", "outcome", "score", "raw")
     kinds = {"label": str, "outcome": str, "score": object, "raw": str}
     return {key: Verdict(*(row[name] for name in fields)) for key, row in _rows(path, kinds)}
@@ -113,6 +112,4 @@ def _rows(path: Path, kinds: dict[str, type]) -> Iterator[tuple[Key, Row]]:
         return key, row
 
     if path.exists():
-        if not is_dry():
-            drop_cut_line(path)
         yield from parse_lines(path, parse, ended=True)

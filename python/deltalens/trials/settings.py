@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,6 @@ from deltalens.lm.points.names import saved_name
 from deltalens.lm.sampling.engine import EARLIER, Draw
 from deltalens.lm.steering import SteerTokens
 from deltalens.pairs.row import Prompt
-from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.storage.atomic import write_text
 from deltalens.storage.json_text import parse_json
 from deltalens.storage.parts import parts_of
@@ -25,7 +23,6 @@ from deltalens.trials.result import SIGNS, STEERING_DIRECTORY
 
 SETTINGS_FILE = "settings.json"
 PROMPTS_FILE = "prompts.jsonl"
-LOCK_FILE = ".lock"
 
 
 @dataclass(frozen=True)
@@ -107,31 +104,6 @@ def read_prompts(run: str | Path) -> list[Prompt]:
         return [parse_json(line) for line in lines if line]
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the sweep's prompts: {path}: {error}") from error
-
-
-@contextmanager
-def only_one(run: Path, ranks: Ranks = ALONE) -> Iterator[None]:
-    """No second process steers this run meanwhile, but those that share the work; ends with the
-    process, however it ends."""
-    if ranks.part:
-        yield
-        return
-    try:
-        import fcntl
-    except ImportError:  # not on Windows
-        yield
-        return
-    if is_dry():
-        yield
-        return
-    path = run / STEERING_DIRECTORY / LOCK_FILE
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise InputError(f"another process is steering {run}; wait for it to end") from error
-        yield
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -26,8 +26,10 @@ from deltalens.pairs.encode import encode_prompt
 from deltalens.pairs.identity import decoder_fingerprint
 from deltalens.pairs.row import Prompt
 from deltalens.pairs.seen import Sees, check_sees, ends_in_reasoning
+from deltalens.ranks.alone import alone
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.ranks.shard import ShardDone
+from deltalens.storage.lock import lock_in
 from deltalens.study.latents import check_d_model, latent_rows
 from deltalens.trials.adaptive import Plan, adaptive_arm
 from deltalens.trials.arm import ArmTrial, distinct
@@ -46,7 +48,6 @@ from deltalens.trials.settings import (
     keep_prompts,
     keep_settings,
     kept_settings,
-    only_one,
     prompts_fingerprint,
 )
 from deltalens.trials.verdicts import ArmVerdict, controls_needed
@@ -142,7 +143,7 @@ def sweep(
     _check_engines(models, engines)
     if len({id(model) for model in models.values()}) == 2:
         compared_fingerprints(*models.values())
-    with only_one(given.run, ranks):
+    with alone(lock_in(given.run), ranks):
         subjects = {
             direction: _subject(given, model, engines[direction], direction)
             for direction, model in models.items()

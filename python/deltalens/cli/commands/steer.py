@@ -136,15 +136,18 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Sweep, or choose again, and show what came out."""
     from deltalens.cli.judging import load_judge, usage_of
+    from deltalens.ranks.alone import alone
+    from deltalens.storage.lock import lock_in
     from deltalens.trials.result import STEERING_DIRECTORY, SweepResult
     from deltalens.trials.weighing import weighed
 
     if args.choose_again and args.dry_run:
         raise InputError("--choose-again samples nothing; leave --dry-run out")
     if args.choose_again:
-        chosen = SweepResult.load(args.run_dir).with_limit(args.max_incoherence)
-        result = weighed(chosen, args.run_dir)
-        result.save(args.run_dir)
+        with alone(lock_in(args.run_dir), args.ranks):
+            chosen = SweepResult.load(args.run_dir).with_limit(args.max_incoherence)
+            result = weighed(chosen, args.run_dir)
+            result.save(args.run_dir)
         _show(args, result, None)
         return
     note_command(args.run_dir, args)

@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from deltalens.cli.models.source import ModelSource
 from deltalens.errors import InputError
 from deltalens.ranks.processes import local_rank
 from deltalens.storage.json_text import parse_json
+from deltalens.storage.scratch import scratch_directory
 
 _CLASSES = ("AutoModelForCausalLM", "AutoModelForImageTextToText", "AutoModelForMultimodalLM")
 _MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
@@ -34,7 +34,7 @@ def load_pretrained(source: ModelSource) -> Any:
         config = AutoConfig.from_pretrained(source.model, **source.options())
         placement = _placement(source, config, device)
         if source.device_map is not None:
-            placement["offload_folder"] = kept.enter_context(TemporaryDirectory())
+            placement["offload_folder"] = str(kept.enter_context(scratch_directory()))
         model = _class_for(config).from_pretrained(
             source.model,
             dtype=source.dtype if source.dtype == "auto" else getattr(torch, source.dtype),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -60,20 +59,15 @@ def keep_verdict(impl: str, device: torch.device | str, verdict: Verdict) -> Non
     """Keep it in place of any other, for this process alone where the folder cannot be written."""
     path = _path(impl, device)
     _known[path] = verdict
-    with suppress(InputError, OSError), complete_file(path) as temporary:
+    with suppress(InputError), complete_file(path) as temporary:
         temporary.write_text(_text(impl, device, verdict), encoding="utf-8")
 
 
 def keep_first_verdict(impl: str, device: torch.device | str, verdict: Verdict) -> Verdict:
     """Keep it unless another process was sooner; the one that holds from now on in all of them."""
     path = _path(impl, device)
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}.first")
-    with suppress(OSError):  # it is there, or nothing can be written
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(_text(impl, device, verdict), encoding="utf-8")
-        os.link(unfinished, path)
-    with suppress(OSError):
-        unfinished.unlink()
+    with suppress(InputError), complete_file(path, first=True) as temporary:
+        temporary.write_text(_text(impl, device, verdict), encoding="utf-8")
     found = _read(path)
     if found is None:
         keep_verdict(impl, device, verdict)

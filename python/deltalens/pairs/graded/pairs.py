@@ -16,7 +16,10 @@ from deltalens.pairs.graded.grades import Grading, Outcomes, Scores
 from deltalens.pairs.graded.rows import graded_rows
 from deltalens.pairs.pair_set import PairSet, check_any
 from deltalens.pairs.questions import Question, prompt_id, row_prompt
+from deltalens.ranks.alone import alone
+from deltalens.ranks.ranks import ALONE
 from deltalens.storage.jsonl import Row
+from deltalens.storage.lock import lock_beside
 
 SOURCE = "graded"
 
@@ -72,7 +75,8 @@ def pairs_from_graded(
     found = PairSet(pairs, counts, settings)
     check_any(found)
     if out is not None:
-        found.save(out)
+        with alone(lock_beside(Path(out)), ALONE):
+            found.save(out)
     return found
 
 

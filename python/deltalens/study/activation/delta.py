@@ -148,7 +148,7 @@ def delta_activation(
         pieces=lambda: pieces(rows),
         read=both,
         tallies=[partial(TwoModels, one) for one in at],
-        room=PieceRoom(out, settings, ranks),
+        room=PieceRoom(out, settings, ranks, directory=True),
         ranks=ranks,
     )
     return asked.answer(_compared(summing, at, said, out, asked.several, progress))
@@ -242,7 +242,7 @@ def delta_activation_of_pairs(
         pieces=lambda: pieces(rows, together=2),
         read=partial(read_piece, model, places, batch_tokens),
         tallies=[partial(TwoCompletions, one) for one in at],
-        room=PieceRoom(out, settings, ranks),
+        room=PieceRoom(out, settings, ranks, directory=True),
         ranks=ranks,
     )
     return asked.answer(_compared(summing, at, said, out, asked.several, progress))

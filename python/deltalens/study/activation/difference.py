@@ -65,6 +65,7 @@ class ActivationDifference:
         writer = csv.DictWriter(text, ("rank", "latent", *COLUMNS), lineterminator="\n")
         writer.writeheader()
         writer.writerows(self.rows())
+        (Path(directory) / VALUES_FILE).unlink(missing_ok=True)  # not to go with another table
         write_text(Path(directory) / TABLE_FILE, text.getvalue())
         said = {"prompts": self.prompts, **self.metadata}
         write_tensors(

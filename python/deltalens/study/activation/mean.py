@@ -135,7 +135,12 @@ def mean_activation(
         pieces=lambda: pieces(windows()),
         read=partial(read_piece, model, places, batch_tokens),
         tallies=[partial(WindowSums, one, include_bos) for one in means],
-        room=PieceRoom(out, lambda: _settings(model, means, include_bos), ranks),
+        room=PieceRoom(
+            out,
+            lambda: _settings(model, means, include_bos),
+            ranks,
+            directory=asked.several,
+        ),
         ranks=ranks,
     )
     work = reading_work(texts, summing.parts, max_tokens, ranks.parts)

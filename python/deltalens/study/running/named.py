@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from deltalens.errors import InputError
+from deltalens.errors import InputError, Unfinished
 
 
 @contextmanager
@@ -19,6 +19,8 @@ def named(label: str | None) -> Iterator[None]:
         warnings.simplefilter("always")
         try:
             yield
+        except Unfinished as error:
+            raise Unfinished(f"{label}: {error}") from error
         except InputError as error:
             raise InputError(f"{label}: {error}") from error
     for warning in caught:

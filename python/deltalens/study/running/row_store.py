@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from deltalens.lm import Pair, PairRows
-from deltalens.storage.filled import Blank, FilledTensors, filled_bytes, filled_tensors
+from deltalens.storage.filled import FilledTensors, filled_bytes, filled_tensors
+from deltalens.storage.tensor_header import Blank
 
 SHARD_PAIRS = 16
 _FIELDS = ("acts", "grad_positive", "grad_negative")

@@ -13,7 +13,7 @@ from typing import Any
 
 from deltalens.cost.dry_run import Work, begun
 from deltalens.cost.total import Cost
-from deltalens.errors import InputError
+from deltalens.errors import InputError, Unfinished
 from deltalens.ranks.ranks import Ranks
 from deltalens.study.attribution import Attribution
 from deltalens.study.ranking.rank import CapturedStudy, rank
@@ -150,10 +150,11 @@ def _run(
                     raise found
                 else:
                     failures.append(found)
-                if run.directory is not None and running.ranks.first:
+                useless = not isinstance(found, Unfinished)
+                if run.directory is not None and running.ranks.first and useless:
                     discard(run.directory)
-        if failures:
-            raise failures[0]
+        if failures:  # one that keeps the rows of its own study, before others
+            raise min(failures, key=lambda error: not isinstance(error, Unfinished))
     return results
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from deltalens.errors import InputError
-from deltalens.storage.atomic import write_text
+from deltalens.storage.atomic import remove_directory, write_text
 from deltalens.storage.json_text import read_json
+from deltalens.storage.leftovers import foreign, passing
 
 SETTINGS_FILE = "settings.json"
 SUMMARY_FILE = "survey.json"
@@ -98,7 +98,7 @@ def read_contents(directory: Path) -> Contents | None:
         raise InputError(f"{directory} is a file; choose another directory for the survey")
     path = directory / SETTINGS_FILE
     if not path.exists():
-        if directory.exists() and any(directory.iterdir()):
+        if directory.exists() and foreign(directory):
             raise InputError(
                 f"{directory} holds files but no deltalens survey; choose another directory"
             )
@@ -121,9 +121,9 @@ def is_survey(directory: Path) -> bool:
 
 def forget(directory: Path) -> None:
     """Leave nothing of a survey in whose directory there is no other file."""
-    files = [path for path in directory.rglob("*") if not path.is_dir()]
+    files = [path for path in directory.rglob("*") if not (path.is_dir() or passing(path))]
     if files == [directory / SETTINGS_FILE]:
-        shutil.rmtree(directory)
+        remove_directory(directory)
 
 
 def check_names(names: Iterable[str], what: str) -> None:

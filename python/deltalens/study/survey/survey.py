@@ -14,6 +14,8 @@ from deltalens.cost.dry_run import is_dry
 from deltalens.errors import InputError
 from deltalens.lm import Pair
 from deltalens.lm.several import AnySite, Asked, resolve_sites
+from deltalens.ranks.alone import alone
+from deltalens.storage.lock import lock_in
 from deltalens.study.baseline import Baseline, baselines_of
 from deltalens.study.ranking.prepared import PreparedStudy
 from deltalens.study.run import check_no_run, is_complete, site_directory
@@ -71,10 +73,22 @@ def survey(
     sets = prepare(
         model, tokenizer, pair_sets, sources, request.options(tokenizer), request.batch_tokens
     )
+    with alone(lock_in(directory), request.ranks):
+        return _made(directory, behaviours, places, sets, request, metadata or {})
+
+
+def _made(
+    directory: Path,
+    behaviours: Mapping[str, Any],
+    places: Sequence[_Asked],
+    sets: Sequence[Sequence[PreparedStudy]],
+    request: Request,
+    metadata: Mapping[str, Any],
+) -> Survey:
     contents = request.ranks.from_first(lambda: _contents(directory, behaviours, places, sets))
     runs = [
         [
-            _run(directory, name, place, study, metadata or {})
+            _run(directory, name, place, study, metadata)
             for place, study in zip(places, studies, strict=True)
         ]
         for name, studies in zip(behaviours, sets, strict=True)

@@ -17,6 +17,9 @@ from deltalens.judge.cache import ask
 from deltalens.judge.template import version_of
 from deltalens.lm.progress import Progress
 from deltalens.pairs.row import Prompt
+from deltalens.ranks.alone import alone
+from deltalens.ranks.ranks import ALONE
+from deltalens.storage.lock import lock_in
 from deltalens.study.attribution import Attribution
 from deltalens.trials.interpretation.reply import Named, parse_reply
 from deltalens.trials.interpretation.store import (
@@ -70,6 +73,19 @@ def interpret(
     if top < 1:
         raise InputError(f"top must be at least 1, got {top}")
     run = Path(run)
+    with alone(lock_in(run), ALONE):
+        _interpret(run, chat, top, cache, prices, progress)
+    return read_interpretations(run)
+
+
+def _interpret(
+    run: Path,
+    chat: ChatModel,
+    top: int,
+    cache: ReplyCache | None,
+    prices: Prices | None,
+    progress: bool,
+) -> None:
     latents = Attribution.load(run).latents[:top].tolist()
     known = {(item.latent, item.kind, item.version) for item in read_all(run)}
     wanted = [
@@ -83,7 +99,6 @@ def interpret(
         for number, reply in ask(chat, requests, cache, version_of(format=FORMAT, task="names")):
             append(run, _interpretation(wanted[number], chat.name, reply.text))
             bar.advance()
-    return read_interpretations(run)
 
 
 def _asking(requests: Sequence[ChatRequest]) -> Cost:

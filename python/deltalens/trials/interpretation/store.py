@@ -9,7 +9,7 @@ from typing import Literal, get_args
 
 from deltalens.errors import InputError
 from deltalens.storage.jsonl import Row, parse_lines
-from deltalens.storage.line_log import append_rows, drop_cut_line
+from deltalens.storage.line_log import append_rows
 
 INTERPRETATIONS_FILE = "interpretations.jsonl"
 
@@ -47,11 +47,10 @@ def read_interpretations(run: str | Path) -> dict[int, list[Interpretation]]:
 
 
 def read_all(run: str | Path) -> Iterator[Interpretation]:
-    """Every line; one that was cut while it was written is removed from the file."""
+    """Every line but one that was cut while it was written."""
     path = Path(run) / INTERPRETATIONS_FILE
     if path.exists():
-        drop_cut_line(path)
-        yield from parse_lines(path, _parse)
+        yield from parse_lines(path, _parse, ended=True)
 
 
 def append(run: str | Path, item: Interpretation) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +13,13 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.lm import Sinks, Site
+from deltalens.ranks.alone import alone
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.sae import SAE
-from deltalens.storage.atomic import write_tensors, write_text
+from deltalens.storage.atomic import remove_directory, write_tensors, write_text
 from deltalens.storage.json_text import read_json
+from deltalens.storage.lock import lock_beside, lock_in
+from deltalens.storage.scratch import scratch_directory
 from deltalens.study.activation.pieces.cut import Piece
 from deltalens.study.run import SETTINGS_FILE, Settings, differing
 
@@ -94,7 +95,8 @@ class PieceStore:
 
 
 class PieceRoom:
-    """Where pieces are kept that are found for ``out``; for None, a temporary directory.
+    """Where pieces are kept that are found for ``out``, a file or a ``directory``; for None, a
+    temporary one.
 
     settings: what the sums depend on beside the tokens; asked for where there is an ``out``.
     Raises :class:`InputError` where pieces of other settings are kept for it, and for several
@@ -102,11 +104,17 @@ class PieceRoom:
     """
 
     def __init__(
-        self, out: str | Path | None, settings: Callable[[], Settings], ranks: Ranks
+        self,
+        out: str | Path | None,
+        settings: Callable[[], Settings],
+        ranks: Ranks,
+        *,
+        directory: bool,
     ) -> None:
         if out is None and ranks != ALONE:
             raise InputError("several processes meet in what is written; give out")
         self._directory = None if out is None else _beside(Path(out))
+        self._lock = (lock_in if directory else lock_beside)(Path(out or "nowhere"))
         self._settings = {} if out is None else settings()
         self._ranks = ranks
         self._check()
@@ -120,20 +128,21 @@ class PieceRoom:
     def filling(self) -> Iterator[PieceStore]:
         """A store that is gone when the block succeeds; else what is in it stays."""
         if self._directory is None:
-            with tempfile.TemporaryDirectory(prefix="deltalens-") as temporary:
-                yield PieceStore(Path(temporary), self._settings)
+            with scratch_directory() as temporary:
+                yield PieceStore(temporary, self._settings)
             return
-        self._ranks.from_first(self._note)
-        self._check()
-        try:
-            yield PieceStore(self._directory, self._settings)
-        except BaseException:
-            if self._ranks == ALONE and not any(self._directory.glob("*.safetensors")):
-                shutil.rmtree(self._directory)
-            raise
-        self._ranks.meet()
-        if self._ranks.first:
-            shutil.rmtree(self._directory)
+        with alone(self._lock, self._ranks):
+            self._ranks.from_first(self._note)
+            self._check()
+            try:
+                yield PieceStore(self._directory, self._settings)
+            except BaseException:
+                if self._ranks == ALONE and not any(self._directory.glob("*.safetensors")):
+                    remove_directory(self._directory)
+                raise
+            self._ranks.meet()
+            if self._ranks.first:
+                remove_directory(self._directory)
 
     def _note(self) -> None:
         assert self._directory is not None
