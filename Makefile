@@ -25,7 +25,7 @@ help:
 	@echo "make test-vllm           hold vLLM's completions against transformers; write docs/vllm.md"
 	@echo "make models              try every kind of model beside naive autograd; write docs/models.md"
 	@echo "make case-study          study a real language model, in hours; a cut run goes on"
-	@echo "make fuzz                a million damaged files and replies, in hours; a cut run goes on"
+	@echo "make fuzz                a million damaged files and replies, every kill point; hours, a cut run goes on"
 	@echo "make clean               remove environments and build products"
 
 demo: $(VENV)/installed
@@ -82,6 +82,7 @@ models: $(VENV_MODELS)/installed
 
 fuzz: $(VENV)/installed
 	PYTHONPATH=tests OMP_NUM_THREADS=1 $(VENV)/bin/python -W ignore tests/fuzz/run.py
+	DELTALENS_FUZZ=long $(VENV)/bin/python -m pytest tests/test_killed.py
 	$(VENV)/bin/python bench/reliability_page.py
 
 case-study: $(VENV_CASE)/installed
