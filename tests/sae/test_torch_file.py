@@ -73,6 +73,17 @@ def test_a_record_that_only_its_own_header_calls_compressed(tmp_path: Path) -> N
     assert "is compressed" in refused(path)
 
 
+def test_a_record_that_is_said_to_be_a_folder(tmp_path: Path) -> None:
+    """torch gives whatever its memory holds, without a word."""
+    path = saved(tmp_path / "W.pt", STATE)
+    content = bytearray(path.read_bytes())
+    entry = content.rindex(b"W/data/1") - 46
+    assert content[entry : entry + 4] == b"PK\1\2"
+    content[entry + 38] = 0xFF
+    path.write_bytes(content)
+    assert "'W/data/1' is said to be a folder" in refused(path)
+
+
 def test_a_small_file_takes_little_memory(tmp_path: Path) -> None:
     path = saved(tmp_path / "W.pt", STATE)
     with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:

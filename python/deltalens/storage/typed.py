@@ -13,7 +13,7 @@ from deltalens.errors import quoted
 def checked_types(value: Any) -> Any:
     """The dataclass ``value``; :class:`TypeError` where a field is of another type than it says.
 
-    Those within it are looked at, too. A whole number may stand for a float.
+    Those within it are looked at, too. A whole number may stand for a float, and has 64 bits.
     """
     for name, hint in _hints(value.__class__).items():
         found = getattr(value, name)
@@ -47,4 +47,6 @@ def _is(value: Any, hint: Any) -> bool:
         return all(_is(key, parts[0]) and _is(item, parts[1]) for key, item in items)
     if hint is float:
         return type(value) is float or (type(value) is int and abs(value) < 1 << 53)
-    return type(value) is hint if hint in (int, bool) else isinstance(value, hint)
+    if hint is int:
+        return type(value) is int and abs(value) < 1 << 63
+    return type(value) is hint if hint is bool else isinstance(value, hint)

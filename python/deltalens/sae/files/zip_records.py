@@ -12,6 +12,7 @@ LOCAL_HEADER = 30  # bytes before a member's name; lengths of name and extra at 
 SIGNATURE = b"PK"  # of whatever follows a member
 LOCAL_SIGNATURE = b"PK\3\4"
 LONGEST_DESCRIPTOR = 24
+AS_FOLDER = 0x10  # of MS-DOS's attributes; torch leaves such a member's memory as it was
 METHOD_AT, LENGTHS_AT = slice(8, 10), (26, 28)
 
 
@@ -59,6 +60,8 @@ def _record(file: IO[bytes], member: zipfile.ZipInfo, limit: int) -> Record:
         raise InputError(f"{name} is compressed, so no part of it can be read alone")
     if member.flag_bits & 1:
         raise InputError(f"{name} is encrypted")
+    if member.external_attr & AS_FOLDER:
+        raise InputError(f"{name} is said to be a folder")
     lengths = [int.from_bytes(header[at : at + 2], "little") for at in LENGTHS_AT]
     named = file.read(lengths[0])
     start = member.header_offset + LOCAL_HEADER + sum(lengths)
