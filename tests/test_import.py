@@ -20,7 +20,7 @@ sys.meta_path.insert(0, Absent())
 {body}
 """
 
-OPTIONAL = {"triton", "lxt", "transformers", "deltalens._cpu", "rich", "tqdm", "safetensors"}
+OPTIONAL = {"triton", "transformers", "deltalens._cpu", "rich", "tqdm", "safetensors"}
 
 
 def run_without(absent: set[str], body: str) -> str:

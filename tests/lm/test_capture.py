@@ -330,7 +330,7 @@ def test_ids_outside_the_vocabulary_are_refused() -> None:
     [
         ({"loss": "max"}, "loss must be one of sum, mean, got 'max'"),
         ({"tokens": "completion"}, "tokens must be 'prompt'"),
-        ({"gradients": "smooth"}, "gradients must be plain, integrated or lrp"),
+        ({"gradients": "smooth"}, "gradients must be one of plain, integrated, relp, rel"),
         ({"gradients": "integrated"}, r"pass baseline \[d_model\]"),
         ({"gradients": "integrated", "baseline": torch.zeros(3)}, rf"must be \[{WIDTH}\]"),
         (

@@ -291,7 +291,7 @@ def test_planted_latent_ranks_first_in_both_forms(planted, planted_decoder, form
         ({"site": 3}, r"no site 3: sites are 0 … 2"),
         ({"ranking": "best"}, "ranking must be one of top, bottom, abs, got 'best'"),
         ({"loss": "max"}, "loss must be one of sum, mean"),
-        ({"gradients": "x"}, "gradients must be one of plain, integrated, lrp"),
+        ({"gradients": "x"}, "gradients must be one of plain, integrated, relp, rel"),
         ({"impl": "fast"}, "impl must be auto or one of"),
         ({"batch_tokens": 0}, "batch_tokens must be at least 1"),
         ({"pairs": []}, "no pairs given"),

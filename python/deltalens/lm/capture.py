@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget
 from deltalens.lm.forward import Loss, check_loss
-from deltalens.lm.gradients.lrp import lrp_gradients
 from deltalens.lm.gradients.passes import Captured, PairRows, PairRunner, pair_arrivals, pair_rows
 from deltalens.lm.gradients.providers import Provider, integrated_gradients, plain_gradients
+from deltalens.lm.gradients.relp.provider import relp_gradients
 from deltalens.lm.model.independence import check_readable
 from deltalens.lm.pairs import Pair
 from deltalens.lm.progress import Progress
@@ -24,7 +24,7 @@ from deltalens.lm.text.chat import ChatOptions
 from deltalens.lm.tokenise import EncodedPair, encode_pairs
 from deltalens.storage.in_order import Arrival, in_order
 
-Gradients = Literal["plain", "integrated", "lrp"]
+Gradients = Literal["plain", "integrated", "relp", "relp-fixed-attention"]
 
 _WINDOW = 128  # pairs sorted by length together; bounds the rows held back to keep input order
 
@@ -91,8 +91,9 @@ def capture(
     ``loss`` is the completion's log-loss summed ("sum") or averaged ("mean") over its tokens;
     ``tokens="prompt"`` counts every prompt token but a leading BOS and, unless ``sinks`` is None,
     the first token and those of massive norm. ``gradients`` is "plain",
-    "integrated" (from ``baseline`` [d_model] in ``steps`` steps) or "lrp" (through the library
-    lxt). ``chat_template_kwargs`` are further arguments of the chat template. Both completions of a
+    "integrated" (from ``baseline`` [d_model] in ``steps`` steps), "relp" or "relp-fixed-attention"
+    (see :mod:`deltalens.lm.gradients.relp`). ``chat_template_kwargs`` are further arguments of the
+    chat template. Both completions of a
     pair share a batch of at most ``batch_tokens`` padded tokens, with one forward and one backward
     for all its rows; no graph exists below the site and no logits away from completion tokens. The
     model is left as it was found.
@@ -119,7 +120,7 @@ def capture(
     check_readable(model, padding_side)
     if baseline is not None:
         baseline = asked.each(baseline, "baseline")
-    provider = _provider(gradients, baseline, steps, sites)
+    provider = _provider(model, gradients, baseline, steps, sites)
     encoded = encode_pairs(model, tokenizer, pairs, chat_template_kwargs=chat_template_kwargs)
     counted = without_sinks_at(
         model, encoded, sites, sinks, medians=[None] * len(sites), batch_tokens=batch_tokens
@@ -145,7 +146,8 @@ def capture_encoded(
     encoded: for each site the same pairs, with the tokens that are counted there. What comes is
     taken apart by :func:`~deltalens.lm.gradients.passes.pair_rows`.
     """
-    run = PairRunner(model, sites, _provider(gradients, baselines, steps, sites), loss, "right")
+    provider = _provider(model, gradients, baselines, steps, sites)
+    run = PairRunner(model, sites, provider, loss, "right")
     return pair_arrivals(run, encoded, 1, TokenBudget(batch_tokens))
 
 
@@ -159,14 +161,19 @@ def check_weights(model: Any) -> None:
 
 
 def _provider(
-    gradients: str, baselines: Sequence[Tensor] | None, steps: int, sites: Sequence[Site]
+    model: Any,
+    gradients: str,
+    baselines: Sequence[Tensor] | None,
+    steps: int,
+    sites: Sequence[Site],
 ) -> Provider:
     if gradients == "plain":
         return plain_gradients
-    if gradients == "lrp":
-        return lrp_gradients(sites[0])
+    if gradients in ("relp", "relp-fixed-attention"):
+        return relp_gradients(model, fixed_attention=gradients != "relp")
     if gradients != "integrated":
-        raise InputError(f"gradients must be plain, integrated or lrp, got {gradients!r}")
+        known = ", ".join(get_args(Gradients))
+        raise InputError(f"gradients must be one of {known}, got {gradients!r}")
     if baselines is None:
         raise InputError("integrated gradients start at the baseline; pass baseline [d_model]")
     for site, baseline in zip(sites, baselines, strict=True):

@@ -36,7 +36,13 @@ def add_method(parser: argparse.ArgumentParser, checked: str = "8") -> None:
         "--no-normalize", action="store_true", help="score decoder rows as stored, not unit rows"
     )
     group.add_argument("--loss", choices=("sum", "mean"), default="sum")
-    group.add_argument("--gradients", choices=("plain", "integrated", "lrp"), default="plain")
+    group.add_argument(
+        "--gradients",
+        choices=("plain", "integrated", "relp", "relp-fixed-attention"),
+        default="plain",
+        help="of the model as it is, averaged on the way from the baseline, or with its norms, "
+        "activation functions and gated products (and attention patterns) held linear",
+    )
     group.add_argument("--steps", type=positive_int, default=16, help="for integrated gradients")
     group.add_argument(
         "--check",
