@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -115,6 +116,45 @@ def test_ablate_reads_everything_from_the_run(inputs, tmp_path, capsys):
     expected = np.corrcoef(estimates, exact.mean(0))[0, 1]
     assert found["correlation"] == pytest.approx(expected, abs=1e-5)
     assert (tmp_path / "run" / "ablation.csv").read_text().count("\n") == 7
+
+
+def test_ablate_compares_kinds_of_gradients(inputs, tmp_path, capsys):
+    main(attribute_args(inputs, tmp_path / "run"))
+    capsys.readouterr()
+    command = ["ablate", str(tmp_path / "run"), "--compare-gradients", "--top", "5", "--quiet"]
+    found = printed_json(capsys, [*command, "--random", "7"])
+    run = deltalens.Attribution.load(tmp_path / "run")
+    with (tmp_path / "run" / "gradients.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [int(row["latent"]) for row in rows[:5]] == run.latents[:5].tolist()
+    assert [row["from"] for row in rows] == ["ranking"] * 5 + ["random"] * 7
+    assert len({row["latent"] for row in rows}) == 12
+    plain = [float(row["plain"]) for row in rows]
+    np.testing.assert_allclose(plain[:5], run.per_pair[:, :5].mean(0), rtol=1e-4)
+    exact = deltalens.ablate(
+        make_model(),
+        make_tokenizer(),
+        run.pairs,
+        deltalens.load_sae(inputs / "sae"),
+        [int(row["latent"]) for row in rows],
+        site=SITE,
+        baseline=run.baseline,
+    ).mean(0)
+    np.testing.assert_allclose([float(row["exact"]) for row in rows], exact, rtol=1e-4, atol=1e-9)
+    assert [each["gradients"] for each in found["gradients"][::3]] == [
+        "plain",
+        "integrated",
+        "relp",
+        "relp-fixed-attention",
+    ]
+    whole = found["gradients"][2]
+    assert whole["of"] == "both"
+    assert whole["correlation"] == pytest.approx(np.corrcoef(plain, exact)[0, 1], abs=1e-4)
+    relp = [float(row["relp"]) for row in rows]
+    assert not np.allclose(relp, plain, rtol=1e-3)
+    assert "<svg" in (tmp_path / "run" / "gradients.svg").read_text()
+    assert main([*command, "--random", "7"]) == 0
+    assert "relp-fixed-attention" in capsys.readouterr().out
 
 
 def test_ablate_compares_unit_directions_when_the_run_did_not_normalize(inputs, tmp_path, capsys):

@@ -28,6 +28,18 @@ def configure(commands: Any) -> None:
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="run directory of `attribute`")
     parser.add_argument("--top", type=positive_int, default=20, help="latents; default: 20")
+    parser.add_argument(
+        "--compare-gradients",
+        action="store_true",
+        help="hold every kind of gradients against ablation, of the top latents and random ones",
+    )
+    parser.add_argument(
+        "--random",
+        type=positive_int,
+        default=20,
+        metavar="N",
+        help="random latents for --compare-gradients; default: 20",
+    )
     add_model(parser, required=False)
     add_chat_template(parser)
     add_sae(parser, required=False)
@@ -37,7 +49,7 @@ def configure(commands: Any) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Ablate, compare, write ``ablation.csv`` into the run, print."""
+    """Ablate, compare, write ``ablation.csv`` or ``gradients.csv`` into the run, print."""
     from deltalens.cli.loading import (
         batch_options,
         fill_from_run,
@@ -54,24 +66,41 @@ def run(args: argparse.Namespace) -> None:
     sae = load_sae(args)
     model, tokenizer = load_model(args)
     warn_of_other_model(model, args, attribution.metadata)
+    places = {
+        "site": attribution.site,
+        "baseline": attribution.baseline,
+        "loss": attribution.metadata["options"]["loss"],
+        "sinks": recorded_sinks(attribution.metadata["options"]),
+        "chat_template_kwargs": args.chat_template_kwargs,
+        "progress": not args.quiet,
+        **batch_options(args),
+    }
+    given = model, tokenizer, attribution.pairs, sae
+    if args.compare_gradients:
+        _compare(args, attribution, given, places)
+        return
     latents = attribution.latents[: args.top]
     estimates = first_order(attribution, sae, len(latents))
-    exact = ablate(
-        model,
-        tokenizer,
-        attribution.pairs,
-        sae,
-        latents,
-        site=attribution.site,
-        baseline=attribution.baseline,
-        loss=attribution.metadata["options"]["loss"],
-        sinks=recorded_sinks(attribution.metadata["options"]),
-        chat_template_kwargs=args.chat_template_kwargs,
-        progress=not args.quiet,
-        **batch_options(args),
-    )
+    exact = ablate(*given, latents, **places)
     write_ablation(args.run_dir, latents, estimates, exact)
     _show(args, latents, estimates, exact, compare_ablation(estimates, exact))
+
+
+def _compare(
+    args: argparse.Namespace, attribution: Any, given: tuple[Any, Any, Any, Any], places: Any
+) -> None:
+    """Every kind of gradients, of the run's pairs."""
+    from deltalens.cli.studies.gradients import random_latents, show_gradients, write_gradients
+    from deltalens.study import ablate
+    from deltalens.study.ablation.providers import first_order_by_gradients
+
+    top = attribution.latents[: args.top].tolist()
+    latents = [*top, *random_latents(given[-1].W_dec.n_latents, args.random, top)]
+    steps = attribution.metadata["options"]["steps"]
+    estimates = first_order_by_gradients(*given, latents, steps=steps, **places)
+    exact = ablate(*given, latents, **places)
+    write_gradients(args.run_dir, latents, estimates, exact, len(top))
+    show_gradients(args.run_dir, estimates, exact, len(top), as_json=args.json)
 
 
 def _show(args: argparse.Namespace, latents: Any, estimates: Any, exact: Any, check: Any) -> None:
