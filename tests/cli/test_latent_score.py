@@ -41,10 +41,31 @@ def test_a_baseline_without_latents_is_refused(inputs, tmp_path, capsys):
     assert "the baseline holds no mean of the latents" in error_line(capsys, argv)
 
 
-def test_ablation_has_nothing_to_compare_a_latent_score_with(inputs, tmp_path, capsys):
+def test_ablate_takes_latents_away(inputs, tmp_path, capsys):
     main([*attribute_args(inputs, tmp_path / "run", baseline="zero"), "--score", "latent"])
-    line = error_line(capsys, ["ablate", str(tmp_path / "run"), "--top", "3", "--quiet"])
-    assert "ablate a run of score='direction'" in line
+    capsys.readouterr()
+    found = printed_json(capsys, ["ablate", str(tmp_path / "run"), "--top", "3", "--quiet"])
+    run = deltalens.Attribution.load(tmp_path / "run")
+    exact = deltalens.ablate(
+        make_model(),
+        make_tokenizer(),
+        run.pairs,
+        deltalens.load_sae(inputs / "sae"),
+        run.latents[:3],
+        site=SITE,
+        baseline=run.baseline,
+        score="latent",
+    ).mean(0)
+    rows = found["latents"]
+    torch.testing.assert_close(torch.tensor([row["exact"] for row in rows]), exact.float())
+    estimates = run.per_pair[:, :3].mean(0).tolist()
+    assert [row["first_order"] for row in rows] == estimates
+
+
+def test_kinds_of_gradients_are_compared_for_directions(inputs, tmp_path, capsys):
+    main([*attribute_args(inputs, tmp_path / "run", baseline="zero"), "--score", "latent"])
+    command = ["ablate", str(tmp_path / "run"), "--compare-gradients", "--quiet"]
+    assert "compare a run of score='direction'" in error_line(capsys, command)
 
 
 @pytest.mark.parametrize("flag", ["gate", ""])

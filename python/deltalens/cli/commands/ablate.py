@@ -16,6 +16,7 @@ from deltalens.cli.arguments import (
     add_sae,
     positive_int,
 )
+from deltalens.errors import InputError
 
 
 def configure(commands: Any) -> None:
@@ -76,12 +77,18 @@ def run(args: argparse.Namespace) -> None:
         **batch_options(args),
     }
     given = model, tokenizer, attribution.pairs, sae
+    score = attribution.metadata["options"].get("score", "direction")
     if args.compare_gradients:
+        if score == "latent":
+            raise InputError(
+                "the run ranks by score='latent', and kinds of gradients are compared for "
+                "directions; compare a run of score='direction'"
+            )
         _compare(args, attribution, given, places)
         return
     latents = attribution.latents[: args.top]
     estimates = first_order(attribution, sae, len(latents))
-    exact = ablate(*given, latents, **places)
+    exact = ablate(*given, latents, score=score, **places)
     write_ablation(args.run_dir, latents, estimates, exact)
     _show(args, latents, estimates, exact, compare_ablation(estimates, exact))
 

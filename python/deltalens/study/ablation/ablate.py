@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -33,8 +32,10 @@ from deltalens.lm.losses import Edit
 from deltalens.lm.sinks import SINKS
 from deltalens.lm.text.chat import ChatOptions
 from deltalens.pairs.encode import encode_study, rows_tokens
+from deltalens.study.ablation.latents import latent_ablation
 from deltalens.study.baseline import Baseline, as_baseline, check_baseline
-from deltalens.study.latents import check_d_model, latent_rows, unit
+from deltalens.study.latents import check_d_model, latent_indices, latent_rows, unit
+from deltalens.study.options import Score
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ def ablate(
     *,
     site: int | str | Site,
     baseline: Baseline | Tensor,
+    score: Score = "direction",
     loss: Loss = "sum",
     sinks: Sinks | None = SINKS,
     chat_template_kwargs: ChatOptions | None = None,
@@ -62,6 +64,10 @@ def ablate(
     log p(C′). The per-pair values of :func:`~deltalens.attribute` (``normalize=True``) are its
     first-order approximation; the scale of both is that of one token.
 
+    With ``score="latent"`` a latent is ablated, not its direction: ``decoder`` is an SAE, and what
+    the latent writes at each of those tokens, (z − z̄) times its decoder row as the reconstruction
+    has it, is taken away. That is what ``attribute(score="latent")`` approximates.
+
     Attention sinks are not counted, as in :func:`~deltalens.attribute`; None counts them. Each
     latent costs two rows per pair, beside two without ablation; rows of all pairs and
     latents share batches. Raises :class:`InputError` for everything that does not fit.
@@ -69,9 +75,8 @@ def ablate(
     place = resolve_site(model, site)
     baseline = as_baseline(baseline)
     check_baseline(baseline, place)
-    decoder = as_decoder(decoder)
-    check_d_model(decoder, place.d_model, place.name)
-    units = unit(latent_rows(decoder, latents))
+    W_dec = as_decoder(decoder)
+    check_d_model(W_dec, place.d_model, place.name)
     encoded, _ = without_sinks(
         model,
         encode_study(model, tokenizer, pairs, chat_template_kwargs),
@@ -80,34 +85,53 @@ def ablate(
         median=baseline.median_norm,
         batch_tokens=batch_tokens,
     )
-    run = partial(
-        ablate_encoded,
-        model,
-        encoded,
-        units,
-        site=place,
-        mean=baseline.mean,
-        loss=loss,
-        batch_tokens=batch_tokens,
-    )
-    tokens = (1 + len(units)) * sum(map(rows_tokens, encoded))
+    number = len(latent_indices(latents, W_dec.n_latents))
+
+    def run(progress: bool = progress) -> Tensor:
+        if score == "latent":
+            edit = latent_ablation(
+                model,
+                encoded,
+                decoder,
+                W_dec,
+                latents,
+                site=place,
+                baseline=baseline,
+                batch_tokens=batch_tokens,
+            )
+        else:
+            edit = mean_ablation(unit(latent_rows(W_dec, latents)), baseline.mean)
+        return ablate_encoded(
+            model,
+            encoded,
+            number,
+            edit,
+            site=place,
+            loss=loss,
+            batch_tokens=batch_tokens,
+            progress=progress,
+        )
+
+    tokens = (1 + number) * sum(map(rows_tokens, encoded))
     with begun(log, Work(Cost(forward=tokens), tokens), run):
-        return run(progress=progress)
+        return run()
 
 
 def ablate_encoded(
     model: nn.Module,
     encoded: Sequence[EncodedPair],
-    units: Tensor,
+    latents: int,
+    edit: Edit,
     *,
     site: Site,
-    mean: Tensor,
     loss: Loss,
     batch_tokens: int,
     progress: bool = False,
 ) -> Tensor:
-    """:func:`ablate` of ``units`` fp64 [latents, d_model] in pairs whose tokens are known."""
-    conditions = 1 + units.shape[0]
+    """:func:`ablate` of so many latents in pairs whose tokens are known; ``edit`` leaves row r as
+    it is where r % (latents + 1) = 0, and ablates latent r % (latents + 1) − 1 in others.
+    """
+    conditions = 1 + latents
     rows = [
         TokenRow(pair.prompt_ids, completion, pair.counted)
         for pair in encoded
@@ -118,7 +142,7 @@ def ablate_encoded(
         model,
         rows,
         site=site,
-        edit=mean_ablation(units, mean),
+        edit=edit,
         loss=loss,
         batch_tokens=batch_tokens,
         progress=progress,

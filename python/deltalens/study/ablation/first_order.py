@@ -12,7 +12,12 @@ from torch import Tensor
 from deltalens.errors import InputError
 from deltalens.lm import EncodedPair, Site
 from deltalens.lm.forward import Loss
-from deltalens.study.ablation.ablate import AblationCheck, ablate_encoded, compare_ablation
+from deltalens.study.ablation.ablate import (
+    AblationCheck,
+    ablate_encoded,
+    compare_ablation,
+    mean_ablation,
+)
 from deltalens.study.latents import unit
 
 CHECKED = 8  # latents
@@ -49,9 +54,9 @@ def check_first_order(
         exact = ablate_encoded(
             model,
             [encoded[pair] for pair in pairs],
-            unit(rows),
+            len(rows),
+            mean_ablation(unit(rows), mean),
             site=site,
-            mean=mean,
             loss=loss,
             batch_tokens=batch_tokens,
         )

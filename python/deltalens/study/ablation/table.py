@@ -10,7 +10,6 @@ from typing import Any
 from torch import Tensor
 
 from deltalens.engine.decoder import as_decoder
-from deltalens.errors import InputError
 from deltalens.storage.atomic import write_text
 from deltalens.study.attribution import Attribution
 from deltalens.study.latents import latent_rows
@@ -19,13 +18,10 @@ ABLATION_FILE = "ablation.csv"
 
 
 def first_order(attribution: Attribution, source: Any, count: int) -> Tensor:
-    """The run's per-pair values [pairs, count] for unit directions, which is what is ablated."""
+    """The run's per-pair values [pairs, count] of what is ablated: latents, or unit directions."""
     values = attribution.per_pair[:, :count]
     if attribution.metadata["options"].get("score") == "latent":
-        raise InputError(
-            "the run ranks by score='latent' but ablation replaces a direction's projection, which "
-            "the run says nothing of; ablate a run of score='direction'"
-        )
+        return values
     if attribution.metadata["options"]["normalize"]:
         return values
     rows = latent_rows(as_decoder(source), attribution.latents[:count])
