@@ -3,7 +3,7 @@
 PYTHONPATH=python:bench python bench/guard.py [--latents 131072 --d-model 2304 --rounds 5]
 
 Scans with the guard and without it are run in turns; the ratio of every round's two is taken, and
-the median of those.
+the median of those. The file is written as rows come.
 """
 
 from __future__ import annotations
@@ -97,8 +97,8 @@ def main() -> None:
                     }  # fmt: skip
                     print(row, flush=True)
                     rows.append(row)
-    if not options.no_results:
-        print(write_rows("guard", rows))
+                    if not options.no_results:
+                        write_rows("guard", rows)
 
 
 if __name__ == "__main__":
