@@ -269,6 +269,7 @@ def test_processes_screen_together_or_not_at_all(monkeypatch):
 @screening
 def test_short_decoders_and_other_dtypes_are_not_screened(monkeypatch):
     monkeypatch.setattr(screens, "known_roofs", assumed_roofs)  # not those of a busy machine
+
     def pays(*shape, dtype=torch.bfloat16):
         decoder = deltalens.engine.as_decoder(torch.empty(shape, dtype=dtype))
         return tuple(
