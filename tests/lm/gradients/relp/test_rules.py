@@ -15,6 +15,7 @@ from transformers.models.olmo.modeling_olmo import OlmoLayerNorm
 from transformers.models.t5.modeling_t5 import T5LayerNorm
 
 from deltalens.lm.gradients.relp.norms import norm_of
+from deltalens.lm.gradients.relp.products import GatedProducts
 from deltalens.lm.gradients.relp.rules import halved, identity
 
 EPS = 1e-3
@@ -115,3 +116,17 @@ def test_a_product_gives_each_factor_half() -> None:
     of_a, of_b = torch.autograd.grad(found.sum(), (a, b))
     assert torch.equal(of_a, b / 2)
     assert torch.equal(of_b, a / 2)
+
+
+def test_a_gate_that_was_multiplied_with_a_constant_is_still_one() -> None:
+    gate = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    up = torch.randn(4, dtype=torch.float64, requires_grad=True)
+    with GatedProducts() as products:
+        value = gate * 1.0
+        products.activated(value)
+        found = (value * 3.0) * up
+        other = up * gate
+    of_gate, of_up = torch.autograd.grad(found.sum(), (gate, up))
+    assert torch.equal(of_gate, 1.5 * up)
+    assert torch.equal(of_up, 1.5 * gate)
+    assert torch.equal(torch.autograd.grad(other.sum(), gate)[0], up)

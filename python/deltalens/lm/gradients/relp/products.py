@@ -39,8 +39,11 @@ class GatedProducts(TorchFunctionMode):
         found = func(*args, **(kwargs or {}))
         if func not in _PRODUCTS or not any(map(self._is_gate, args)):
             return found
+        if not _both_vary(args):  # multiplied with a constant it is still the gate
+            self._activated = found
+            return found
         self._activated = None
-        return halved(found) if _both_vary(args) else found
+        return halved(found)
 
     def _is_gate(self, factor: Any) -> bool:
         gate = self._activated

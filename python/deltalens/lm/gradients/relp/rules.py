@@ -9,34 +9,21 @@ from torch import Tensor
 
 
 class _WithSlope(torch.autograd.Function):
-    """``value``, which counts as ``slope`` · x, elementwise."""
+    """``value``, which counts as ``slope`` · x, elementwise, or ``slope`` · (x − mean of x)."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor, centred: bool) -> Tensor:
         ctx.save_for_backward(slope)
-        ctx.dtype = x.dtype
+        ctx.dtype, ctx.centred = x.dtype, centred
         return value.clone()
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (slope,) = ctx.saved_tensors
-        return (grads[0].to(slope.dtype) * slope).to(ctx.dtype), None, None
-
-
-class _Centred(torch.autograd.Function):
-    """``value``, which counts as ``slope`` · (x − mean of x), elementwise."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, value: Tensor, slope: Tensor) -> Tensor:
-        ctx.save_for_backward(slope)
-        ctx.dtype = x.dtype
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
         (slope,) = ctx.saved_tensors
         back = grads[0].to(slope.dtype) * slope
-        return (back - back.mean(-1, keepdim=True)).to(ctx.dtype), None, None
+        if ctx.centred:
+            back = back - back.mean(-1, keepdim=True)
+        return back.to(ctx.dtype), None, None, None
 
 
 class _Halved(torch.autograd.Function):
@@ -53,7 +40,7 @@ class _Halved(torch.autograd.Function):
 
 def scaled(x: Tensor, value: Tensor, slope: Tensor, *, centred: bool) -> Tensor:
     """``value`` [..., n] with the slope of ``slope`` · x, or of ``slope`` · (x − its mean)."""
-    found: Tensor = (_Centred if centred else _WithSlope).apply(x, value.detach(), slope)
+    found: Tensor = _WithSlope.apply(x, value.detach(), slope, centred)
     return found
 
 
@@ -64,7 +51,7 @@ def identity(x: Tensor, value: Tensor, at_zero: float) -> Tensor:
     # Below this φ(z) loses digits in 16-bit arithmetic, and the limit is as near.
     small = z.abs() < 1e-4
     slope = torch.where(small, at_zero, y / torch.where(small, 1.0, z))
-    found: Tensor = _WithSlope.apply(x, value.detach(), slope)
+    found: Tensor = _WithSlope.apply(x, value.detach(), slope, False)
     return found
 
 
