@@ -11,15 +11,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import deltalens
 from deltalens.errors import InputError
 from deltalens.lm import Pair
 from deltalens.organism import held_out_prompts, load_organism
 from deltalens.organism.grammar import answer
-from deltalens.pairs.identity import decoder_fingerprint
 from deltalens.study import Attribution, Baseline, attribute
+from helpers.latent_sae import KINDS, F, baseline_of, encoded, make_sae, tensors
 from helpers.tiny_study import (
     D_MODEL,
     SITE,
@@ -28,8 +27,7 @@ from helpers.tiny_study import (
     rows_naively,
 )
 
-F, TOP, K, PAIRS = 150, 9, 12, 7
-KINDS = ("topk", "jumprelu", "normalised")
+K, PAIRS = 12, 7
 
 
 @pytest.fixture(scope="module")
@@ -42,50 +40,9 @@ def pairs():
     return make_pairs(PAIRS)
 
 
-def tensors(seed: int = 1) -> dict[str, torch.Tensor]:
-    draw = torch.Generator().manual_seed(seed)
-    shapes = {"W_enc": (D_MODEL, F), "b_enc": (F,), "W_dec": (F, D_MODEL), "b_dec": (D_MODEL,)}
-    made = {name: torch.randn(*shape, generator=draw) for name, shape in shapes.items()}
-    return {**made, "threshold": torch.rand(F, generator=draw) * 3}
-
-
-def make_sae(directory, kind):
-    directory.mkdir()
-    config = {
-        "architecture": "jumprelu" if kind == "jumprelu" else "topk",
-        "k": TOP,
-        "d_in": D_MODEL,
-        "d_sae": F,
-        "dtype": "float32",
-        "apply_b_dec_to_input": True,
-        "normalize_activations": "layer_norm" if kind == "normalised" else "none",
-        "metadata": {"hook_name": f"blocks.{SITE}.hook_resid_post", "sae_lens_version": "6.0.0"},
-    }
-    given = tensors()
-    if kind != "jumprelu":
-        del given["threshold"]
-    (directory / "cfg.json").write_text(json.dumps(config))
-    save_file(given, directory / "sae_weights.safetensors")
-    return deltalens.load_sae(directory)
-
-
 @pytest.fixture(scope="module", params=KINDS)
 def sae(request, tmp_path_factory):
     return make_sae(tmp_path_factory.mktemp("sae") / "sae", request.param), request.param
-
-
-def encoded(kind, acts):
-    """z [tokens, F] and the factor [tokens, 1] that decoding multiplies with, in fp64."""
-    given = {name: tensor.double() for name, tensor in tensors().items()}
-    factor = torch.ones(len(acts), 1, dtype=torch.float64)
-    if kind == "normalised":
-        factor = acts.std(dim=1, keepdim=True)
-        acts = (acts - acts.mean(dim=1, keepdim=True)) / (factor + 1e-5)
-    u = (acts - given["b_dec"]) @ given["W_enc"] + given["b_enc"]
-    if kind == "jumprelu":
-        return u.relu() * (u > given["threshold"]), factor
-    kept = u.topk(TOP, dim=1)
-    return torch.zeros_like(u).scatter(1, kept.indices, kept.values.relu()), factor
 
 
 def naive(model, pairs, kind, mean):
@@ -105,19 +62,6 @@ def naive(model, pairs, kind, mean):
             )
         )
     return tuple(torch.stack(column) for column in zip(*found, strict=True))
-
-
-def baseline_of(sae):
-    """A baseline that holds means of this SAE's latents."""
-    draw = torch.Generator().manual_seed(8)
-    return Baseline(
-        torch.randn(D_MODEL, generator=draw),
-        10,
-        f"model.layers.{SITE}",
-        {"source": "test"},
-        torch.rand(F, generator=draw, dtype=torch.float64),
-        decoder_fingerprint(sae, sae.W_dec),
-    )
 
 
 def close(found: torch.Tensor, expected: torch.Tensor, scale: torch.Tensor) -> None:

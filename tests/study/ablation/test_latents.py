@@ -2,68 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
 import torch
-from safetensors.torch import save_file
 
 import deltalens
 from deltalens.errors import InputError
-from deltalens.pairs.identity import decoder_fingerprint
 from deltalens.study import Baseline, ablate, attribute
+from helpers.latent_sae import KINDS, F, baseline_of, encoded, make_sae, tensors
 from helpers.tiny_study import D_MODEL, SITE, make_model, make_pairs, rows_naively, run_naively
-
-F, TOP = 150, 9
-KINDS = ("topk", "jumprelu", "normalised")
-
-
-def tensors() -> dict[str, torch.Tensor]:
-    draw = torch.Generator().manual_seed(1)
-    shapes = {"W_enc": (D_MODEL, F), "b_enc": (F,), "W_dec": (F, D_MODEL), "b_dec": (D_MODEL,)}
-    made = {name: torch.randn(*shape, generator=draw) for name, shape in shapes.items()}
-    return {**made, "threshold": torch.rand(F, generator=draw) * 3}
 
 
 @pytest.fixture(params=KINDS)
 def sae(request, tmp_path):
-    config = {
-        "architecture": "jumprelu" if request.param == "jumprelu" else "topk",
-        "k": TOP,
-        "d_in": D_MODEL,
-        "d_sae": F,
-        "dtype": "float32",
-        "apply_b_dec_to_input": True,
-        "normalize_activations": "layer_norm" if request.param == "normalised" else "none",
-        "metadata": {"hook_name": f"blocks.{SITE}.hook_resid_post", "sae_lens_version": "6.0.0"},
-    }
-    given = tensors()
-    if request.param != "jumprelu":
-        del given["threshold"]
-    (tmp_path / "cfg.json").write_text(json.dumps(config))
-    save_file(given, tmp_path / "sae_weights.safetensors")
-    return deltalens.load_sae(tmp_path), request.param
-
-
-def encoded(kind: str, acts: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """z [tokens, F] and what the reconstruction multiplies a token with, in fp64."""
-    given = {name: tensor.double() for name, tensor in tensors().items()}
-    factor = torch.ones(len(acts), dtype=torch.float64)
-    if kind == "normalised":
-        factor = acts.std(dim=1)
-        acts = (acts - acts.mean(dim=1, keepdim=True)) / (factor[:, None] + 1e-5)
-    u = (acts - given["b_dec"]) @ given["W_enc"] + given["b_enc"]
-    if kind == "jumprelu":
-        return u.relu() * (u > given["threshold"]), factor
-    kept = u.topk(TOP, dim=1)
-    return torch.zeros_like(u).scatter(1, kept.indices, kept.values.relu()), factor
+    return make_sae(tmp_path / "sae", request.param), request.param
 
 
 def ablate_naively(model, kind, pair, latent, mean) -> float:
     acts, _ = rows_naively(model, pair.prompt, pair.positive)
     z, factor = encoded(kind, acts)
-    amount = (z[:, latent] - mean[latent]) * factor
+    amount = (z[:, latent] - mean[latent]) * factor[:, 0]
     taken = torch.outer(amount, tensors()["W_dec"][latent].double())
 
     def remove(hidden):
@@ -77,18 +36,6 @@ def ablate_naively(model, kind, pair, latent, mean) -> float:
             return float(run_naively(model, pair.prompt, completion, remove) - before)
 
     return (change(pair.positive) - change(pair.negative)) / len(acts)
-
-
-def baseline_of(sae) -> Baseline:
-    draw = torch.Generator().manual_seed(8)
-    return Baseline(
-        torch.randn(D_MODEL, generator=draw),
-        10,
-        f"model.layers.{SITE}",
-        {"source": "test"},
-        torch.rand(F, generator=draw, dtype=torch.float64),
-        decoder_fingerprint(sae, sae.W_dec),
-    )
 
 
 @pytest.mark.parametrize("batch_tokens", [20, 4096])
