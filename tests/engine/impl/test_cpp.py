@@ -277,11 +277,11 @@ def test_short_decoders_and_other_dtypes_are_not_screened(monkeypatch):
             for form in ("quadratic", "token")
         )
 
-    assert pays(100_000, 64) == (True, True)
-    assert pays(500, 64) == (False, False)
-    assert pays(100_000, 64, dtype=torch.float16) == (False, False)
+    assert pays(200_000, 512) == (True, True)
+    assert pays(500, 512) == (False, False)
+    assert pays(200_000, 512, dtype=torch.float16) == (False, False)
     monkeypatch.setenv("DELTALENS_CPU_LEVEL", "avx512")
-    assert pays(100_000, 64) == (False, False)
+    assert pays(200_000, 512) == (False, False)
 
 
 def test_a_level_this_machine_lacks_is_refused(monkeypatch):
