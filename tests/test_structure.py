@@ -12,6 +12,7 @@ FLOORS = (
     ("__main__",),
     ("cli",),
     ("report",),
+    ("checkpoints",),
     ("trials",),
     ("examples",),
     ("study",),

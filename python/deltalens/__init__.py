@@ -16,6 +16,7 @@ _HOME = {
     "Attribution": "deltalens.study",
     "Baseline": "deltalens.study",
     "Candidate": "deltalens.trials",
+    "CheckpointComparison": "deltalens.checkpoints",
     "Comparison": "deltalens.study",
     "CrossMoment": "deltalens.engine",
     "Decoder": "deltalens.engine",
@@ -43,6 +44,7 @@ _HOME = {
     "check_sae": "deltalens.study",
     "collect_examples": "deltalens.examples",
     "compare": "deltalens.study",
+    "compare_checkpoints": "deltalens.checkpoints",
     "delta_activation": "deltalens.study",
     "delta_activation_of_pairs": "deltalens.study",
     "export": "deltalens.study",
@@ -65,6 +67,7 @@ _HOME = {
     "study_moments": "deltalens.study",
     "survey": "deltalens.study",
     "sweep": "deltalens.trials",
+    "write_checkpoints": "deltalens.report",
     "write_report": "deltalens.report",
     "write_survey_report": "deltalens.report",
 }
@@ -75,6 +78,7 @@ __all__ = [
     "Attribution",
     "Baseline",
     "Candidate",
+    "CheckpointComparison",
     "Comparison",
     "CrossMoment",
     "Decoder",
@@ -101,6 +105,7 @@ __all__ = [
     "check_sae",
     "collect_examples",
     "compare",
+    "compare_checkpoints",
     "delta_activation",
     "delta_activation_of_pairs",
     "export",
@@ -123,11 +128,13 @@ __all__ = [
     "study_moments",
     "survey",
     "sweep",
+    "write_checkpoints",
     "write_report",
     "write_survey_report",
 ]
 
 if TYPE_CHECKING:
+    from deltalens.checkpoints import CheckpointComparison, compare_checkpoints
     from deltalens.engine import (
         CrossMoment,
         Decoder,
@@ -155,7 +162,7 @@ if TYPE_CHECKING:
         read_texts,
         sample_pairs,
     )
-    from deltalens.report import write_report, write_survey_report
+    from deltalens.report import write_checkpoints, write_report, write_survey_report
     from deltalens.sae import (
         SAE,
         Encoder,

@@ -49,11 +49,12 @@ def test_a_broken_file_s_content(capsys: pytest.CaptureFixture[str], tmp_path: P
 
 
 def test_tables_lines_and_json(capsys: pytest.CaptureFixture[str]) -> None:
-    print_table(ACTS, ["a", "b"], [[ACTS, "[red]x"]], left=["a"])
+    print_table(ACTS, ["a", f"[red]y{ACTS}"], [[ACTS, "[red]x"]], left=["a"])
     print_line(f"{ACTS}\nsecond")
     said = capsys.readouterr().out
     assert inert(said)
     assert "[red]x" in said
+    assert "[red]y" in said
     assert "\nsecond\n" in said
     document = {ACTS: [ACTS, "é", "\ud800", 1.5]}
     print_json(document)

@@ -57,6 +57,7 @@ def prepare(folder: Path) -> None:
     (folder / "columns").mkdir()
     torch.save({"D": matrix}, folder / "columns" / "columns.pt")
     study(folder / "study")
+    study(folder / "study-2")
     examples(folder / "study", of=folder)
     run_sweep(folder / "study")
     for number in range(2):
@@ -162,6 +163,12 @@ def exported(out: Path) -> None:
     deltalens.export(result, out / "table.csv", "csv")
 
 
+def course(out: Path) -> None:
+    study = _folder(out) / "study"
+    found = deltalens.compare_checkpoints([study, study.with_name("study-2")])
+    deltalens.write_checkpoints(found, out / "course")
+
+
 def saved_sae(out: Path) -> None:
     if not (out / "sae").exists():
         make_sae(out / "sae", 2)
@@ -180,6 +187,7 @@ SHARED: dict[str, Any] = {
     "delta-activation": difference,
 }
 WRITERS: dict[str, Write] = {
+    "compare --checkpoints": course,
     "attribute": study,
     "attribute, several sites": partial(study, site=[0, 2]),
     "survey": lambda out: make_survey(out / "survey", decoders=decoders(300), flips=20),

@@ -6,7 +6,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from deltalens.cli.attribution_table import print_attribution
-from deltalens.cli.comparison_table import print_comparison
+from deltalens.cli.comparison.two import print_comparison
 from deltalens.cli.output import print_line
 from deltalens.cli.sweep_table import print_sweep, sweep_summary
 

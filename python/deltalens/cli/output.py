@@ -44,7 +44,9 @@ def print_table(
 
     console = Console()
     rows = [list(map(visible, row)) for row in rows]
-    widths = [max(map(len, (name, *(row[i] for row in rows)))) for i, name in enumerate(columns)]
+    widths = [
+        max(map(len, (visible(name), *(row[i] for row in rows)))) for i, name in enumerate(columns)
+    ]
     fixed = sum(width for name, width in zip(columns, widths, strict=True) if name not in left)
     room = console.width - fixed - _GAP * (len(columns) - 1) - _EDGES
     table = Table(
@@ -54,7 +56,7 @@ def print_table(
         if name in left:
             width = min(width, max(_LEAST_TEXT, room // len(left)))
         justify: Literal["left", "right"] = "left" if name in left else "right"
-        table.add_column(name, justify=justify, no_wrap=True, width=width)
+        table.add_column(escape(visible(name)), justify=justify, no_wrap=True, width=width)
     for row in rows:
         table.add_row(*map(escape, row))
     console.print(table)

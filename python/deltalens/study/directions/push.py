@@ -1,4 +1,4 @@
-"""The push of any latent of a study, ranked or not."""
+"""The push and the presence of any latent of a study, ranked or not."""
 
 from __future__ import annotations
 
@@ -23,9 +23,20 @@ def push_of(result: Attribution, decoder: Any, latents: Tensor | Sequence[int]) 
     with score="latent" d_i is the decoder row as stored. Raises :class:`InputError` for a run
     without directions, another decoder, and latents it does not have.
     """
+    return _products(result, decoder, latents, directions_of(result, decoder).push)
+
+
+def presence_of(result: Attribution, decoder: Any, latents: Tensor | Sequence[int]) -> Tensor:
+    """mean_t (a_t − ā)·d_i of any latents of a study of directions, fp64 [n], as
+    :func:`push_of`."""
+    return _products(result, decoder, latents, directions_of(result, decoder).presence)
+
+
+def _products(
+    result: Attribution, decoder: Any, latents: Tensor | Sequence[int], direction: Tensor
+) -> Tensor:
     rows = latent_rows(as_decoder(decoder), latents)
-    push = directions_of(result, decoder).push
-    return (unit(rows) if result.metadata["options"]["normalize"] else rows) @ push
+    return (unit(rows) if result.metadata["options"]["normalize"] else rows) @ direction
 
 
 def directions_of(result: Attribution, decoder: Any) -> Directions:

@@ -1,0 +1,76 @@
+"""A latent's course over checkpoints, in memory and as plain values."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from deltalens.checkpoints.activation import Active, Source
+from deltalens.checkpoints.attributed import Attributed
+from deltalens.checkpoints.steered import ArmState, Steered
+from deltalens.errors import InputError
+from deltalens.trials.result import Direction
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One model of the training run, and what there is of it.
+
+    step: the number in its name, None where names tell none. pairs: how many it was attributed
+    on; ranked: how many latents its ranking holds. activation: None without Δ-activation; arms:
+    empty without a sweep.
+    """
+
+    name: str
+    step: float | None
+    run: str
+    model: str
+    pairs: int
+    ranked: int
+    activation: Source | None
+    arms: dict[Direction, ArmState]
+
+
+@dataclass(frozen=True)
+class State:
+    """What one checkpoint's run says of one latent."""
+
+    attribution: Attributed
+    activation: Active | None
+    steering: dict[Direction, Steered]
+
+
+@dataclass(frozen=True)
+class Course:
+    """One latent: the tokens it promotes by the last run that ranks it, and its state at each
+    checkpoint, in their order."""
+
+    latent: int
+    promotes: list[str]
+    states: list[State]
+
+
+@dataclass(frozen=True)
+class CheckpointComparison:
+    """Latents of one SAE (its fingerprint) at one site over the checkpoints of a training run.
+
+    notes: what differs between runs beside the model, a line each.
+    """
+
+    site: str
+    sae: str
+    n_latents: int
+    checkpoints: list[Checkpoint]
+    courses: list[Course]
+    notes: list[str]
+
+    def course(self, latent: int) -> Course:
+        """Of one latent; :class:`InputError` where it is not among those compared."""
+        for course in self.courses:
+            if course.latent == latent:
+                return course
+        raise InputError(f"latent {latent} is not compared; name it in latents")
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values; what is not known is None."""
+        return asdict(self)
