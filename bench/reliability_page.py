@@ -17,6 +17,7 @@ FAMILIES = {
     "texts": "Pairs, questions, graded answers, texts",
     "adapters": "Configurations of adapters",
     "runs": "Files of run directories",
+    "checkpoints": "Runs compared as checkpoints",
     "replies": "Replies of judges, printed text",
 }
 

@@ -250,7 +250,7 @@ def test_what_differs_is_said(runs: list[Path], tmp_path: Path) -> None:
     said = "\n".join(found.notes)
     for line in (
         "step20 and other are runs of the same model",
-        "step20 and other differ in loss (sum and mean)",
+        "step20 and other differ in loss ('sum' and 'mean')",
         "step20 and other differ in baseline",
         "step20 has 6 pairs and other 4, of which 3 are the same; only in step20: pair 'p1', "
         "pair 'p4', pair 'p5'; only in other: pair 'mine'",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import random
+import shutil
 import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator
@@ -17,7 +18,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from deltalens import Attribution, InputError, read_pairs
+from deltalens import Attribution, InputError, compare_checkpoints, read_pairs
+from deltalens.checkpoints.table import as_csv
 from deltalens.examples.store import read_examples
 from deltalens.examples.terminal import terminal_text
 from deltalens.pairs.graded.pairs import pairs_from_graded
@@ -35,6 +37,7 @@ from deltalens.trials.settings import read_prompts
 from fuzz.mutate import mutated
 from helpers.finished_run import add_everything, hostile_texts, make_run
 from helpers.sae_writers import MAKERS
+from helpers.training_run import make_small_run
 
 Outcome = Literal["read", "refused", "alone"]
 """alone: read, where the library that wrote such files refuses it, so that nothing is compared."""
@@ -274,10 +277,28 @@ def is_inert(line: str) -> bool:
     )
 
 
+def checkpoint_targets(place: Path) -> Iterator[Target]:
+    """The files of one of two runs that are compared as checkpoints."""
+    runs = [place / name for name in ("step1", "step2")]
+    make_small_run(runs[0])
+    shutil.copytree(runs[0], runs[1])
+
+    def check() -> None:
+        found = compare_checkpoints(runs, top=4)
+        json.dumps(found.as_dict(), allow_nan=False)
+        assert len(as_csv(found).splitlines()) >= 2 * len(found.courses)
+
+    read = ("metadata.json", "attribution.csv", "delta_activation.safetensors", "summary.json")
+    files = [file for file in sorted(runs[1].rglob("*")) if file.name in read]
+    for file in [*files, *(runs[1] / "steering").glob("*.jsonl")]:
+        yield Target(f"checkpoint/{file.name}", file, file.read_bytes(), check)
+
+
 FAMILIES = {
     "tensors": tensor_targets,
     "saes": sae_targets,
     "texts": text_targets,
     "adapters": adapter_targets,
     "runs": run_targets,
+    "checkpoints": checkpoint_targets,
 }

@@ -113,3 +113,10 @@ def make_training_run(folder: Path) -> list[Path]:
         activate(share, folder / name)
         steer(share, folder / name, result)
     return [folder / name for name in SHARES]
+
+
+def make_small_run(run: Path) -> None:
+    """The last checkpoint's, of few latents and pairs."""
+    result = study(1.0, k=6, pairs=pairs(3), flips=4, save_scores=True, run_dir=run)
+    activate(1.0, run, pairs=pairs(3))
+    steer(1.0, run, result, samples=1, unsteered_samples=1)

@@ -104,5 +104,5 @@ def test_without_verdict_or_words(tmp_path: Path) -> None:
     shutil.copytree(tmp_path / "run", tmp_path / "cut")
     for path in (tmp_path / "cut" / "steering").glob("away.*.jsonl"):
         path.unlink()
-    with pytest.raises(InputError, match=r"lacks .* run deltalens steer"):
+    with pytest.raises(InputError, match=r"is damaged .* run deltalens steer"):
         arm_effects(result, tmp_path / "cut", "away")

@@ -48,7 +48,12 @@ def read_activation(run: Path, result: Attribution) -> ActivationDifference | No
     found = ActivationDifference.load(run)
     if found.metadata.get("sae_fingerprint") != result.metadata["fingerprints"]["sae"]:
         raise InputError(f"{run / VALUES_FILE} is of another SAE than the run; delete it")
-    site = found.metadata.get("site")
+    said = found.metadata
+    if len(found.mean) != result.metadata["counts"]["latents"] or not isinstance(
+        said.get("fingerprints", {}), dict
+    ):
+        raise InputError(f"{run / VALUES_FILE} is damaged; delete it")
+    site = said.get("site")
     if not isinstance(site, str) or saved_name(site) != result.site:
         raise InputError(f"{run / VALUES_FILE} is of another site than the run; delete it")
     return found

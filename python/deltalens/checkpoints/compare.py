@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from deltalens.checkpoints.activation import active, read_activation, source_of
+from deltalens.checkpoints.activation import active, source_of
 from deltalens.checkpoints.attributed import attributed, with_changes
-from deltalens.checkpoints.differing import Evidence, check_runs, notes, same_pairs
+from deltalens.checkpoints.differing import check_runs, notes, same_pairs
+from deltalens.checkpoints.evidence import Evidence, gather
 from deltalens.checkpoints.names import checkpoint_names, disorder, steps_of
 from deltalens.checkpoints.result import Checkpoint, CheckpointComparison, Course, State
-from deltalens.checkpoints.steered import arm_states, read_sweep, steered
+from deltalens.checkpoints.steered import arm_states, steered
 from deltalens.errors import InputError
 from deltalens.study.attribution import Attribution
 from deltalens.study.latents import latent_indices
-from deltalens.trials.settings import read_prompts
 
 TOP = 10
 
@@ -44,7 +44,7 @@ def compare_checkpoints(
     if len(places) < 2:
         raise InputError(f"checkpoints are compared with one another, got {len(places)} run")
     called = checkpoint_names(places, names)
-    evidence = [_gather(name, place) for name, place in zip(called, places, strict=True)]
+    evidence = [gather(name, place) for name, place in zip(called, places, strict=True)]
     check_runs(evidence)
     results = [one.result for one in evidence]
     chosen = _chosen(results, latents, top)
@@ -63,12 +63,6 @@ def compare_checkpoints(
         ],
         notes=[*disorder(called), *notes(evidence)],
     )
-
-
-def _gather(name: str, run: Path) -> Evidence:
-    result, sweep = Attribution.load(run), read_sweep(run)
-    prompts = [] if sweep is None else read_prompts(run)
-    return Evidence(name, result, read_activation(run, result), sweep, prompts)
 
 
 def _chosen(results: Sequence[Attribution], latents: Sequence[int] | None, top: int) -> list[int]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
-from deltalens.errors import InputError
+from deltalens.checkpoints.evidence import Evidence
+from deltalens.errors import InputError, quoted
 from deltalens.lm.pairs import pair_label
-from deltalens.pairs.row import Prompt
 from deltalens.study.activation.difference import ActivationDifference
 from deltalens.study.attribution import Attribution
 from deltalens.study.comparison.comparable import (
@@ -17,21 +17,10 @@ from deltalens.study.comparison.comparable import (
     differences,
     recorded_options,
 )
-from deltalens.trials.result import SweepResult
 
 _NO_MATTER = {"k", "save_scores", "impl", "site", *MUST_AGREE}
 _SWEEP = ("prompts", "max_new_tokens", "temperature", "steer_tokens", "chat_template_kwargs")
 _NAMED = 3
-
-
-class Evidence(NamedTuple):
-    """All there is of one checkpoint."""
-
-    name: str
-    result: Attribution
-    activation: ActivationDifference | None
-    sweep: SweepResult | None
-    prompts: list[Prompt]
 
 
 def check_runs(found: Sequence[Evidence]) -> None:
@@ -73,15 +62,14 @@ def notes(found: Sequence[Evidence]) -> list[str]:
 def _study_notes(first: Evidence, other: Evidence) -> Iterator[str]:
     here, there = first.result, other.result
     both = f"{first.name} and {other.name}"
-    prints = [one.metadata["fingerprints"] for one in (here, there)]
-    if prints[0].get("model") == prints[1].get("model"):
+    if first.about.model_fingerprint == other.about.model_fingerprint:
         yield f"{both} are runs of the same model"
     names = {*recorded_options(here.metadata), *recorded_options(there.metadata)} - _NO_MATTER
     for name, (a, b) in differences(here, there, sorted(names)).items():
-        yield f"{both} differ in {name} ({a} and {b})"
+        yield f"{both} differ in {name} ({quoted(a)} and {quoted(b)})"
     if not same_pairs(here, there):
         yield _pairs_note(first, other)
-    elif prints[0].get("pairs") != prints[1].get("pairs"):
+    elif first.about.pairs != other.about.pairs:
         yield f"the pairs of {both} are the same, with other ids or other tokens"
 
 
@@ -123,7 +111,7 @@ def _others(found: Sequence[Evidence]) -> Iterator[str]:
             for key in value:
                 before = there[0][1].get(key)
                 if before != value[key]:
-                    said = "" if key in _LONG else f" ({before} and {value[key]})"
+                    said = "" if key in _LONG else f" ({quoted(before)} and {quoted(value[key])})"
                     yield f"{what} of {there[0][0]} and {name} differ in {key}{said}"
 
 

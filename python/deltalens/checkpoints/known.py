@@ -6,5 +6,5 @@ import math
 
 
 def known(value: float) -> float | None:
-    """The number, None for NaN."""
-    return None if math.isnan(value) else float(value)
+    """The number, None for NaN and infinity, which JSON lacks."""
+    return float(value) if math.isfinite(value) else None

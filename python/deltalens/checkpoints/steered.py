@@ -38,7 +38,7 @@ class ArmState:
 
     model: str
     strength: float | None
-    norm: float
+    norm: float | None
     rate: float | None
     low: float
     high: float
@@ -58,8 +58,8 @@ def arm_states(found: SweepResult) -> dict[Direction, ArmState]:
 
 def _arm_state(found: SweepResult, arm: Arm) -> ArmState:
     verdict, rate = found.verdicts.get(arm.direction), arm.unsteered.behaviour
-    strength = None if verdict is None else verdict.strength
-    return ArmState(arm.model, strength, arm.norm, known(rate.value), *rate.interval)
+    strength = None if verdict is None or verdict.strength is None else known(verdict.strength)
+    return ArmState(arm.model, strength, known(arm.norm), known(rate.value), *rate.interval)
 
 
 def steered(

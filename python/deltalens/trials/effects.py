@@ -15,6 +15,7 @@ from deltalens.trials.conditions import UNSTEERED, Condition, Grid
 from deltalens.trials.log import read_verdicts, verdicts_path
 from deltalens.trials.rates import Tally
 from deltalens.trials.result import Arm, Candidate, Curve, Direction, Point, SweepResult
+from deltalens.trials.settings import read_prompts
 from deltalens.trials.verdicts import ArmVerdict
 from deltalens.trials.verdicts.decide import LEVEL
 from deltalens.trials.verdicts.outcomes import Outcomes
@@ -47,7 +48,14 @@ def arm_effects(result: SweepResult, run: str | Path, direction: Direction) -> l
     if verdict is None or verdict.strength is None:
         return []
     arm = result.arms[direction]
-    outcomes = _outcomes(result, Path(run), arm, verdict.strength)
+    try:
+        outcomes = _outcomes(result, Path(run), arm, verdict.strength)
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file fails in many ways
+        raise InputError(
+            f"the sweep in {run} is damaged ({error!r}); run deltalens steer {run} again"
+        ) from error
     changes, halves = outcomes.changes().tolist(), half_widths(outcomes, 1 - LEVEL).tolist()
     candidates = [Candidate(curve.latent, curve.sign) for curve in arm.curves]
     p_values = _p_values(verdict)
@@ -76,7 +84,7 @@ def _p_values(verdict: ArmVerdict) -> dict[Candidate, float]:
 def _outcomes(result: SweepResult, run: Path, arm: Arm, strength: float) -> Outcomes:
     settings = result.settings
     grid = Grid(tuple(settings["strengths"]), settings["samples"], settings["unsteered_samples"])
-    order = Plan.of(settings["prompts"], grid, settings["seed"]).looks[-1]
+    order = Plan.of(len(read_prompts(run)), grid, settings["seed"]).looks[-1]
     points = [_point(curve, strength) for curve in arm.curves]
     conditions = [
         Condition(curve.latent, point.strength)
@@ -86,10 +94,7 @@ def _outcomes(result: SweepResult, run: Path, arm: Arm, strength: float) -> Outc
     for condition, point in zip(conditions, points, strict=True):
         prompts[condition] = _sampled(order, point.tally, grid.samples)
     path = verdicts_path(run, arm.direction, settings["judge"]["id"])
-    try:
-        return outcomes_at(conditions, grid, read_verdicts(path), prompts)
-    except KeyError as error:
-        raise InputError(f"{path} lacks {error}; run deltalens steer {run} again") from error
+    return outcomes_at(conditions, grid, read_verdicts(path), prompts)
 
 
 def _point(curve: Curve, strength: float) -> Point:

@@ -86,7 +86,13 @@ class ActivationDifference:
             with safe_open(path, "pt") as stored, (path.parent / TABLE_FILE).open() as table:
                 values = {name: stored.get_tensor(name) for name in COLUMNS}
                 said = json.loads(stored.metadata()["delta_activation"])
-                latents = [int(row["latent"]) for row in csv.DictReader(table)]
+                latents = torch.tensor([int(row["latent"]) for row in csv.DictReader(table)])
+            return cls(latents, **values, prompts=_number(said.pop("prompts")), metadata=said)
         except Exception as error:  # a damaged file fails in many ways
             raise InputError(f"{path} is damaged: {error}; delete it and compare again") from error
-        return cls(torch.tensor(latents), **values, prompts=said.pop("prompts"), metadata=said)
+
+
+def _number(value: Any) -> int:
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no number of prompts")
+    return value
