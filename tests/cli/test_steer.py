@@ -206,6 +206,45 @@ def test_an_adaptive_sweep_says_what_it_does(ready, run, capsys):
     assert "To do" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("asked", "name"),
+    [
+        (["ablate"], "ablate direction"),
+        (["clamp", "--clamp", "q0.9", "--only-active"], "clamp to q0.9 where active"),
+        (["multiply"], "multiply"),
+        (["add", "--only-active"], "add where active"),
+    ],
+)
+def test_other_interventions(ready, run, capsys, asked, name):
+    argv = steer_args(ready, run, "--against", str(ready / "base"), "--intervention", *asked)
+    assert main(argv) == 0
+    shown = capsys.readouterr().out
+    found = SweepResult.load(run)
+    assert found.intervention == found.settings["intervention"] == name
+    assert f"Intervention: {name}; strengths: " in shown
+    assert set(found.arms) == ({"away"} if asked[0] == "ablate" else {"away", "toward"})
+    changed = [p.tally for arm in found.arms.values() for c in arm.curves for p in c.points]
+    assert changed
+    assert main(argv) == 0
+    assert SweepResult.load(run) == found
+    other = steer_args(ready, run)
+    assert f"intervention ({name} there, add here)" in error_line(capsys, other)
+
+
+def test_what_an_intervention_cannot_do_is_one_line(ready, run, capsys):
+    argv = steer_args(ready, run)
+    for more, message in (
+        (["--intervention", "clamp"], "needs what to clamp to"),
+        (["--clamp", "5"], "nothing else takes it"),
+        (["--intervention", "clamp", "--clamp", "lots"], "such as q0.99, got 'lots'"),
+        (["--intervention", "ablate", "--both-ways"], "steers away only"),
+        (["--intervention", "multiply", "--only-active"], "leave only_active out"),
+    ):
+        assert message in error_line(capsys, [*argv, *more])
+    argv[argv.index("1")] = "2"
+    assert "ablates all of a latent" in error_line(capsys, [*argv, "--intervention", "ablate"])
+
+
 def test_bad_input_is_one_line(ready, run, tmp_path, capsys):
     argv = steer_args(ready, run)
     without_judge = [item for item in argv if "judge" not in item]

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 from deltalens.cli.output import print_line, print_table
+from deltalens.trials.interventions.intervention import strength_unit
 from deltalens.trials.rates import Rate, Tally
 from deltalens.trials.result import (
     RANDOM_SETS,
@@ -28,6 +29,10 @@ TITLES: dict[Direction, str] = {"away": "steered away", "toward": "steered towar
 
 def print_sweep(result: SweepResult, shown: int = 20) -> None:
     """Print the latents of each ranking, the sets, and what they say in words."""
+    if result.intervention != "add":
+        print_line(
+            f"Intervention: {result.intervention}; strengths: {strength_unit(result.intervention)}"
+        )
     for name in suspect_names(result.sets):
         _print_latents(result, name, shown)
     _print_sets(result)

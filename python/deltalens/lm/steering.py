@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from deltalens.errors import InputError
+from deltalens.lm.edits import edited_from
 from deltalens.lm.hooks import uncompiled
 from deltalens.lm.model.caches import given_cache, is_filled
 from deltalens.lm.points.replacing import replacing
@@ -41,7 +42,7 @@ def steering(
     where = resolve_site(model, site)
     added = added_rows(where, directions, strengths)
     if tokens == "all":
-        with uncompiled(model), adding(where, added):
+        with uncompiled(model), replacing(where, lambda hidden: _steered(hidden, added, 0)):
             yield
         return
     with (
@@ -87,26 +88,8 @@ def _steered(hidden: Tensor, added: Tensor, start: int) -> Tensor:
     """``hidden`` [rows, seq, d_model] with ``added`` from position ``start`` on."""
     if added.ndim == 2 and len(added) != len(hidden):
         raise InputError(f"steering has {len(added)} rows, the batch has {len(hidden)}")
-    if start >= hidden.shape[1]:
-        return hidden
     rows = added.to(hidden.device, hidden.dtype).expand(len(hidden), -1).unsqueeze(1)
-    if start == 0:
-        return hidden + rows
-    return torch.cat([hidden[:, :start], hidden[:, start:] + rows], dim=1)
-
-
-def adding(
-    site: Site, added: Tensor, start: int | Callable[[Tensor], int] = 0
-) -> AbstractContextManager[None]:
-    """Within the context ``added`` [rows, d_model] is added at ``site`` from position ``start``.
-
-    Where that differs between forward passes, ``start`` says it of the site's output.
-    """
-
-    def replace(hidden: Tensor) -> Tensor:
-        return _steered(hidden, added, start if isinstance(start, int) else start(hidden))
-
-    return replacing(site, replace)
+    return edited_from(hidden, start, lambda part: part + rows)
 
 
 @contextmanager

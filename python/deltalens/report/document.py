@@ -64,6 +64,8 @@ def _facts(evidence: Evidence) -> list[list[str]]:
         ["Pairs", f"{len(evidence.attribution.pairs):,}"],
         ["Made", metadata.get("created")],
     ]
+    if evidence.steering is not None:
+        facts.insert(-1, ["Intervention", evidence.steering.result.intervention])
     return [[name, place_name(str(value))] for name, value in facts if value]
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from deltalens.report.figure_style import CURVES, GRAY, INK, PANELS
+from deltalens.trials.interventions.intervention import strength_unit
 from deltalens.trials.rates import Rate, Tally
 from deltalens.trials.result import RANDOM_SETS, Arm, SweepResult
 from deltalens.trials.suspects import suspect_names
@@ -33,7 +34,7 @@ def figure_2(result: SweepResult) -> Any:
         _curves(upper, result, arm, "behaviour")
         _curves(lower, result, arm, "incoherence")
         lower.axhline(100 * arm.budget, color=INK, linewidth=0.8, linestyle="--", gid="budget")
-        lower.set_xlabel("strength / median residual norm")
+        lower.set_xlabel(strength_unit(result.intervention))
     grid[0][0].set_ylabel("behaviour, %")
     grid[1][0].set_ylabel("incoherent, %")
     lines = grid[0][-1].get_legend_handles_labels()

@@ -7,6 +7,7 @@ from typing import Any
 from deltalens.report.evidence import Steering
 from deltalens.report.figure_points import Mark, all_marks
 from deltalens.report.text import exact, messages, place_name, readable, short
+from deltalens.trials.interventions.intervention import strength_unit
 from deltalens.trials.log import Key
 from deltalens.trials.rates import Rate, Tally
 from deltalens.trials.result import ATTRIBUTION, Arm, Candidate, Direction, Point, SweepResult
@@ -34,6 +35,7 @@ def steering_document(steering: Steering) -> Json:
             direction: {
                 "model": place_name(arm.model),
                 "norm": short(arm.norm),
+                "unit": strength_unit(steering.result.intervention),
                 "budget": short(arm.budget),
                 "band": steering.result.band(direction),
                 "unsteered": tally_values(arm.unsteered),

@@ -2,6 +2,7 @@
 
 from deltalens.trials.candidates import activation_of_run, candidate_sets
 from deltalens.trials.interpretation import Interpretation, interpret, read_interpretations
+from deltalens.trials.interventions import Intervention, Reference
 from deltalens.trials.result import Candidate, SweepResult
 from deltalens.trials.settings import Generation
 from deltalens.trials.sweep import sweep
@@ -11,6 +12,8 @@ __all__ = [
     "Candidate",
     "Generation",
     "Interpretation",
+    "Intervention",
+    "Reference",
     "SweepResult",
     "activation_of_run",
     "candidate_sets",

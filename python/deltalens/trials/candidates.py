@@ -22,6 +22,7 @@ from deltalens.study.activation.latent_means import encoder_at
 from deltalens.study.attribution import Attribution
 from deltalens.study.directions.push import push_of
 from deltalens.study.options import recorded_sinks
+from deltalens.trials.ablated import lowered_by_ablation, without_others
 from deltalens.trials.result import MATCHED, RANDOM, Candidate, Direction
 from deltalens.trials.suspects import DEFAULT_RANKINGS, Ranking, Sources, signed, suspect_sets
 
@@ -39,6 +40,7 @@ def candidate_sets(
     top: int,
     n_random: int,
     n_matched: int,
+    ablating: bool = False,
     seed: int = 0,
 ) -> dict[str, list[Candidate]]:
     r"""The top of each ranking, and random live latents that are in none of them.
@@ -62,6 +64,9 @@ def candidate_sets(
     steered with once. Of a study with score="latent", "attribution" and "present" are the run's
     own, and push is that of the decoder row.
 
+    ablating: of suspects only those whose ablation steers away, to first order, and such random
+    latents, see :func:`~deltalens.trials.ablated.lowered_by_ablation`; all with the sign +1.
+
     decoder: the SAE, or whatever else the study was made with. n_random latents are drawn
     uniformly, n_matched by activation frequency like the first set's, see
     :func:`matched_latents`; frequencies are those of ``activation``'s changed model. Fewer where
@@ -82,6 +87,9 @@ def candidate_sets(
     matched: list[int] = []
     if activation is not None:
         frequency = activation.frequency
+    if ablating:
+        lowered = lowered_by_ablation(result, activation, decoder)
+        sets, frequency = without_others(sets, lowered), frequency * lowered
     uniform = random_latents(frequency, n_random, exclude=suspects, seed=seed)
     if activation is not None:
         like = [candidate.latent for candidate in next(iter(sets.values()))]
@@ -90,7 +98,8 @@ def candidate_sets(
     for name, latents in ((RANDOM, uniform), (MATCHED, matched)):
         if latents:
             push = push_of(result, decoder, latents).tolist()
-            sets[name] = list(map(signed, latents, push))
+            signs = [1.0] * len(latents) if ablating else push
+            sets[name] = list(map(signed, latents, signs))
     return sets
 
 

@@ -19,9 +19,9 @@ from deltalens.trials.result import SIGNS, Candidate, Direction
 
 
 class Condition(NamedTuple):
-    """``strength`` · median‖a‖ · unit(d_latent) is added, nothing for latent None.
+    """A latent, and how strongly and in which direction it is intervened on; nothing for None.
 
-    strength is signed.
+    strength is signed. See :class:`~deltalens.trials.interventions.Intervention`.
     """
 
     latent: int | None
@@ -34,10 +34,8 @@ HALVINGS = 3  # of the smallest strength, at most
 
 @dataclass(frozen=True)
 class Grid:
-    """Strengths that every candidate is tried at, and samples of each prompt.
-
-    strengths are multiples of the median residual norm, all positive and rising.
-    """
+    """Strengths that every candidate is tried at, all positive and rising, and samples of each
+    prompt."""
 
     strengths: tuple[float, ...]
     samples: int
@@ -66,6 +64,11 @@ class Grid:
 def steered(candidate: Candidate, direction: Direction, strength: float) -> Condition:
     """A candidate at a strength, signed as both ask for."""
     return Condition(candidate.latent, SIGNS[direction] * candidate.sign * strength)
+
+
+def members(condition: Condition) -> list[tuple[int, int]]:
+    """The latents of a condition, each with the sign that its strength has of the condition's."""
+    return [] if condition.latent is None else [(condition.latent, 1)]
 
 
 def stream(key: Key) -> int:

@@ -42,7 +42,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Point:
-    """One condition: ``strength`` · median‖a‖ · unit(d_latent) was added; strength is signed."""
+    """One condition, at a signed strength; what that means the sweep's intervention says."""
 
     strength: float
     tally: Tally
@@ -147,6 +147,11 @@ class SweepResult:
     arms: dict[Direction, Arm]
     settings: dict[str, Any]
     verdicts: dict[Direction, ArmVerdict] = field(default_factory=dict)
+
+    @property
+    def intervention(self) -> str:
+        """The name of what was done with latents; of earlier sweeps "add"."""
+        return str(self.settings.get("intervention", "add"))
 
     def changes(self, direction: Direction, name: str) -> list[float]:
         """The changes of one set's candidates, in rank order; none for a set there is not."""

@@ -18,11 +18,13 @@ from deltalens.pairs.row import Prompt
 from deltalens.storage.atomic import write_text
 from deltalens.storage.json_text import parse_json
 from deltalens.storage.parts import parts_of
+from deltalens.trials.interventions.intervention import ADD
 from deltalens.trials.log import completions_path
 from deltalens.trials.result import SIGNS, STEERING_DIRECTORY
 
 SETTINGS_FILE = "settings.json"
 PROMPTS_FILE = "prompts.jsonl"
+REFERENCES = "references"  # a part of the settings: latent → what strength 1 clamps it to
 
 
 @dataclass(frozen=True)
@@ -73,16 +75,29 @@ def kept_settings(run: Path, name: str) -> dict[str, Any]:
     return _in_force(run).get(name, {})
 
 
+def kept_references(run: Path) -> dict[int, float]:
+    """What latents of the sweep that is there are clamped to, at strength 1."""
+    if not _in_force(run):
+        return {}
+    path = run / STEERING_DIRECTORY / SETTINGS_FILE
+    try:
+        kept = _read(path).get(REFERENCES, {})
+        return {int(latent): float(value) for latent, value in kept.items()}
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}); delete the sweep") from error
+
+
 def _in_force(run: Path) -> dict[str, dict[str, Any]]:
     """The settings of parts with completions; others bind nothing. Names of sites as now, and the
-    engine that there was before there was a choice."""
+    engine and the intervention that there were before there was a choice."""
     paths = {direction: completions_path(run, direction) for direction in SIGNS}
     made = {name for name, path in paths.items() if _begun(path)}
     kept = _read(run / STEERING_DIRECTORY / SETTINGS_FILE)
     parts = {name: kept[name] for name in ("sampling", *made) if made and name in kept}
     if "sampling" in parts:
         site = saved_name(parts["sampling"]["site"])
-        parts["sampling"] = {"engine": EARLIER, **parts["sampling"], "site": site}
+        earlier = {"engine": EARLIER, "intervention": ADD.name}
+        parts["sampling"] = {**earlier, **parts["sampling"], "site": site}
     return parts
 
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from deltalens.cost.dry_run import Work, begun
@@ -20,21 +19,26 @@ from deltalens.judge import Judge
 from deltalens.lm import Site, find_bos, resolve_site
 from deltalens.lm.model.identity import compared_fingerprints, model_fingerprint, model_name
 from deltalens.lm.sampling.api import GENERATION_TOKENS
-from deltalens.lm.sampling.engine import Engine, Steer, Transformers
+from deltalens.lm.sampling.engine import Engine, Transformers
+from deltalens.lm.sinks import SINKS
 from deltalens.lm.text.chat import ChatOptions, template_options, warn_of_plain_prompts
 from deltalens.pairs.encode import encode_prompt
-from deltalens.pairs.identity import decoder_fingerprint
+from deltalens.pairs.identity import decoder_fingerprint, vector_fingerprint
 from deltalens.pairs.row import Prompt
 from deltalens.pairs.seen import Sees, check_sees, ends_in_reasoning
 from deltalens.ranks.alone import alone
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.ranks.shard import ShardDone
 from deltalens.storage.lock import lock_in
+from deltalens.study.baseline import Baseline
 from deltalens.study.latents import check_d_model, latent_rows
 from deltalens.trials.adaptive import Plan, adaptive_arm
 from deltalens.trials.arm import ArmTrial, distinct
-from deltalens.trials.conditions import Grid
+from deltalens.trials.conditions import Grid, steered
 from deltalens.trials.cost import Range, adaptive_cost, full_cost
+from deltalens.trials.interventions import ADD, Intervention
+from deltalens.trials.interventions.references import references, with_known
+from deltalens.trials.interventions.treatment import Treatment
 from deltalens.trials.residual_norm import median_norm
 from deltalens.trials.result import (
     RANDOM_SETS,
@@ -44,9 +48,11 @@ from deltalens.trials.result import (
     SweepResult,
 )
 from deltalens.trials.settings import (
+    REFERENCES,
     Generation,
     keep_prompts,
     keep_settings,
+    kept_references,
     kept_settings,
     prompts_fingerprint,
 )
@@ -56,7 +62,6 @@ from deltalens.trials.work import ArmWork, Spending, Subject, judge_id
 
 log = logging.getLogger(__name__)
 
-STRENGTHS = (0.2, 0.4, 0.6)
 MAX_INCOHERENCE = 0.1
 
 
@@ -71,7 +76,9 @@ def sweep(
     run: str | Path,
     site: int | str | Site,
     generation: Generation,
-    strengths: Sequence[float] = STRENGTHS,
+    intervention: Intervention = ADD,
+    baseline: Baseline | None = None,
+    strengths: Sequence[float] | None = None,
     samples: int = 1,
     unsteered_samples: int | None = None,
     max_incoherence: float = MAX_INCOHERENCE,
@@ -87,14 +94,16 @@ def sweep(
     """Steer models with every candidate at every strength, grade, and say what that proves.
 
     models: the model that shows the behaviour, to be steered "away" from it, and the one that does
-    not, to be steered "toward" it; either may be left out, and one model be both. ``strength`` ·
-    median‖a‖ · unit(d_latent), with the sign that the candidate and the direction ask for, is added
-    at ``site`` to all tokens, or to generated ones. Each prompt gets ``samples`` completions a
-    condition, and ``unsteered_samples`` (default: five times as many) without steering. Of a
-    candidate's strengths the strongest stands for it whose share of incoherent first samples is
-    at most ``max_incoherence``, or that much above the unsteered model's own where this is more;
-    where none is, weaker ones are tried, down to an eighth of the smallest. The verdicts compare
-    all candidates at one strength; controls must be signed as suspects are, by push.
+    not, to be steered "toward" it; either may be left out, and one model be both. ``intervention``
+    says what is done with a latent at ``site``, at all tokens or at generated ones; by default
+    ``strength`` · median‖a‖ · unit(d_latent) is added, with the sign that candidate and direction
+    ask for. strengths: by default the intervention's own. baseline: what ablation puts in a
+    latent's place. Each prompt gets ``samples`` completions a condition, and ``unsteered_samples``
+    (default: five times as many) without steering. Of a candidate's strengths the strongest stands
+    for it whose share of incoherent first samples is at most ``max_incoherence``, or that much
+    above the unsteered model's own where this is more; where none is, weaker ones are tried, down
+    to an eighth of the smallest. The verdicts compare all candidates at one strength; controls must
+    be signed as suspects are, by push.
     judge_sees, chat_template_kwargs: as in :func:`~deltalens.sample_pairs`. engines: what draws
     each model's completions, such as a :class:`~deltalens.VllmEngine`; by default the model itself,
     with ``batch_tokens`` tokens in its cache.
@@ -114,7 +123,9 @@ def sweep(
     :class:`~deltalens.ranks.shard.Shard` samples its part of what can be told beforehand and raises
     :class:`~deltalens.ranks.shard.ShardDone`.
     """
+    strengths = intervention.strengths if strengths is None else strengths
     grid = Grid(tuple(strengths), samples, unsteered_samples or 5 * samples)
+    intervention.check_strengths(strengths)
     given = _Given(
         tokenizer,
         list(prompts),
@@ -131,6 +142,8 @@ def sweep(
         adaptive,
         prices,
         ranks,
+        intervention,
+        baseline,
     )
     check_sees(judge_sees)
     warn_of_plain_prompts(tokenizer, prompts)
@@ -144,6 +157,7 @@ def sweep(
     if len({id(model) for model in models.values()}) == 2:
         compared_fingerprints(*models.values())
     with alone(lock_in(given.run), ranks):
+        given = _with_references(given, models)
         subjects = {
             direction: _subject(given, model, engines[direction], direction)
             for direction, model in models.items()
@@ -154,7 +168,7 @@ def sweep(
         with begun(log, _work(given, trials), lambda: _rehearsal(given, trials)):
             arms = _arms(given, trials)
         result = SweepResult(
-            {name: list(candidates) for name, candidates in sets.items()},
+            {name: list(candidates) for name, candidates in given.sets.items()},
             {direction: arm for direction, (arm, _) in arms.items()},
             _settings(given, subjects),
             {direction: verdict for direction, (_, verdict) in arms.items()},
@@ -182,11 +196,18 @@ class _Given:
     adaptive: bool
     prices: Prices | None
     ranks: Ranks
+    intervention: Intervention
+    baseline: Baseline | None
+    references: Mapping[int, float] = field(default_factory=dict)
 
 
 def _check(models: Mapping[Direction, Any], given: _Given) -> None:
     if not models or not models.keys() <= {"away", "toward"}:
         raise InputError(f"models are steered 'away' or 'toward', got {sorted(models)}")
+    if given.intervention.kind == "ablate" and "toward" in models:
+        raise InputError(
+            "ablation takes away what there is: it steers away only, so leave the other model out"
+        )
     if not given.prompts:
         raise InputError("no prompts to steer on; give at least one")
     if not any(given.sets.get(name) for name in RANDOM_SETS):
@@ -211,29 +232,18 @@ def _subject(given: _Given, model: Any, engine: Engine, direction: Direction) ->
     check_d_model(decoder, site.d_model, site.name)
     latents = [item.latent for candidates in given.sets.values() for item in candidates]
     latent_rows(decoder, sorted(set(latents)))
-    bos = find_bos(model, given.tokenizer)
-    ids = [
-        encode_prompt(
-            given.tokenizer,
-            prompt,
-            bos=bos,
-            name=f"prompt {number}",
-            chat_template_kwargs=given.template,
-        )
-        for number, prompt in enumerate(given.prompts)
-    ]
-    _check_sampling(given, engine, ids, site)
-    # Kept, not found again: another batch size could change its last bit, and with it texts.
-    norm = kept_settings(given.run, direction).get("norm")
-    norm = norm or median_norm(
-        model, given.tokenizer, given.prompts, site=site, chat_template_kwargs=given.template
+    ids = _encoded(given, model)
+    treatment = Treatment(
+        given.intervention, given.source, decoder, site, 1.0, given.baseline, given.references
     )
+    _check_sampling(given, engine, ids, treatment)
+    norm = _norm(given, model, site, direction)
     return Subject(
         model=model,
         engine=engine,
         tokenizer=given.tokenizer,
         site=site,
-        decoder=decoder,
+        treatment=replace(treatment, norm=norm),
         norm=norm,
         prompts=ids,
         answered=[_readable(given.tokenizer, prompt) for prompt in given.prompts],
@@ -245,11 +255,58 @@ def _subject(given: _Given, model: Any, engine: Engine, direction: Direction) ->
     )
 
 
-def _check_sampling(given: _Given, engine: Engine, ids: list[list[int]], site: Site) -> None:
-    """Whatever the engine refuses before its first token."""
+def _encoded(given: _Given, model: Any) -> list[list[int]]:
+    bos = find_bos(model, given.tokenizer)
+    return [
+        encode_prompt(
+            given.tokenizer,
+            prompt,
+            bos=bos,
+            name=f"prompt {number}",
+            chat_template_kwargs=given.template,
+        )
+        for number, prompt in enumerate(given.prompts)
+    ]
+
+
+def _norm(given: _Given, model: Any, site: Site, direction: Direction) -> float:
+    """Kept, not found again: another batch size could change its last bit, and with it texts."""
+    kept = kept_settings(given.run, direction).get("norm")
+    return kept or median_norm(
+        model, given.tokenizer, given.prompts, site=site, chat_template_kwargs=given.template
+    )
+
+
+def _with_references(given: _Given, models: Mapping[Direction, Any]) -> _Given:
+    """With what latents are clamped to: by the first model's prompts, where that is a quantile."""
+    reference = given.intervention.reference
+    if reference is None:
+        return given
+    direction, model = next(iter(models.items()))
+    site = resolve_site(model, given.site)
+    found = references(
+        reference,
+        kept_references(given.run),
+        sorted({item.latent for item in distinct(given.sets)}),
+        model,
+        _encoded(given, model),
+        given.source,
+        site=site,
+        limit=SINKS.limit(_norm(given, model, site, direction)),
+    )
+    return replace(given, sets=with_known(given.sets, found), references=found)
+
+
+def _check_sampling(
+    given: _Given, engine: Engine, ids: list[list[int]], treatment: Treatment
+) -> None:
+    """Whatever the engine and the intervention refuse before the first token."""
+    treatment.check()
     options = given.generation
-    nothing = Steer(site, torch.zeros(site.d_model), options.steer_tokens)
-    engine.stream(ids, options.draw, steer=nothing)
+    first = next(item for chosen in given.sets.values() for item in chosen)
+    condition = steered(first, "away", given.grid.strengths[0])
+    steer = treatment.steer([condition] * len(ids), options.steer_tokens)
+    engine.stream(ids, options.draw, steer=steer)
 
 
 def _keep_settings(given: _Given, subjects: Mapping[Direction, Subject]) -> None:
@@ -257,16 +314,30 @@ def _keep_settings(given: _Given, subjects: Mapping[Direction, Subject]) -> None
     first = next(iter(subjects.values()))
     sampling = {
         "prompts": prompts_fingerprint(first.prompts),
-        "sae": decoder_fingerprint(given.source, first.decoder),
+        "sae": decoder_fingerprint(given.source, first.treatment.decoder),
         "site": first.site.name,
         "engine": first.engine.name,
         "chat_template_kwargs": given.template or None,
+        "intervention": given.intervention.name,
+        "baseline": _ablated_to(given),
         **asdict(given.generation),
     }
     wanted: dict[str, dict[str, Any]] = {"sampling": sampling}
     for direction, subject in subjects.items():
         wanted[direction] = {"model": model_fingerprint(subject.model), "norm": subject.norm}
+    if given.references:
+        kept = kept_references(given.run) | dict(given.references)
+        wanted[REFERENCES] = {str(latent): value for latent, value in sorted(kept.items())}
     keep_settings(given.run, wanted)
+
+
+def _ablated_to(given: _Given) -> str | None:
+    """What latents are ablated to, where they are."""
+    if given.intervention.kind != "ablate" or given.baseline is None:
+        return None
+    latent = given.intervention.of == "latent"
+    mean = given.baseline.latent_mean_of(given.source) if latent else given.baseline.mean
+    return vector_fingerprint(mean)
 
 
 def _readable(tokenizer: Any, prompt: Prompt) -> str | list[dict[str, str]]:
@@ -391,6 +462,7 @@ def _settings(given: _Given, subjects: Mapping[Direction, Subject]) -> dict[str,
         "max_incoherence": given.limit,
         "adaptive": given.adaptive,
         "controls": _controls(given),
+        "intervention": given.intervention.name,
         "engine": first.engine.name,
         "site": first.site.name,
         "sae": str(getattr(given.source, "path", "")),

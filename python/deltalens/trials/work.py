@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.cost.dry_run import is_dry
-from deltalens.engine.decoder import Decoder
 from deltalens.judge import EMPTY, Answer, Judge, JudgeError, Verdict
 from deltalens.lm import Site
 from deltalens.lm.progress import Progress
-from deltalens.lm.sampling.engine import Engine, Steer
+from deltalens.lm.sampling.engine import Engine
 from deltalens.lm.text.reasoning import completion_reader
 from deltalens.pairs.seen import Sees, seen_text
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.storage.line_log import Batched
 from deltalens.storage.parts import fold_parts, part_path
-from deltalens.trials.conditions import Condition, directions, stream
+from deltalens.trials.conditions import Condition, stream
+from deltalens.trials.interventions.treatment import Treatment
 from deltalens.trials.log import (
     Completion,
     Key,
@@ -33,7 +33,7 @@ from deltalens.trials.log import (
 from deltalens.trials.result import Direction
 from deltalens.trials.settings import Generation
 
-_WAVE = 8192  # completions asked of the sampler at once: what bounds the directions in memory
+_WAVE = 8192  # completions asked of the sampler at once: what bounds the edits in memory
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Subject:
     engine: Engine
     tokenizer: Any
     site: Site
-    decoder: Decoder
+    treatment: Treatment
     norm: float
     prompts: Sequence[list[int]]
     answered: Sequence[str | list[dict[str, str]]]  # the prompts as a judge reads them
@@ -182,15 +182,11 @@ class ArmWork:
     def _sampled(self, keys: Sequence[Key]) -> Iterator[Completion]:
         subject, options = self.subject, self.subject.generation
         conditions = [Condition(key.latent, key.strength) for key in keys]
-        unique = list(dict.fromkeys(conditions))
-        place = {condition: row for row, condition in enumerate(unique)}
-        added = directions(subject.decoder, unique, subject.norm)
-        rows = added[[place[condition] for condition in conditions]]
         found = subject.engine.stream(
             [subject.prompts[key.prompt] for key in keys],
             options.draw,
             streams=list(map(stream, keys)),
-            steer=Steer(subject.site, rows, options.steer_tokens),
+            steer=subject.treatment.steer(conditions, options.steer_tokens),
         )
         text = completion_reader(subject.tokenizer)
         for row, tokens in found:

@@ -15,11 +15,11 @@ from torch import Tensor
 import deltalens
 from deltalens.errors import InputError
 from deltalens.lm import resolve_site
-from deltalens.lm.sampling.engine import Draw, Steer, Transformers
+from deltalens.lm.edits import Additions, editing
+from deltalens.lm.sampling.engine import Draw, Intervene, Steer, Transformers
 from deltalens.lm.sampling.vllm import engine as vllm_engine
 from deltalens.lm.sampling.vllm import selftest
 from deltalens.lm.sampling.vllm.running import Request, Said
-from deltalens.lm.steering import adding
 from helpers.adapters import KINDS, adapted
 from helpers.tiny_study import D_MODEL, SITE, make_model, make_tokenizer
 
@@ -61,7 +61,8 @@ class Simulated:
     def _next(self, request: Request, tokens: list[int]) -> Tensor:
         added = self.table[request.mark.row]
         added = self.wrong(added) if request.mark.row else added
-        steered = adding(self.site, added[None], request.mark.first) if self.site else nullcontext()
+        one = Additions(added[None]), torch.tensor([0]), request.mark.first
+        steered = editing(self.site, *one) if self.site else nullcontext()
         with torch.no_grad(), steered:
             logits = self.model(input_ids=torch.tensor([request.prompt + tokens])).logits
         return logits[0, -1].log_softmax(-1)
@@ -183,6 +184,13 @@ def test_what_cannot_be_drawn_is_refused_by_the_call(
     steer = Steer(resolve_site(engine._model, site), ROWS)
     with pytest.raises(InputError, match=message):
         engine.stream(PROMPTS, draw, steer=steer)
+
+
+def test_other_interventions_are_refused_by_the_call(engine: Any) -> None:
+    site = resolve_site(engine._model, SITE)
+    steer = Intervene(site, Additions(ROWS), [0, 1, 0, 1])
+    with pytest.raises(InputError, match="adds directions and makes no other interventions"):
+        engine.stream(PROMPTS, GREEDY, steer=steer)
 
 
 def test_directions_are_one_for_each_prompt_or_one(engine: Any) -> None:

@@ -49,6 +49,7 @@ def configure(commands: Any) -> None:
         help="questions (YAML, JSONL or text) to steer on; default: those of the run's pairs",
     )
     add_as_chat(parser, "prompts of --prompts")
+    _add_intervention(parser)
     _add_grid(parser)
     _add_sampling(parser)
     add_judge(parser)
@@ -60,6 +61,28 @@ def configure(commands: Any) -> None:
     add_output(parser)
     add_dry_run(parser)
     parser.set_defaults(run=run)
+
+
+def _add_intervention(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("what is done with a latent")
+    group.add_argument(
+        "--intervention",
+        choices=("add", "ablate", "clamp", "multiply"),
+        default="add",
+        help="add its direction; ablate it, which puts the baseline in its place and steers away "
+        "only; clamp its activation; multiply its activation; default: add",
+    )
+    group.add_argument(
+        "--clamp",
+        metavar="VALUE",
+        help="what clamp holds it at for a strength of 1: a value in the SAE's units such as 5.0, "
+        "or q0.99, the quantile of its own activations where it is active in the prompts",
+    )
+    group.add_argument(
+        "--only-active",
+        action="store_true",
+        help="only at tokens where the latent is active, by the SAE's encoder",
+    )
 
 
 def _add_grid(parser: argparse.ArgumentParser) -> None:
@@ -91,8 +114,9 @@ def _add_grid(parser: argparse.ArgumentParser) -> None:
         "--strengths",
         type=float,
         nargs="+",
-        default=[0.2, 0.4, 0.6],
-        help="multiples of the median residual norm; default: 0.2 0.4 0.6",
+        help="of add: multiples of the median residual norm (default: 0.2 0.4 0.6); of ablate: the "
+        "share that is taken away (1); of clamp: multiples of its value (1 2 4); of multiply: how "
+        "many times itself is added, or taken away where the latent is to be less (1 2 4)",
     )
     group.add_argument(
         "--max-incoherence",
@@ -172,6 +196,7 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
     from deltalens.trials.settings import Generation
 
     result = Attribution.load(args.run_dir)
+    intervention = _intervention(args, result)
     fill_from_run(args, result.metadata)
     prompts = _prompts(args, result)
     sae = load_sae_of_run(args, result.metadata)
@@ -203,10 +228,12 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
         top=args.top,
         n_random=args.random,
         n_matched=args.matched,
+        ablating=intervention.kind == "ablate",
         seed=args.seed,
     )
+    steered = ("away",) if intervention.kind == "ablate" else tuple(models)
     return sweep(
-        models,
+        {direction: models[direction] for direction in steered},
         tokenizer,
         prompts,
         sae,
@@ -215,18 +242,36 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
         run=args.run_dir,
         site=result.site,
         generation=Generation(args.max_new_tokens, args.temperature, args.seed, args.steer_tokens),
+        intervention=intervention,
+        baseline=result.baseline if intervention.kind == "ablate" else None,
         strengths=args.strengths,
         samples=args.samples,
         unsteered_samples=args.unsteered_samples,
         max_incoherence=args.max_incoherence,
         judge_sees=args.judge_sees,
         chat_template_kwargs=args.chat_template_kwargs,
-        engines=engines,
+        engines=engines and {direction: engines[direction] for direction in steered},
         adaptive=args.adaptive,
         prices=prices_of(args),
         ranks=args.ranks,
         progress=not args.quiet,
         **batch_options(args),
+    )
+
+
+def _intervention(args: argparse.Namespace, result: Any) -> Any:
+    from deltalens.trials import Intervention
+    from deltalens.trials.interventions import Reference
+
+    if args.both_ways and args.intervention == "ablate":
+        raise InputError("ablation steers away only; leave --both-ways out")
+    return Intervention(
+        args.intervention,
+        of=result.metadata["options"].get("score", "direction")
+        if args.intervention == "ablate"
+        else "direction",
+        reference=None if args.clamp is None else Reference.parse(args.clamp),
+        only_active=args.only_active,
     )
 
 

@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
+from deltalens.lm.edits import editing
 from deltalens.lm.hooks import input_device
 from deltalens.lm.sampling.job import Job
-from deltalens.lm.steering import adding
 
 
 def logits_alone(job: Job, row: int, new_tokens: Sequence[int]) -> Tensor:
@@ -22,7 +22,7 @@ def logits_alone(job: Job, row: int, new_tokens: Sequence[int]) -> Tensor:
     ids = torch.tensor([[*prompt, *new_tokens]], device=input_device(job.model))
     context: AbstractContextManager[None] = nullcontext()
     if steered is not None:
-        added = steered.added[steered.condition[row]].unsqueeze(0)
-        context = adding(steered.site, added, 0 if steered.prompt else len(prompt))
+        start = 0 if steered.prompt else len(prompt)
+        context = editing(steered.site, steered.edits, steered.of([row]), start)
     with context:
         return job.model(input_ids=ids, use_cache=False).logits[:, -1]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.lm.batching import TokenBudget
+from deltalens.lm.edits import Additions, Edits
 from deltalens.lm.model.independence import check_readable
 from deltalens.lm.progress import Progress
 from deltalens.lm.sampling.generate import generate, uses_slots
@@ -34,6 +35,8 @@ def sample(
     site: int | str | Site | None = None,
     directions: Tensor | None = None,
     strengths: Tensor | float | None = None,
+    edits: Edits | None = None,
+    conditions: Sequence[int] | None = None,
     steer_tokens: SteerTokens = "all",
     batch_tokens: int = GENERATION_TOKENS,
     progress: bool = False,
@@ -54,6 +57,8 @@ def sample(
         site=site,
         directions=directions,
         strengths=strengths,
+        edits=edits,
+        conditions=conditions,
         steer_tokens=steer_tokens,
         batch_tokens=batch_tokens,
         progress=progress,
@@ -74,6 +79,8 @@ def sample_stream(
     site: int | str | Site | None = None,
     directions: Tensor | None = None,
     strengths: Tensor | float | None = None,
+    edits: Edits | None = None,
+    conditions: Sequence[int] | None = None,
     steer_tokens: SteerTokens = "all",
     batch_tokens: int = GENERATION_TOKENS,
     progress: bool = False,
@@ -89,12 +96,14 @@ def sample_stream(
     generation configuration's and the tokenizer's (which may be None).
 
     With ``site``, ``directions`` and ``strengths``, one row of each per prompt or one for all, the
-    model is steered as by :func:`steering`. A prompt is read once for all rows that share it, with
-    ``steer_tokens="all"`` for all that share what is added too. The cache holds ``batch_tokens``
-    tokens, free columns counted, fewer when memory runs out. Between two completions the model is
-    as it was found. Raises :class:`InputError` for prompts that, with ``max_new_tokens``, do not
-    fit the model, and for logits with NaN. Models that keep more than keys and values (a recurrent
-    state) are served by their own ``generate``, prompts of one length at a time, which is slower.
+    model is steered as by :func:`steering`; with ``site``, ``edits`` and ``conditions`` edit
+    ``conditions[r]`` is made in row r. A prompt is read once for all rows that share it, with
+    ``steer_tokens="all"`` for all that share what is done to it too. The cache holds
+    ``batch_tokens`` tokens, free columns counted, fewer when memory runs out. Between two
+    completions the model is as it was found. Raises :class:`InputError` for prompts that, with
+    ``max_new_tokens``, do not fit the model, and for logits with NaN. Models that keep more than
+    keys and values (a recurrent state) are served by their own ``generate``, prompts of one length
+    at a time, which is slower.
     """
     numbers = range(len(prompts)) if streams is None else streams
     check_request(model, prompts, numbers, max_new_tokens, temperature, seed)
@@ -108,7 +117,9 @@ def sample_stream(
         max_new_tokens=max_new_tokens,
         temperature=temperature,
         stops=stop_ids(model, tokenizer),
-        steered=_steered(model, len(prompts), site, directions, strengths, steer_tokens),
+        steered=_steered(
+            model, len(prompts), site, (directions, strengths), (edits, conditions), steer_tokens
+        ),
     )
     return _counted(job, TokenBudget(batch_tokens), progress)
 
@@ -146,24 +157,48 @@ def _steered(
     model: Any,
     rows: int,
     site: int | str | Site | None,
-    directions: Tensor | None,
-    strengths: Tensor | float | None,
+    added: tuple[Tensor | None, Tensor | float | None],
+    edited: tuple[Edits | None, Sequence[int] | None],
     tokens: SteerTokens,
 ) -> Steered | None:
     check_steer_tokens(tokens)
-    if site is None and directions is None and strengths is None:
+    ways = [way for way in (added, edited) if any(part is not None for part in way)]
+    if site is None and not ways:
         return None
-    if site is None or directions is None or strengths is None:
-        raise InputError("steering needs all of site, directions and strengths; one is missing")
+    if site is None or len(ways) != 1 or any(part is None for part in ways[0]):
+        raise InputError(
+            "steering needs all of site, directions and strengths, or of site, edits and "
+            "conditions; one is missing"
+        )
+    place = resolve_site(model, site)
+    if ways[0] is added:
+        edits, condition = _additions(place, rows, *added)  # type: ignore[arg-type]
+    else:
+        edits, condition = _conditions(rows, *edited)  # type: ignore[arg-type]
+    return Steered(place, edits, condition, prompt=tokens == "all")
+
+
+def _additions(
+    site: Site, rows: int, directions: Tensor, strengths: Tensor | float
+) -> tuple[Edits, list[int]]:
+    """The distinct ones, and each row's."""
     scale = torch.as_tensor(strengths, dtype=torch.float32)
     for name, value, row_dims in (("directions", directions, 2), ("strengths", scale, 1)):
         if value.ndim == row_dims and len(value) != rows:
             raise InputError(f"{name} has {len(value)} rows for {rows} prompts")
-    place = resolve_site(model, site)
-    added = added_rows(place, directions, scale).cpu().expand(rows, -1)
+    added = added_rows(site, directions, scale).cpu().expand(rows, -1)
     condition = numbered(row.tobytes() for row in added.numpy())
     _, firsts = np.unique(condition, return_index=True)
-    return Steered(place, added[firsts], condition, prompt=tokens == "all")
+    return Additions(added[firsts]), condition
+
+
+def _conditions(rows: int, edits: Edits, conditions: Sequence[int]) -> tuple[Edits, list[int]]:
+    if len(conditions) != rows:
+        raise InputError(f"conditions has {len(conditions)} numbers for {rows} prompts")
+    for number in conditions:
+        if not 0 <= number < len(edits):
+            raise InputError(f"edit {number} does not exist; there are 0 … {len(edits) - 1}")
+    return edits, list(conditions)
 
 
 def _check_options(max_new_tokens: int, temperature: float, seed: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor
 
+from deltalens.lm.edits import Edits
 from deltalens.lm.sampling.api import GENERATION_TOKENS, sample_stream
 from deltalens.lm.sites import Site
 from deltalens.lm.steering import SteerTokens
@@ -34,6 +35,16 @@ class Steer:
     tokens: SteerTokens = "all"
 
 
+@dataclass(frozen=True)
+class Intervene:
+    """Edit ``conditions[r]`` is made at ``site`` in row r, at all tokens or at generated ones."""
+
+    site: Site
+    edits: Edits
+    conditions: Sequence[int]
+    tokens: SteerTokens = "all"
+
+
 class Engine(Protocol):
     """Draws completions of one model, each from its own stream of random numbers."""
 
@@ -47,7 +58,7 @@ class Engine(Protocol):
         draw: Draw,
         *,
         streams: Sequence[int] | None = None,
-        steer: Steer | None = None,
+        steer: Steer | Intervene | None = None,
         progress: bool = False,
     ) -> Iterator[tuple[int, list[int]]]:
         """Completions as they end: (row, its new token ids without an end-of-text token).
@@ -73,18 +84,17 @@ class Transformers:
         draw: Draw,
         *,
         streams: Sequence[int] | None = None,
-        steer: Steer | None = None,
+        steer: Steer | Intervene | None = None,
         progress: bool = False,
     ) -> Iterator[tuple[int, list[int]]]:
         """As :meth:`Engine.stream`."""
         steered: dict[str, Any] = {}
+        if isinstance(steer, Steer):
+            steered = {"directions": steer.directions, "strengths": 1.0}
+        elif steer is not None:
+            steered = {"edits": steer.edits, "conditions": steer.conditions}
         if steer is not None:
-            steered = {
-                "site": steer.site,
-                "directions": steer.directions,
-                "strengths": 1.0,
-                "steer_tokens": steer.tokens,
-            }
+            steered |= {"site": steer.site, "steer_tokens": steer.tokens}
         return sample_stream(
             self.model,
             self.tokenizer,

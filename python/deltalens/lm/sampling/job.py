@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from deltalens.lm.edits import Edits
 from deltalens.lm.sampling.draws import Choice, choose, gumbels
 from deltalens.lm.sites import Site
 
@@ -20,12 +21,16 @@ _LONGER, _SPARE = 2, 64  # rows share buffers up to this many times the shortest
 
 @dataclass(frozen=True)
 class Steered:
-    """Row r has ``added[condition[r]]`` added at ``site``; at its prompt too if ``prompt``."""
+    """Row r has edit ``condition[r]`` made at ``site``; at its prompt too if ``prompt``."""
 
     site: Site
-    added: Tensor  # [conditions, d_model]
+    edits: Edits
     condition: list[int]
     prompt: bool
+
+    def of(self, rows: Sequence[int]) -> Tensor:
+        """The edits of some rows, int64 [rows]."""
+        return torch.tensor([self.condition[row] for row in rows])
 
 
 @dataclass(frozen=True)

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from deltalens.cost.pace import advance
 from deltalens.lm.batching import TokenBudget, run_batches
+from deltalens.lm.edits import editing
 from deltalens.lm.head import head_input
 from deltalens.lm.hooks import frozen, inference, input_device
 from deltalens.lm.model.caches import NAMES
 from deltalens.lm.sampling.alone import logits_alone
 from deltalens.lm.sampling.job import Job
-from deltalens.lm.steering import adding
 
 
 def generate_plainly(job: Job, budget: TokenBudget) -> Iterator[tuple[int, list[int]]]:
@@ -136,8 +136,7 @@ class _Batch:
         steered = self._job.steered
         if steered is None:
             return nullcontext()
-        added = steered.added[[steered.condition[row] for row in self._rows]]
-        return adding(steered.site, added, self._start)
+        return editing(steered.site, steered.edits, steered.of(self._rows), self._start)
 
     def _start(self, hidden: Tensor) -> int:
         """The first position to steer in a forward pass over ``hidden`` [rows, seq, d_model]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from deltalens.cost.pace import advance
+from deltalens.lm.edits import editing
 from deltalens.lm.head import head_input
 from deltalens.lm.hooks import frozen, inference, input_device
 from deltalens.lm.model.caches import as_argument
@@ -19,7 +20,6 @@ from deltalens.lm.sampling.attention import one_query_attention
 from deltalens.lm.sampling.job import Job
 from deltalens.lm.sampling.prefix_queue import PrefixQueue
 from deltalens.lm.sampling.slots import SlotCache
-from deltalens.lm.steering import adding
 
 REFILL = 1 / 8  # share of idle slots at which others enter: copying comes in groups
 
@@ -42,7 +42,7 @@ class SlotPool:
         self._length: Ints = np.zeros(slots, dtype=np.int64)
         self._step: Ints = np.zeros(slots, dtype=np.int64)
         self._tokens: Ints = np.zeros((slots, job.max_new_tokens), dtype=np.int64)
-        self._added = None if job.steered is None else self._nothing_added(job.steered.added)
+        self._condition: Ints = np.zeros(slots, dtype=np.int64)
         self._cache: SlotCache | None = None
         self._used = 0
 
@@ -59,10 +59,6 @@ class SlotPool:
             while 0 < self._live().size > self._used * (1 - REFILL):
                 self._take_step()
         return True
-
-    def _nothing_added(self, added: Tensor) -> Tensor:
-        model = self._job.model
-        return torch.zeros(len(self._row), added.shape[1], dtype=model.dtype, device=self._device)
 
     def _live(self) -> Ints:
         """The slots with a row."""
@@ -89,11 +85,10 @@ class SlotPool:
         self._steer(slots)
 
     def _steer(self, slots: Ints) -> None:
-        if self._added is None or self._job.steered is None:
-            return
-        steered = self._job.steered
-        conditions = [steered.condition[row] if row >= 0 else 0 for row in self._row[slots]]
-        self._added[torch.from_numpy(slots)] = steered.added[conditions].to(self._added)
+        if self._job.steered is not None:
+            conditions = self._job.steered.condition
+            rows = self._row[slots]
+            self._condition[slots] = [conditions[row] if row >= 0 else 0 for row in rows]
 
     def _close_gaps(self) -> None:
         """Move the last rows into idle slots, so that a step has live rows only."""
@@ -103,29 +98,29 @@ class SlotPool:
         if not targets.size or self._cache is None:
             return
         sources = live[-targets.size :]
-        for values in (self._row, self._length, self._step, self._tokens):
+        for values in (self._row, self._length, self._step, self._tokens, self._condition):
             values[targets] = values[sources]
         self._row[sources], self._length[sources] = -1, 0
         at, to = torch.from_numpy(sources), torch.from_numpy(targets)
         self._cache.move(at, to, int(self._length.max()))
-        if self._added is not None:
-            self._added[to] = self._added[at]
 
     def _take_step(self) -> None:
         assert self._cache is not None
         lengths = self._length[: self._used]
         self._cache.open(self._used, int(lengths.max()), self._queue.longest)
-        steered = nullcontext() if self._added is None else self._adding(self._added)
-        with steered, one_query_attention(self._job.model):
+        with self._steered(), one_query_attention(self._job.model):
             output = self._job.model(**self._inputs(), use_cache=True)
         self._cache.close()
         live = self._live()
         self._length[live] += 1
         self._record(live, output.logits[:, -1])
 
-    def _adding(self, added: Tensor) -> Any:
-        assert self._job.steered is not None
-        return adding(self._job.steered.site, added[: self._used])
+    def _steered(self) -> AbstractContextManager[None]:
+        steered = self._job.steered
+        if steered is None:
+            return nullcontext()
+        numbers = torch.from_numpy(self._condition[: self._used])
+        return editing(steered.site, steered.edits, numbers)
 
     def _inputs(self) -> dict[str, Any]:
         """The newest token of each row, to be read after those in the cache."""

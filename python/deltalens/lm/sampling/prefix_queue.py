@@ -7,10 +7,8 @@ from collections.abc import Sequence
 from itertools import islice
 from typing import NamedTuple
 
-import torch
-
 from deltalens.lm.sampling.job import Job
-from deltalens.lm.sampling.prefixes import Prefixes, read_prompts, read_steered
+from deltalens.lm.sampling.prefixes import Prefixes, read_edited, read_prompts
 
 
 class Ready(NamedTuple):
@@ -81,5 +79,4 @@ class PrefixQueue:
         prompts = [job.prompts[row] for row in rows]
         if steered is None or not steered.prompt:
             return read_prompts(job.model, prompts)
-        conditions = torch.tensor([steered.condition[row] for row in rows])
-        return read_steered(job.model, prompts, steered.site, steered.added[conditions])
+        return read_edited(job.model, prompts, steered.site, steered.edits, steered.of(rows))

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from deltalens.lm.edits import Edits, editing
 from deltalens.lm.hooks import answering, input_device
 from deltalens.lm.model.caches import as_argument
 from deltalens.lm.rows import TokenRow, pad_rows
 from deltalens.lm.sampling.slots import States
 from deltalens.lm.sites import Site, decoder_blocks, text_config
-from deltalens.lm.steering import adding
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Prefixes:
 
 
 class _SiteReached(Exception):
-    """Ends a forward pass below the site: what lies above depends on what is added there."""
+    """Ends a forward pass below the site: what lies above depends on what is edited there."""
 
 
 def read_prompts(model: Any, prompts: Sequence[list[int]]) -> Prefixes:
@@ -43,13 +43,15 @@ def read_prompts(model: Any, prompts: Sequence[list[int]]) -> Prefixes:
     return _prefixes(prompts, states, logits)
 
 
-def read_steered(model: Any, prompts: Sequence[list[int]], site: Site, added: Tensor) -> Prefixes:
-    """Every prompt as a prefix, with ``added`` [prompts, d_model] at each of its tokens.
+def read_edited(
+    model: Any, prompts: Sequence[list[int]], site: Site, edits: Edits, numbers: Tensor
+) -> Prefixes:
+    """Every prompt as a prefix, with edit ``numbers[r]`` made at each token of prompt r.
 
-    Blocks below the site do not see what is added, so they run once for equal prompts.
+    Blocks below the site do not see what is edited, so they run once for equal prompts.
     """
     if _shares_states(model) or not site.blocks_below:
-        with adding(site, added):
+        with editing(site, edits, numbers):
             return read_prompts(model, prompts)
     distinct = {tuple(prompt): None for prompt in prompts}
     places = {prompt: place for place, prompt in enumerate(distinct)}
@@ -57,7 +59,7 @@ def read_steered(model: Any, prompts: Sequence[list[int]], site: Site, added: Te
     _, blocks = decoder_blocks(model)
     unsteered = blocks[: site.blocks_below]
     below, output = _below(model, _padded(model, list(map(list, distinct))), unsteered[-1])
-    with answering(unsteered, _repeated(output, item)), adding(site, added):
+    with answering(unsteered, _repeated(output, item)), editing(site, edits, numbers):
         above, logits = _forward(model, _padded(model, prompts))
     own = torch.arange(len(prompts))
     states = [

@@ -11,7 +11,7 @@ function curveChart(arm, shared, label) {
   return svg("svg", { class: "chart", viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label },
     [0, 0.5, 1].map((share) => gridLine(share, x(0), x(widest), y(share))),
     points_.map((point) => svg("text", { x: x(point.strength), y: height - bottom + 15, "text-anchor": "middle" }, number(Math.abs(point.strength)))),
-    svg("text", { x: (x(0) + x(widest)) / 2, y: height - 4, "text-anchor": "middle" }, "strength / median residual norm"),
+    svg("text", { x: (x(0) + x(widest)) / 2, y: height - 4, "text-anchor": "middle" }, shared.unit),
     svg("line", { x1: x(0), x2: x(widest), y1: y(shared.budget), y2: y(shared.budget), stroke: "currentColor", "stroke-dasharray": "5 4", opacity: 0.6 },
       svg("title", {}, `incoherence budget ${percent(shared.budget, 1)}`)),
     line(points_, (point) => point.incoherence.rate, x, y, { stroke: "currentColor", opacity: 0.5, "stroke-dasharray": "2 3" }),

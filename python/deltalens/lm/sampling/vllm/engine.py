@@ -10,7 +10,7 @@ from deltalens.cost.pace import advance
 from deltalens.errors import InputError
 from deltalens.lm.progress import Progress
 from deltalens.lm.sampling.api import check_request, stop_ids
-from deltalens.lm.sampling.engine import Draw, Steer
+from deltalens.lm.sampling.engine import Draw, Intervene, Steer
 from deltalens.lm.sampling.vllm.conditions import PLAIN, conditions, first_steered
 from deltalens.lm.sampling.vllm.resources import arguments
 from deltalens.lm.sampling.vllm.rows import Marked
@@ -66,7 +66,7 @@ class VllmEngine:
         draw: Draw,
         *,
         streams: Sequence[int] | None = None,
-        steer: Steer | None = None,
+        steer: Steer | Intervene | None = None,
         progress: bool = False,
     ) -> Iterator[tuple[int, list[int]]]:
         """As :meth:`~deltalens.lm.sampling.engine.Engine.stream`.
@@ -80,6 +80,11 @@ class VllmEngine:
         if 0 < draw.temperature < _COLDEST:
             raise InputError(
                 f"vLLM draws at temperature 0 or from {_COLDEST} on, got {draw.temperature}"
+            )
+        if isinstance(steer, Intervene):
+            raise InputError(
+                "the engine vllm adds directions and makes no other interventions; use the engine "
+                "transformers"
             )
         if steer is not None:
             _check_steer(steer, len(prompts))

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from deltalens.errors import InputError
+from deltalens.lm.edits import Additions, editing
 from deltalens.lm.hooks import frozen, inference, input_device
 from deltalens.lm.sampling.engine import Draw, Steer
 from deltalens.lm.sampling.vllm.conditions import PLAIN, first_steered, salt
 from deltalens.lm.sampling.vllm.rows import Marked
 from deltalens.lm.sampling.vllm.running import Request, Running, Said
-from deltalens.lm.steering import adding
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ def check_steered(running: Running, model: Any, prompts: Sequence[list[int]], st
         if _apart(plain, zero) > allowed:
             raise InputError(_failure("steered with zeros, it differs from unsteered", steer))
         for times, added, said in zip(_TIMES, table[2:], steered, strict=True):
-            adds = adding(steer.site, added[None], first)
+            adds = editing(steer.site, Additions(added[None]), torch.zeros(1).long(), first)
             expected = _expected(model, prompt, said.tokens, adds)
             _hold(f"steered at {steer.site.name}, {times:g} ×", said, expected, allowed)
             if _apart(plain, said) > _SEEN * allowed:
