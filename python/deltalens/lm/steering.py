@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from deltalens.errors import InputError
-from deltalens.lm.edits import edited_from
 from deltalens.lm.hooks import uncompiled
 from deltalens.lm.model.caches import given_cache, is_filled
+from deltalens.lm.points.edits import edited_from
 from deltalens.lm.points.replacing import replacing
 from deltalens.lm.sites import Site, decoder_blocks, resolve_site
 

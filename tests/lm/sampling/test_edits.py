@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.lm import resolve_site, sample
-from deltalens.lm.edits import Additions, editing
+from deltalens.lm.points.edits import Additions, editing
 from deltalens.lm.sampling.engine import Draw, Intervene, Transformers
 from helpers.block_families import build_any, changed_by_hand, points_of
 from helpers.families import WIDTH, token_ids

@@ -15,7 +15,7 @@ from torch import Tensor
 import deltalens
 from deltalens.errors import InputError
 from deltalens.lm import resolve_site
-from deltalens.lm.edits import Additions, editing
+from deltalens.lm.points.edits import Additions, editing
 from deltalens.lm.sampling.engine import Draw, Intervene, Steer, Transformers
 from deltalens.lm.sampling.vllm import engine as vllm_engine
 from deltalens.lm.sampling.vllm import selftest

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
 from deltalens.lm import resolve_site
-from deltalens.lm.edits import Additions
+from deltalens.lm.points.edits import Additions
 from deltalens.lm.sampling.engine import Intervene, Steer
 from deltalens.study import Baseline
 from deltalens.trials.conditions import UNSTEERED, Condition, directions

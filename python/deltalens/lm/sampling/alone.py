@@ -8,8 +8,8 @@ from contextlib import AbstractContextManager, nullcontext
 import torch
 from torch import Tensor
 
-from deltalens.lm.edits import editing
 from deltalens.lm.hooks import input_device
+from deltalens.lm.points.edits import editing
 from deltalens.lm.sampling.job import Job
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.lm.batching import TokenBudget
-from deltalens.lm.edits import Additions, Edits
 from deltalens.lm.model.independence import check_readable
+from deltalens.lm.points.edits import Additions, Edits
 from deltalens.lm.progress import Progress
 from deltalens.lm.sampling.generate import generate, uses_slots
 from deltalens.lm.sampling.job import Job, Steered, numbered

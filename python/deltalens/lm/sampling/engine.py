@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 
 from torch import Tensor
 
-from deltalens.lm.edits import Edits
+from deltalens.lm.points.edits import Edits
 from deltalens.lm.sampling.api import GENERATION_TOKENS, sample_stream
 from deltalens.lm.sites import Site
 from deltalens.lm.steering import SteerTokens

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from deltalens.lm.edits import Edits
+from deltalens.lm.points.edits import Edits
 from deltalens.lm.sampling.draws import Choice, choose, gumbels
 from deltalens.lm.sites import Site
 

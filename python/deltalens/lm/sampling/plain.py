@@ -16,10 +16,10 @@ from torch import Tensor
 
 from deltalens.cost.pace import advance
 from deltalens.lm.batching import TokenBudget, run_batches
-from deltalens.lm.edits import editing
 from deltalens.lm.head import head_input
 from deltalens.lm.hooks import frozen, inference, input_device
 from deltalens.lm.model.caches import NAMES
+from deltalens.lm.points.edits import editing
 from deltalens.lm.sampling.alone import logits_alone
 from deltalens.lm.sampling.job import Job
 

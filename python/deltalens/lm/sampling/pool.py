@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from deltalens.cost.pace import advance
-from deltalens.lm.edits import editing
 from deltalens.lm.head import head_input
 from deltalens.lm.hooks import frozen, inference, input_device
 from deltalens.lm.model.caches import as_argument
+from deltalens.lm.points.edits import editing
 from deltalens.lm.sampling.alone import logits_alone
 from deltalens.lm.sampling.attention import one_query_attention
 from deltalens.lm.sampling.job import Job

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from deltalens.lm.edits import Edits, editing
 from deltalens.lm.hooks import answering, input_device
 from deltalens.lm.model.caches import as_argument
+from deltalens.lm.points.edits import Edits, editing
 from deltalens.lm.rows import TokenRow, pad_rows
 from deltalens.lm.sampling.slots import States
 from deltalens.lm.sites import Site, decoder_blocks, text_config

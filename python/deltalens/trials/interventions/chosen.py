@@ -9,7 +9,7 @@ from torch import Tensor
 
 from deltalens.engine.decoder import Decoder, gather_rows
 from deltalens.lm import Site
-from deltalens.lm.edits import Placed
+from deltalens.lm.points.edits import Placed
 from deltalens.sae import as_sae
 from deltalens.sae.gate import encoder_inputs, latent_gate
 from deltalens.study.activation.latent_means import encoder_at

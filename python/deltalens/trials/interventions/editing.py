@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from deltalens.lm.edits import Placed
+from deltalens.lm.points.edits import Placed
 from deltalens.trials.interventions.chosen import ChosenLatents
 
 
@@ -36,7 +36,7 @@ class Projections:
         return self._edits
 
     def edited(self, hidden: Tensor, numbers: Tensor) -> Tensor:
-        """As :meth:`~deltalens.lm.edits.Edits.edited`."""
+        """As :meth:`~deltalens.lm.points.edits.Edits.edited`."""
         wide = _wide(hidden)
         numbers = numbers.to(hidden.device)
         bases, shares, mean = self._placed.at(wide.device, wide.dtype)
@@ -80,7 +80,7 @@ class Writes:
         return self._edits
 
     def edited(self, hidden: Tensor, numbers: Tensor) -> Tensor:
-        """As :meth:`~deltalens.lm.edits.Edits.edited`."""
+        """As :meth:`~deltalens.lm.points.edits.Edits.edited`."""
         wide = _wide(hidden)
         numbers = numbers.to(hidden.device)
         which, slopes, offsets = (

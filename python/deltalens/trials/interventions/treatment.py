@@ -13,7 +13,7 @@ from torch import Tensor
 from deltalens.engine.decoder import Decoder
 from deltalens.errors import InputError
 from deltalens.lm import Site
-from deltalens.lm.edits import Additions, Edits
+from deltalens.lm.points.edits import Additions, Edits
 from deltalens.lm.sampling.engine import Intervene, Steer
 from deltalens.lm.sinks import SINKS
 from deltalens.lm.steering import SteerTokens

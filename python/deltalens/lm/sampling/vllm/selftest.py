@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from deltalens.errors import InputError
-from deltalens.lm.edits import Additions, editing
 from deltalens.lm.hooks import frozen, inference, input_device
+from deltalens.lm.points.edits import Additions, editing
 from deltalens.lm.sampling.engine import Draw, Steer
 from deltalens.lm.sampling.vllm.conditions import PLAIN, first_steered, salt
 from deltalens.lm.sampling.vllm.rows import Marked
