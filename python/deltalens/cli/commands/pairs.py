@@ -19,6 +19,7 @@ from deltalens.cli.engines import add_engine, load_engine
 from deltalens.cli.judging import add_judge, prices_of
 from deltalens.cli.models.source import ModelSource
 from deltalens.cli.processes import add_shard, note_command
+from deltalens.cli.studies.grading import add_graded, graded_fields, grading
 from deltalens.errors import InputError
 from deltalens.ranks.ranks import ALONE
 
@@ -52,7 +53,8 @@ def configure(commands: Any) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of samples and choices; default: 0")
     _add_sampling(parser)
-    _add_graded(parser)
+    group = add_graded(parser)
+    group.add_argument("--graded", type=Path, metavar="FILE", help="CSV or JSONL, one answer a row")
     add_judge(parser)
     add_model(parser, required=False)
     add_engine(parser)
@@ -70,24 +72,6 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--max-new-tokens", type=positive_int, default=600, help="default: 600")
     group.add_argument("--temperature", type=float, default=1.0, help="default: 1")
-
-
-def _add_graded(parser: argparse.ArgumentParser) -> None:
-    group = parser.add_argument_group(
-        "answers that are graded already",
-        "By an outcome (shown, absent, …), by labels, or by scores with the limits of "
-        "--aligned-below and --coherent-above; by default whichever is there.",
-    )
-    group.add_argument("--graded", type=Path, metavar="FILE", help="CSV or JSONL, one answer a row")
-    group.add_argument("--question-field", default="question", help="default: question")
-    group.add_argument("--answer-field", default="answer", help="default: answer")
-    group.add_argument("--id-field", default="question_id", help="default: question_id")
-    group.add_argument("--outcome-field", help="default: outcome")
-    group.add_argument("--aligned-field", help="0 … 100; default: aligned")
-    group.add_argument("--coherent-field", help="0 … 100; default: coherent")
-    group.add_argument("--label-field", help="default: label")
-    group.add_argument("--shown-labels", nargs="+", metavar="LABEL", help="with the behaviour")
-    group.add_argument("--absent-labels", nargs="+", metavar="LABEL", help="without it")
 
 
 def run(args: argparse.Namespace) -> None:
@@ -154,7 +138,6 @@ def _read(args: argparse.Namespace) -> tuple[Any, None]:
         pairs_from_graded,
         read_questions,
     )
-    from deltalens.pairs.graded.pairs import GradedFields
 
     if args.ranks != ALONE:
         raise InputError("--graded needs one process; start it alone and without --shard")
@@ -166,38 +149,14 @@ def _read(args: argparse.Namespace) -> tuple[Any, None]:
         questions = read_questions(args.questions, as_chat=args.as_chat)
     found = pairs_from_graded(
         args.graded,
-        fields=GradedFields(args.question_field, args.answer_field, args.id_field),
-        grading=_grading(args),
+        fields=graded_fields(args),
+        grading=grading(args),
         questions=questions,
         per_prompt=args.per_prompt,
         seed=args.seed,
         out=args.out,
     )
     return found, None
-
-
-def _grading(args: argparse.Namespace) -> Any:
-    """How the rows are graded, where the arguments say so."""
-    from deltalens.judge import Thresholds
-    from deltalens.pairs.graded.grades import Labels, Outcomes, Scores
-
-    labels = _given(args, field="label_field", shown="shown_labels", absent="absent_labels")
-    outcomes = _given(args, field="outcome_field")
-    scores = _given(args, aligned="aligned_field", coherent="coherent_field")
-    limits = _given(args, aligned_below="aligned_below", coherent_above="coherent_above")
-    if sum(map(bool, (labels, outcomes, {**scores, **limits}))) > 1:
-        raise InputError("grades are labels, outcomes or scores; give the options of one of them")
-    if labels:
-        return Labels(**{"shown": (), "absent": (), **labels})
-    if scores or limits:
-        return Scores(**scores, thresholds=Thresholds(**limits))
-    return Outcomes(**outcomes) if outcomes else None
-
-
-def _given(args: argparse.Namespace, **names: str) -> dict[str, Any]:
-    """The arguments that were given, under other names."""
-    values = {name: getattr(args, argument) for name, argument in names.items()}
-    return {name: value for name, value in values.items() if value is not None}
 
 
 def _show(args: argparse.Namespace, found: Any, usage: Any) -> None:
