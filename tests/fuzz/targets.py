@@ -31,11 +31,18 @@ from deltalens.report.evidence import gather
 from deltalens.sae import load_sae
 from deltalens.sae.files import open_tensors
 from deltalens.study.survey.directory import read_contents
+from deltalens.study.tokens.log_probs import read_log_probs
 from deltalens.trials.interpretation.store import read_interpretations
 from deltalens.trials.log import read_completions, read_verdicts
 from deltalens.trials.settings import read_prompts
 from fuzz.mutate import mutated
-from helpers.finished_run import add_everything, hostile_texts, make_run
+from helpers.finished_run import (
+    add_detection,
+    add_everything,
+    add_log_probs,
+    hostile_texts,
+    make_run,
+)
 from helpers.sae_writers import MAKERS
 from helpers.training_run import make_small_run
 
@@ -231,7 +238,10 @@ def _target(file: Path, sound: bytes, read: Callable[[Path], Any]) -> Target:
 def run_targets(place: Path) -> Iterator[Target]:
     """The files of a run directory with everything, and the report made of them."""
     run = place / "run"
-    add_everything(run, make_run(run, texts=hostile_texts()), hostile_texts())
+    result = make_run(run, texts=hostile_texts())
+    add_everything(run, result, hostile_texts())
+    add_detection(run, result)
+    add_log_probs(run, len(result.pairs), hostile_texts())
 
     def attribution() -> None:
         found = Attribution.load(run)
@@ -239,6 +249,10 @@ def run_targets(place: Path) -> Iterator[Target]:
 
     def steering() -> None:
         as_script_data(report_document(gather(run)))
+
+    def log_probs() -> None:
+        read_log_probs(run)
+        steering()
 
     def examples() -> None:
         for line in read_examples(run):
@@ -254,6 +268,9 @@ def run_targets(place: Path) -> Iterator[Target]:
         "summary.json": steering,
         "metadata.json": steering,
         "ablation.csv": steering,
+        "detection.csv": steering,
+        "detection.json": steering,
+        "token_log_probs.jsonl": log_probs,
     }
     for file in sorted(path for path in run.rglob("*") if path.is_file()):
         check = checks.get(file.name, attribution)

@@ -23,6 +23,8 @@ from deltalens.sae import transposed
 from deltalens.sae.files import open_tensors
 from deltalens.sae.matrices import decoder_from
 from deltalens.study import Attribution, attribute
+from deltalens.study.detection import detect
+from deltalens.study.tokens.log_probs import pair_log_probs, save_log_probs
 from deltalens.trials.interpretation.interpret import interpret
 from helpers.examples_oracle import KEPT, make_sae, make_texts
 from helpers.graded_answers import HashJudge, asked
@@ -68,9 +70,13 @@ def prepare(folder: Path) -> None:
                     work(folder / "shards" / name, ranks=TWO[number])
 
 
+def decoder() -> torch.Tensor:
+    return torch.randn(60, D_MODEL, generator=torch.Generator().manual_seed(1))
+
+
 def study(out: Path, site: Any = SITE, ranks: Ranks = ALONE) -> None:
     several = isinstance(site, list)
-    rows = torch.randn(60, D_MODEL, generator=torch.Generator().manual_seed(1))
+    rows = decoder()
     attribute(
         model(),
         tokenizer(),
@@ -152,6 +158,16 @@ def names(out: Path) -> None:
     interpret(out, Namer(), top=4)
 
 
+def detection(out: Path) -> None:
+    result = Attribution.load(out)
+    detect(model(), tokenizer(), result, decoder(), make_pairs(6, seed=9)).save(out)
+
+
+def log_probs(out: Path) -> None:
+    result = Attribution.load(out)
+    save_log_probs(out, pair_log_probs(model(), tokenizer(), result.pairs))
+
+
 def copy_of_columns(out: Path) -> None:
     os.environ["XDG_CACHE_HOME"] = str(out / "cache")
     decoder = decoder_from(open_tensors(out / "columns.pt"), "D", transposed=True)
@@ -196,6 +212,8 @@ WRITERS: dict[str, Write] = {
     "examples": examples,
     "examples of a run": examples,
     "interpret": names,
+    "detect": detection,
+    "tokens": log_probs,
     "baseline": baseline,
     "delta-activation": difference,
     "transposed copy": copy_of_columns,
@@ -207,6 +225,8 @@ BEFORE = {
     "transposed copy": "columns",
     "examples of a run": "study",
     "interpret": "study",
+    "detect": "study",
+    "tokens": "study",
     **{f"merge of {name}": f"shards/{name}" for name in SHARED},
 }
 

@@ -77,6 +77,12 @@ def batch_options(args: argparse.Namespace) -> dict[str, Any]:
 
 def fill_from_run(args: argparse.Namespace, metadata: dict[str, Any]) -> None:
     """The run's own model and SAE, unless others were named."""
+    fill_model_from_run(args, metadata)
+    fill_sae(args, metadata)
+
+
+def fill_model_from_run(args: argparse.Namespace, metadata: dict[str, Any]) -> None:
+    """The run's own model, unless another was named."""
     if args.model is None:
         recorded = metadata["model"]
         named = {"model": recorded["name"], "revision": recorded["revision"]}
@@ -84,7 +90,6 @@ def fill_from_run(args: argparse.Namespace, metadata: dict[str, Any]) -> None:
             if getattr(args, name) in (None, "auto"):
                 setattr(args, name, value)
     fill_chat_template(args, metadata["options"].get("chat_template_kwargs"))
-    fill_sae(args, metadata)
 
 
 def fill_chat_template(args: argparse.Namespace, recorded: dict[str, Any] | None) -> None:

@@ -45,6 +45,12 @@ def batch_losses(
     return _row_losses(surprisals(states, batch.targets), batch, loss)
 
 
+def batch_surprisals(model: Any, batch: RowBatch, hooks: AbstractContextManager[Any]) -> Tensor:
+    """-log p of every completion token of the batch, in the order of its targets: [tokens]."""
+    states, batch = _at_head(model, batch, hooks)
+    return surprisals(states, batch.targets)
+
+
 def batch_slope(
     model: Any, batch: RowBatch, hooks: AbstractContextManager[Any], loss: Loss
 ) -> tuple[Tensor, Slope]:

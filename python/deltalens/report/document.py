@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from deltalens.report.completions_part import shown_completions
 from deltalens.report.evidence import Evidence
 from deltalens.report.findings import findings
 from deltalens.report.latent_part import (
@@ -26,14 +27,15 @@ Json = dict[str, Any]
 def report_document(evidence: Evidence, beside: Sequence[Json] = ()) -> Json:
     """What the page shows; parts that the run lacks are left out."""
     result = evidence.attribution
-    latents = latent_documents(evidence)
+    latents, completions = latent_documents(evidence), shown_completions(evidence, PAIRS_SHOWN)
     document: Json = {
         "version": __version__,
         "behaviour": readable(evidence.behaviour, 200),
         "facts": _facts(evidence),
         "findings": findings(evidence),
         "latents": latents,
-        "pairs": _pairs(result),
+        "pairs": _pairs(result, len(completions)),
+        "completions": completions,
         "tokens": shown_tokens(result, latents),
         "settings": settings_document(evidence),
         "left_out": _left_out(result),
@@ -69,16 +71,15 @@ def _facts(evidence: Evidence) -> list[list[str]]:
     return [[name, place_name(str(value))] for name, value in facts if value]
 
 
-def _pairs(result: Attribution) -> list[Json]:
-    return [
-        {
-            "id": readable(pair.id or str(number), 80),
-            "prompt": messages(pair.prompt),
-            "positive": completion(pair.positive),
-            "negative": completion(pair.negative),
-        }
-        for number, pair in enumerate(result.pairs[:PAIRS_SHOWN], start=1)
-    ]
+def _pairs(result: Attribution, by_token: int) -> list[Json]:
+    """Of the first ``by_token`` pairs completions are shown token by token, not as texts."""
+    found: list[Json] = []
+    for number, pair in enumerate(result.pairs[:PAIRS_SHOWN], start=1):
+        one: Json = {"id": readable(pair.id or str(number), 80), "prompt": messages(pair.prompt)}
+        if number > by_token:
+            one["positive"], one["negative"] = map(completion, (pair.positive, pair.negative))
+        found.append(one)
+    return found
 
 
 def _left_out(result: Attribution) -> list[str]:

@@ -13,6 +13,8 @@ from deltalens.judge import Verdict
 from deltalens.pairs.row import Prompt
 from deltalens.study.ablation.table import ABLATION_FILE
 from deltalens.study.attribution import Attribution
+from deltalens.study.detection.result import Detection, read_detection
+from deltalens.study.tokens.log_probs import PairLogProbs, read_log_probs
 from deltalens.trials.interpretation.interpret import Interpretation, read_interpretations
 from deltalens.trials.log import Completion, Key, read_graded
 from deltalens.trials.result import (
@@ -40,7 +42,8 @@ class Evidence:
     """A run and what was added to it since; what is not there is None or empty.
 
     ablation: latent → (first-order, exact); examples: latent → its line of ``latents.jsonl``;
-    examples_summary: what the examples were made from; names: latent → its interpretations.
+    examples_summary: what the examples were made from; names: latent → its interpretations;
+    detection: how well latents tell held-out texts apart; log_probs: of every pair.
     """
 
     run: Path
@@ -50,6 +53,8 @@ class Evidence:
     examples: dict[int, dict[str, Any]]
     examples_summary: dict[str, Any]
     names: dict[int, list[Interpretation]]
+    detection: Detection | None = None
+    log_probs: list[PairLogProbs] | None = None
 
     @property
     def behaviour(self) -> str:
@@ -70,6 +75,8 @@ def gather(run: str | Path) -> Evidence:
         examples=_examples(run) if has_examples else {},
         examples_summary=read_summary(run) if has_examples else {},
         names=read_interpretations(run),
+        detection=read_detection(run),
+        log_probs=read_log_probs(run),
     )
 
 

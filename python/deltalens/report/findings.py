@@ -7,6 +7,7 @@ from math import isnan
 
 from deltalens.report.evidence import Evidence
 from deltalens.report.text import readable
+from deltalens.study.detection.sentences import detection_sentences
 from deltalens.study.quality import quality_sentences, significance_sentence
 from deltalens.trials.rates import Rate
 from deltalens.trials.result import ATTRIBUTION, RANDOM_SETS, Direction, SweepResult
@@ -27,6 +28,8 @@ def findings(evidence: Evidence) -> list[str]:
         found += _top_steered(result, evidence.behaviour)
         found += _verdicts(result)
     found += _ablation(evidence)
+    if evidence.detection is not None:
+        found += map(readable, detection_sentences(evidence.detection))
     found += map(readable, quality_sentences(evidence.attribution.metadata))
     return found
 

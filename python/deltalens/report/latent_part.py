@@ -9,6 +9,7 @@ from deltalens.report.evidence import Evidence
 from deltalens.report.steering_part import latent_steering, suspects
 from deltalens.report.text import exact, readable, short
 from deltalens.study.attribution import Attribution
+from deltalens.study.detection.result import Told
 from deltalens.study.lens import LensToken
 from deltalens.trials.interpretation.interpret import Interpretation
 from deltalens.trials.suspects import suspect_names
@@ -72,10 +73,17 @@ def _add_evidence(document: Json, evidence: Evidence) -> None:
         document["names"] = list(map(_name, evidence.names[latent]))
     if latent in evidence.examples:
         document["examples"] = _examples(evidence.examples[latent]["examples"])
+    if evidence.detection is not None:
+        document["detection"] = list(map(_told, evidence.detection.of_latent(latent)))
     if evidence.steering is not None:
         steered = suspects(evidence.steering.result).get(latent)
         if steered is not None:
             document["steering"] = latent_steering(evidence.steering, steered)
+
+
+def _told(row: Told) -> Json:
+    numbers = {name: exact(getattr(row, name)) for name in ("auc", "low", "high")}
+    return {"tokens": row.tokens, "over": row.over, **numbers}
 
 
 def _ranked(result: Attribution, at: int) -> Json:

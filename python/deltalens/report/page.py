@@ -27,6 +27,7 @@ _SCRIPTS = (
     "theme.js",
     "table.js",
     "tokens.js",
+    "completions.js",
     "curve.js",
     "bars.js",
     "card.js",

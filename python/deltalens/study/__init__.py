@@ -11,6 +11,7 @@ from deltalens.study.attribute import attribute
 from deltalens.study.attribution import Attribution
 from deltalens.study.baseline import Baseline
 from deltalens.study.comparison import Comparison, compare
+from deltalens.study.detection import Detection, detect
 from deltalens.study.export import export
 from deltalens.study.lens import LatentLens, LensToken, lens
 from deltalens.study.running.moments import study_moments
@@ -23,6 +24,7 @@ __all__ = [
     "Attribution",
     "Baseline",
     "Comparison",
+    "Detection",
     "LatentLens",
     "LensToken",
     "SAECheck",
@@ -34,6 +36,7 @@ __all__ = [
     "compare_ablation",
     "delta_activation",
     "delta_activation_of_pairs",
+    "detect",
     "export",
     "lens",
     "mean_activation",

@@ -8,6 +8,7 @@ from deltalens.cli.commands import (
     compare,
     delta_activation,
     demo,
+    detect,
     doctor,
     examples,
     export,
@@ -19,6 +20,7 @@ from deltalens.cli.commands import (
     report,
     steer,
     survey,
+    tokens,
 )
 
 COMMANDS = (
@@ -29,6 +31,8 @@ COMMANDS = (
     survey,
     ablate,
     delta_activation,
+    detect,
+    tokens,
     steer,
     compare,
     examples,

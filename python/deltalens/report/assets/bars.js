@@ -17,18 +17,13 @@ function pairBars(one) {
 function barList(order, largest) {
   return order.map(({ value, pair }) => h("details", { class: "effect" },
     h("summary", {}, h("span", {}, data.pairs[pair].id), lane(value, largest), h("span", { class: "value" }, number(value))),
-    pairTexts(data.pairs[pair])));
+    promptBlock(data.pairs[pair].prompt), bothCompletions(pair)));
 }
 
 function lane(value, largest) {
   const width = (50 * Math.abs(value)) / largest;
   const css = { width: `${width}%`, left: `${value > 0 ? 50 : 50 - width}%`, background: `rgb(var(${value > 0 ? "--plus" : "--minus"}) / .8)` };
   return h("span", { class: "lane" }, h("i", { css }));
-}
-
-function pairTexts(pair) {
-  return [promptBlock(pair.prompt),
-    h("div", { class: "answers" }, answer("shows the behaviour", pair.positive), answer("does not", pair.negative))];
 }
 
 function promptBlock(messages) {

@@ -13,6 +13,7 @@ function numbersPart(one) {
     ["95% of ranks", known(one.rank_low) && (one.rank_low === one.rank_high ? one.rank_low : `${one.rank_low}–${one.rank_high}`)],
     ["push", [plusMinus(one.push, one.push_stderr), unsureMark(one)]], ["presence", plusMinus(one.presence, one.presence_stderr)],
     ["δ of showing", number(one.positive)], ["δ of not showing", number(one.negative)],
+    ...(one.detection ?? []).map((told) => [`AUC, ${told.tokens}, ${told.over}`, aucText(told)]),
   ];
   return h("dl", { class: "numbers" }, values.filter(([, value]) => value !== false).map(([name, value]) => h("div", {}, h("dt", { class: "label" }, name), h("dd", {}, value))));
 }
@@ -89,7 +90,7 @@ function tokenBlock({ pair, start, values }, largest) {
   const tokens = data.tokens[pair], end = start + values.length;
   const cut = values.length < tokens.length ? `, tokens ${start + 1} to ${end} of ${tokens.length}` : "";
   return h("div", { class: "window" }, h("div", { class: "label" }, `pair ${data.pairs[pair].id}${cut}`),
-    effectStrip(tokens, values, start, largest));
+    effectStrip(tokens, values, start, largest), data.completions[pair] && bothCompletions(pair));
 }
 
 function ablationPart(one) {

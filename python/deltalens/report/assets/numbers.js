@@ -12,6 +12,8 @@ function number(value) {
   return minus(size !== 0 && (size < 1e-3 || size >= 1e5) ? value.toExponential(2) : String(Number(value.toPrecision(3))));
 }
 
+const aucText = ({ auc, low, high }) =>
+  known(auc) ? auc.toFixed(2) + (known(low) ? ` [${low.toFixed(2)}, ${high.toFixed(2)}]` : "") : NONE;
 const pValue = (value) => (known(value) ? String(Number(value.toPrecision(2))) : NONE);
 const plusMinus = (value, error) => number(value) + (known(error) ? ` ± ${number(error)}` : "");
 

@@ -16,6 +16,7 @@ function tableColumns() {
     ...factors.map(([name, scale]) => ({
       title: name + scale.unit, value: (one) => one[name], cell: (one) => [scale.show(one[name]), name === "push" && unsureMark(one)],
     })),
+    { title: "AUC held out", value: (one) => one.detection?.[0]?.auc, cell: (one) => (one.detection?.length ? aucText(one.detection[0]) : NONE) },
     { title: "promotes", words: "words wide", value: (one) => one.promotes.map(([text]) => text).join(" ") || null, cell: (one) => tokenList(one.promotes, 4) },
     { title: "name", words: "words wide", value: (one) => one.names?.[0]?.name },
     ...["away", "toward"].map((arm) => ({

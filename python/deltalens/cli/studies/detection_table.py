@@ -1,0 +1,33 @@
+"""How well latents tell a behaviour apart, as a table."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deltalens.cli.output import print_line, print_table
+from deltalens.study.detection.sentences import auc_text, detection_sentences
+
+
+def print_detection(found: Any, rows: int) -> None:
+    """The mean difference and the first ``rows`` latents of a
+    :class:`~deltalens.study.detection.Detection`."""
+    for sentence in detection_sentences(found):
+        print_line(sentence)
+    kinds = list(dict.fromkeys((row.tokens, row.over) for row in found.rows))
+    latents = list(dict.fromkeys(row.latent for row in found.rows))
+    columns = ("rank", "latent", *(f"{tokens}, {over}" for tokens, over in kinds))
+    table = [_row(found.of_latent(latent)) for latent in latents[: 1 + rows]]
+    value = found.metadata["value"]
+    print_table(f"AUC on held-out texts by each latent's {value}", columns, table)
+    if found.metadata["why"]:
+        print_line(f"projections on decoder directions: {found.metadata['why']}")
+    print_line(
+        "below ½: larger where the behaviour is absent; an interval is its latent's own, and the "
+        "best of many latents is best by chance, too"
+    )
+
+
+def _row(told: Any) -> list[str]:
+    rank = "" if told[0].rank is None else str(told[0].rank)
+    name = told[0].detector if told[0].latent is None else str(told[0].latent)
+    return [rank, name, *map(auc_text, told)]
