@@ -11,7 +11,12 @@ from deltalens.errors import InputError
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget
 from deltalens.lm.forward import Loss, check_loss
 from deltalens.lm.gradients.passes import Captured, PairRows, PairRunner, pair_arrivals, pair_rows
-from deltalens.lm.gradients.providers import Provider, integrated_gradients, plain_gradients
+from deltalens.lm.gradients.providers import (
+    Provider,
+    Start,
+    integrated_gradients,
+    plain_gradients,
+)
 from deltalens.lm.gradients.relp.provider import relp_gradients
 from deltalens.lm.model.independence import check_readable
 from deltalens.lm.pairs import Pair
@@ -39,7 +44,7 @@ def capture(
     loss: Loss = ...,
     tokens: Literal["prompt"] = ...,
     gradients: Gradients = ...,
-    baseline: Tensor | None = ...,
+    baseline: Tensor | Start | None = ...,
     steps: int = ...,
     sinks: Sinks | None = ...,
     chat_template_kwargs: ChatOptions | None = ...,
@@ -59,7 +64,7 @@ def capture(
     loss: Loss = ...,
     tokens: Literal["prompt"] = ...,
     gradients: Gradients = ...,
-    baseline: Sequence[Tensor] | Mapping[AnySite, Tensor] | None = ...,
+    baseline: Sequence[Tensor | Start] | Mapping[AnySite, Tensor | Start] | None = ...,
     steps: int = ...,
     sinks: Sinks | None = ...,
     chat_template_kwargs: ChatOptions | None = ...,
@@ -91,7 +96,8 @@ def capture(
     ``loss`` is the completion's log-loss summed ("sum") or averaged ("mean") over its tokens;
     ``tokens="prompt"`` counts every prompt token but a leading BOS and, unless ``sinks`` is None,
     the first token and those of massive norm. ``gradients`` is "plain",
-    "integrated" (from ``baseline`` [d_model] in ``steps`` steps), "relp" or "relp-fixed-attention"
+    "integrated" (from ``baseline`` in ``steps`` steps: [d_model], or a function from activations
+    [n, d_model], float32 on the CPU, to as many points), "relp" or "relp-fixed-attention"
     (see :mod:`deltalens.lm.gradients.relp`). ``chat_template_kwargs`` are further arguments of the
     chat template. Both completions of a
     pair share a batch of at most ``batch_tokens`` padded tokens, with one forward and one backward
@@ -137,7 +143,7 @@ def capture_encoded(
     *,
     loss: Loss,
     gradients: Gradients,
-    baselines: Sequence[Tensor],
+    baselines: Sequence[Tensor | Start],
     steps: int,
     batch_tokens: int,
 ) -> Iterator[Arrival[Captured]]:
@@ -163,7 +169,7 @@ def check_weights(model: Any) -> None:
 def _provider(
     model: Any,
     gradients: str,
-    baselines: Sequence[Tensor] | None,
+    baselines: Sequence[Tensor | Start] | None,
     steps: int,
     sites: Sequence[Site],
 ) -> Provider:
@@ -176,13 +182,18 @@ def _provider(
         raise InputError(f"gradients must be one of {known}, got {gradients!r}")
     if baselines is None:
         raise InputError("integrated gradients start at the baseline; pass baseline [d_model]")
-    for site, baseline in zip(sites, baselines, strict=True):
-        if baseline.shape != (site.d_model,):
-            raise InputError(
-                f"baseline must be [{site.d_model}], the width of {site.name}, "
-                f"got {list(baseline.shape)}"
-            )
-    return integrated_gradients(baselines, steps)
+    return integrated_gradients(list(map(_start, sites, baselines)), steps)
+
+
+def _start(site: Site, baseline: Tensor | Start) -> Start:
+    if not isinstance(baseline, Tensor):
+        return baseline
+    if baseline.shape != (site.d_model,):
+        raise InputError(
+            f"baseline must be [{site.d_model}], the width of {site.name}, "
+            f"got {list(baseline.shape)}"
+        )
+    return lambda acts: baseline
 
 
 def _stream(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -26,16 +27,21 @@ def baseline() -> torch.Tensor:
 
 
 def loss_and_gradient(
-    model: Any, prompt: list[int], completion: list[int], fraction: float
+    model: Any,
+    prompt: list[int],
+    completion: list[int],
+    fraction: float,
+    start: Callable[[torch.Tensor], torch.Tensor] = lambda acts: baseline(),
 ) -> tuple[float, torch.Tensor]:
-    """Loss and gradient [T, d] with counted tokens at ā + fraction·(a − ā), on a single row."""
+    """Loss and gradient [T, d] with counted tokens at s + fraction·(a − s), on a single row."""
     leaves: list[torch.Tensor] = []
 
     def hook(module: Any, args: Any, output: Any) -> Any:
         hidden = output[0] if isinstance(output, tuple) else output
         moved = hidden.detach().clone()
         counted = moved[0, 1 : len(prompt)]
-        moved[0, 1 : len(prompt)] = baseline() + fraction * (counted - baseline())
+        begin = start(counted)
+        moved[0, 1 : len(prompt)] = begin + fraction * (counted - begin)
         leaves.append(moved.requires_grad_(True))
         return (moved, *output[1:]) if isinstance(output, tuple) else moved
 
@@ -62,6 +68,27 @@ def test_steps_are_gradients_at_midpoints(family: str) -> None:
             ]
             expected = torch.stack(steps).mean(0).float()
             torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_a_start_of_each_tokens_own() -> None:
+    """From half of each activation with a part of its own added: a way that no baseline gives."""
+    model, pair = build("llama"), PAIRS[0]
+
+    def start(acts: torch.Tensor) -> torch.Tensor:
+        return acts / 2 + acts.norm(dim=1)[:, None] * baseline() / 10
+
+    (rows,) = capture(
+        model, None, PAIRS[:1], site=LAYER, gradients="integrated", baseline=start, steps=2
+    )
+    for completion, found in (
+        (pair.positive, rows.grad_positive),
+        (pair.negative, rows.grad_negative),
+    ):
+        steps = [
+            loss_and_gradient(model, pair.prompt, completion, a, start)[1] for a in (0.25, 0.75)
+        ]
+        expected = torch.stack(steps).mean(0).float()
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-7)
 
 
 def test_completeness() -> None:

@@ -45,6 +45,9 @@ class BatchGradients:
 # Called without gradients and outside inference mode; gives each site's, in their order.
 Provider = Callable[[Any, Sequence[SiteBatch], Loss], list[BatchGradients]]
 Move = Callable[[Tensor, RowBatch], Tensor]
+Start = Callable[[Tensor], Tensor]
+"""From activations [n, d_model], float32 on the CPU, to where their ways begin: a point for each,
+or one [d_model] for all."""
 
 
 def plain_gradients(model: Any, at: Sequence[SiteBatch], loss: Loss) -> list[BatchGradients]:
@@ -52,42 +55,45 @@ def plain_gradients(model: Any, at: Sequence[SiteBatch], loss: Loss) -> list[Bat
     return _gradients_at(model, at, loss, lambda hidden, _: hidden)
 
 
-def integrated_gradients(baselines: Sequence[Tensor], steps: int) -> Provider:
-    """Gradients averaged along the straight line from a site's baseline [d_model] to activations.
+def integrated_gradients(starts: Sequence[Start], steps: int) -> Provider:
+    """Gradients averaged along the straight lines from a site's start to activations.
 
     All counted tokens move together and the rest stays: step j of n evaluates at
-    ā + α(a − ā), α = (j + ½)/n (midpoint rule), so Σ_t (a_t − ā)·g_t tends to L(a) − L(ā)
+    s + α(a − s), α = (j + ½)/n (midpoint rule), so Σ_t (a_t − s_t)·g_t tends to L(a) − L(s)
     (Sundararajan, Taly & Yan 2017). One backward per step and site, for each moves what all above
-    it read; losses are those at a. ``baselines`` are in the order of the sites.
+    it read; losses are those at a. ``starts`` are in the order of the sites.
     """
     if steps < 1:
         raise InputError(f"integrated gradients need at least 1 step, got {steps}")
 
     def provider(model: Any, at: Sequence[SiteBatch], loss: Loss) -> list[BatchGradients]:
         return [
-            _integrated(model, one, start, baseline, steps, loss)
-            for one, start, baseline in zip(at, _unmoved(model, at, loss), baselines, strict=True)
+            _integrated(model, one, unmoved, start(unmoved.acts), steps, loss)
+            for one, unmoved, start in zip(at, _unmoved(model, at, loss), starts, strict=True)
         ]
 
     return provider
 
 
 def _integrated(
-    model: Any, at: SiteBatch, start: BatchGradients, baseline: Tensor, steps: int, loss: Loss
+    model: Any, at: SiteBatch, unmoved: BatchGradients, start: Tensor, steps: int, loss: Loss
 ) -> BatchGradients:
-    grads = torch.zeros_like(start.acts, dtype=torch.float64)
+    grads = torch.zeros_like(unmoved.acts, dtype=torch.float64)
     for step in range(steps):
-        (found,) = _gradients_at(model, [at], loss, _toward(baseline, (step + 0.5) / steps))
+        (found,) = _gradients_at(model, [at], loss, _onward(start, (step + 0.5) / steps))
         grads += found.grads
-    return BatchGradients(start.acts, (grads / steps).float(), start.losses)
+    return BatchGradients(unmoved.acts, (grads / steps).float(), unmoved.losses)
 
 
-def _toward(baseline: Tensor, fraction: float) -> Move:
+def _onward(start: Tensor, fraction: float) -> Move:
+    """From ``start``, [d_model] or of each counted token [counted, d_model]."""
+
     def move(hidden: Tensor, batch: RowBatch) -> Tensor:
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        mean = baseline.to(hidden.device, wide)
-        point = mean + fraction * (hidden.to(wide) - mean)
-        return torch.where(batch.counted[..., None], point.to(hidden.dtype), hidden)
+        begin, moved = start.to(hidden.device, wide), hidden.clone()
+        point = begin + fraction * (hidden[batch.counted].to(wide) - begin)
+        moved[batch.counted] = point.to(hidden.dtype)
+        return moved
 
     return move
 
