@@ -57,6 +57,20 @@ def test_attribute(inputs: Path, tmp_path: Path, capsys: Any) -> None:
     assert not any(dry(capsys, tmp_path, argv)["most"][name] for name in ("backward", "scratch"))
 
 
+def test_comparing_gradients(inputs: Path, tmp_path: Path, capsys: Any) -> None:
+    """Every kind's passes and the ablation's."""
+    assert main(attribute_args(inputs, tmp_path / "run", k=12, check=0)) == 0
+    capsys.readouterr()
+    argv = ["ablate", str(tmp_path / "run"), "--compare-gradients", "--top", "3", "--random", "2"]
+    found = dry(capsys, tmp_path, [*argv, "--quiet"])
+    pairs = deltalens.read_pairs(inputs / "pairs.jsonl")
+    rows = sum(2 * len(p.prompt) + len(p.positive) + len(p.negative) - 2 for p in pairs)
+    assert found["most"]["backward"] == (3 + 16) * rows
+    assert found["most"]["forward"] == (3 + 17 + 1 + 5) * rows
+    assert main([*argv, "--quiet", "--dry-run"]) == 0
+    assert f"integrated gradients: {17 * rows:,} tokens forward" in capsys.readouterr().out
+
+
 def test_survey(inputs: Path, tmp_path: Path, capsys: Any) -> None:
     """Behaviours are read once for all sites; what is there already is not read again."""
     files = [tmp_path / "advice.jsonl", tmp_path / "flattery.jsonl"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 
@@ -98,6 +98,13 @@ def dry_run() -> Iterator[Estimate]:
 def is_dry() -> bool:
     """Whether nothing may be written."""
     return _asked.get() is not None
+
+
+@contextmanager
+def piece_of_work() -> Iterator[None]:
+    """Within the context a part of the work is done; a dry run goes on with the next part."""
+    with dry_run() if is_dry() else nullcontext():
+        yield
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from deltalens.engine import Decoder
 from deltalens.lm import Pair
 from deltalens.lm.batching import BATCH_TOKENS
-from deltalens.lm.capture import Gradients
 from deltalens.lm.forward import Loss
 from deltalens.lm.several import AnySite, Asked, SeveralSites, resolve_sites
 from deltalens.lm.sinks import SINKS, Sinks
@@ -23,7 +22,7 @@ from deltalens.storage.lock import lock_in
 from deltalens.study.ablation.first_order import CHECKED
 from deltalens.study.attribution import Attribution
 from deltalens.study.baseline import Baseline, baselines_of
-from deltalens.study.options import Ranking, Score
+from deltalens.study.options import Ranking, Score, StudyGradients
 from deltalens.study.run import check_no_run, site_directory
 from deltalens.study.running.finish import StudyRun
 from deltalens.study.running.prepare import SiteSource, prepare
@@ -82,7 +81,7 @@ def attribute(
     ranking: Ranking = "top",
     present_only: bool = False,
     loss: Loss = "sum",
-    gradients: Gradients = "plain",
+    gradients: StudyGradients = "plain",
     steps: int = 16,
     sinks: Sinks | None = SINKS,
     check: int = CHECKED,
@@ -106,7 +105,8 @@ def attribute(
     δ_i = −mean_t (g_t·r_{t,i})(z_{t,i} − z̄_i), with r_{t,i} what a unit of the latent writes (see
     :func:`deltalens.latent_attribution`) and z̄ the baseline's mean of the latents
     (:func:`mean_activation` with ``sae``), 0 with a zero baseline; ``presence`` is then the mean of
-    z − z̄. This needs an SAE that can be encoded with.
+    z − z̄. This needs an SAE that can be encoded with. gradients="integrated-latents" are then
+    averaged on the way of all latents from z̄ to z, with what the SAE does not explain held.
 
     decoder: a tensor [n_latents, d_model], a :class:`Decoder` or an SAE (``.W_dec``); baseline:
     ā, :meth:`Baseline.zero` for none; normalize: unit rows, the default, for score="direction"

@@ -14,6 +14,14 @@ from deltalens.lm.sinks import SINKS, Sinks
 
 Ranking = Literal["top", "bottom", "abs"]
 Score = Literal["direction", "latent"]
+StudyGradients = Literal[Gradients, "integrated-latents"]
+"""Those of :func:`~deltalens.lm.capture`, and integrated ones on the path that an SAE's latents
+take from their means to their activations."""
+
+
+def of_model(gradients: StudyGradients) -> Gradients:
+    """What captures them: on the path of latents it is only the start that is another."""
+    return "integrated" if gradients == "integrated-latents" else gradients
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,7 @@ class Options:
     ranking: Ranking
     present_only: bool
     loss: Loss
-    gradients: Gradients
+    gradients: StudyGradients
     steps: int
     save_scores: bool
     impl: str
@@ -34,7 +42,7 @@ class Options:
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        choices = {"ranking": Ranking, "loss": Loss, "gradients": Gradients, "score": Score}
+        choices = {"ranking": Ranking, "loss": Loss, "gradients": StudyGradients, "score": Score}
         for name, allowed in choices.items():
             value = getattr(self, name)
             if value not in get_args(allowed):
@@ -46,6 +54,11 @@ class Options:
             raise InputError(
                 "normalize has no meaning with score='latent', whose latents write their decoder "
                 "rows as stored; leave it out"
+            )
+        if self.gradients == "integrated-latents" and self.score != "latent":
+            raise InputError(
+                "gradients='integrated-latents' are those of score='latent'; for directions there "
+                "is gradients='integrated'"
             )
 
     @property

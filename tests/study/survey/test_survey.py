@@ -157,6 +157,18 @@ def test_several_saes_at_one_site_share_its_capture(tmp_path, monkeypatch):
     ]
 
 
+def test_saes_at_one_site_have_gradients_on_paths_of_their_own(tmp_path):
+    hook = "blocks.1.hook_resid_post"
+    saes = {name: write_sae(tmp_path / name, hook, seed) for seed, name in enumerate("ab")}
+    options = {"score": "latent", "k": 8, "check": 0, "baseline": Baseline.zero(D_MODEL)}
+    options |= {"gradients": "integrated-latents", "steps": 2}
+    made = make_survey(tmp_path / "survey", decoders={1: saes}, **options)
+    for name, sae in saes.items():
+        alone("lies & co", 1, tmp_path / f"{name}-alone", decoder=sae, **options)
+        expected = run_content(tmp_path / f"{name}-alone")
+        assert run_content(made.directory / "lies & co" / "site-1" / name) == expected
+
+
 def test_the_same_call_does_nothing_twice(made, monkeypatch):
     before = {p: p.stat().st_mtime_ns for p in made.directory.glob("*/*/metadata.json")}
     monkeypatch.setattr(capture_module, "capture_encoded", None)

@@ -41,6 +41,13 @@ def configure(commands: Any) -> None:
         metavar="N",
         help="random latents for --compare-gradients; default: 20",
     )
+    parser.add_argument(
+        "--max-pairs",
+        type=positive_int,
+        metavar="N",
+        help="of the run's pairs so many at most, evenly spaced, for --compare-gradients; "
+        "default: all",
+    )
     add_model(parser, required=False)
     add_chat_template(parser)
     add_sae(parser, required=False)
@@ -79,13 +86,10 @@ def run(args: argparse.Namespace) -> None:
     given = model, tokenizer, attribution.pairs, sae
     score = attribution.metadata["options"].get("score", "direction")
     if args.compare_gradients:
-        if score == "latent":
-            raise InputError(
-                "the run ranks by score='latent', and kinds of gradients are compared for "
-                "directions; compare a run of score='direction'"
-            )
-        _compare(args, attribution, given, places)
+        _compare(args, attribution, given, {"score": score, **places})
         return
+    if args.max_pairs is not None:
+        raise InputError("--max-pairs is for --compare-gradients; leave it out")
     latents = attribution.latents[: args.top]
     estimates = first_order(attribution, sae, len(latents))
     exact = ablate(*given, latents, score=score, **places)
@@ -99,10 +103,14 @@ def _compare(
     """Every kind of gradients, of the run's pairs."""
     from deltalens.cli.studies.gradients import random_latents, show_gradients, write_gradients
     from deltalens.study import ablate
+    from deltalens.study.ablation.first_order import spaced
     from deltalens.study.ablation.providers import first_order_by_gradients
 
+    model, tokenizer, pairs, sae = given
+    chosen = spaced(len(pairs), args.max_pairs or len(pairs))
+    given = model, tokenizer, [pairs[number] for number in chosen], sae
     top = attribution.latents[: args.top].tolist()
-    latents = [*top, *random_latents(given[-1].W_dec.n_latents, args.random, top)]
+    latents = [*top, *random_latents(sae.W_dec.n_latents, args.random, top)]
     steps = attribution.metadata["options"]["steps"]
     estimates = first_order_by_gradients(*given, latents, steps=steps, **places)
     exact = ablate(*given, latents, **places)

@@ -74,7 +74,8 @@ def show_gradients(
         for each in found
     ]
     titles = ("gradients", "latents", "correlation", "of all values", "slope", "same sign")
-    print_table("First order by kinds of gradients and exact ablation", titles, rows)
+    title = f"First order by kinds of gradients and exact ablation, over {len(exact)} pairs"
+    print_table(title, titles, rows)
     for kind, reason in refused.items():
         print_line(f"{kind}: {reason}")
     print_line(f"written: {directory / FILE}, {directory / FIGURE}.svg and .png")

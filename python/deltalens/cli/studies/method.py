@@ -38,10 +38,11 @@ def add_method(parser: argparse.ArgumentParser, checked: str = "8") -> None:
     group.add_argument("--loss", choices=("sum", "mean"), default="sum")
     group.add_argument(
         "--gradients",
-        choices=("plain", "integrated", "relp", "relp-fixed-attention"),
+        choices=("plain", "integrated", "integrated-latents", "relp", "relp-fixed-attention"),
         default="plain",
-        help="of the model as it is, averaged on the way from the baseline, or with its norms, "
-        "activation functions and gated products (and attention patterns) held linear",
+        help="of the model as it is, averaged on the way from the baseline (with --score latent "
+        "also on that of the SAE's latents), or with its norms, activation functions and gated "
+        "products (and attention patterns) held linear",
     )
     group.add_argument("--steps", type=positive_int, default=16, help="for integrated gradients")
     group.add_argument(

@@ -32,7 +32,7 @@ from deltalens.lm.losses import Edit
 from deltalens.lm.sinks import SINKS
 from deltalens.lm.text.chat import ChatOptions
 from deltalens.pairs.encode import encode_study, rows_tokens
-from deltalens.study.ablation.latents import latent_ablation
+from deltalens.study.ablation.latents import ChosenLatents, latent_ablation
 from deltalens.study.baseline import Baseline, as_baseline, check_baseline
 from deltalens.study.latents import check_d_model, latent_indices, latent_rows, unit
 from deltalens.study.options import Score
@@ -92,11 +92,8 @@ def ablate(
             edit = latent_ablation(
                 model,
                 encoded,
-                decoder,
-                W_dec,
-                latents,
+                ChosenLatents.of(decoder, W_dec, latents, place, baseline),
                 site=place,
-                baseline=baseline,
                 batch_tokens=batch_tokens,
             )
         else:

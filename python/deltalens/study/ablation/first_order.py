@@ -68,8 +68,13 @@ def check_first_order(
 
 
 def checked_pairs(pairs: int) -> range:
-    """Which of a study's pairs are looked at: evenly spaced ones."""
-    return range(0, pairs, -(-pairs // CHECKED_PAIRS))
+    """Which of a study's pairs are looked at."""
+    return spaced(pairs, CHECKED_PAIRS)
+
+
+def spaced(number: int, most: int) -> range:
+    """Evenly spaced ones of so many, ``most`` at most."""
+    return range(0, number, -(-number // most))
 
 
 def disagrees(found: AblationCheck) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -20,15 +21,54 @@ from deltalens.study.latents import check_reads, latent_indices, latent_rows
 from deltalens.study.ranking.latent_score import LatentScore
 
 
+@dataclass(frozen=True)
+class ChosenLatents:
+    """Some latents of an SAE: int64 [k], and what a unit of each writes, fp64 [k, d_model]."""
+
+    score: LatentScore
+    latents: Tensor
+    written: Tensor
+
+    @classmethod
+    def of(
+        cls,
+        source: Any,
+        W_dec: Decoder,
+        latents: Tensor | Sequence[int],
+        site: Site,
+        baseline: Baseline,
+    ) -> ChosenLatents:
+        """Raises :class:`~deltalens.errors.InputError` as ``attribute(score="latent")`` does."""
+        check_reads(source, site)
+        score = LatentScore.of(source, W_dec, baseline)
+        chosen = torch.tensor(latent_indices(latents, W_dec.n_latents))
+        outputs = score.gate.outputs(chosen, torch.device("cpu"))
+        return cls(score, chosen, latent_rows(W_dec, chosen) * outputs[..., None])
+
+    def moved(self, acts: Tensor) -> Tensor:
+        """(z − z̄) · f of tokens' activations, fp64 [k, tokens]; f is what the SAE multiplies its
+        reconstruction of a token with."""
+        score = self.score
+        inputs, factors = encoder_inputs(score.encoding, acts)
+        problem = gated_problem(
+            inputs,
+            torch.zeros_like(inputs),
+            score.W_dec,
+            score.encoding.W_enc,
+            score.gate,
+            z_mean=score.mean,
+        )
+        tile = problem.gather(self.latents)
+        z = ExactLatents(problem.source).latents(tile, slice(0, len(acts)))
+        return (z - tile.gate.mean[:, None]) * factors
+
+
 def latent_ablation(
     model: Any,
     encoded: Sequence[EncodedPair],
-    source: Any,
-    W_dec: Decoder,
-    latents: Tensor | Sequence[int],
+    chosen: ChosenLatents,
     *,
     site: Site,
-    baseline: Baseline,
     batch_tokens: int,
 ) -> Edit:
     """An edit under which row r ablates latent r % (k + 1) − 1, and none where r % (k + 1) = 0:
@@ -38,18 +78,13 @@ def latent_ablation(
     as :func:`~deltalens.attribute` with ``score="latent"`` has them; they are found once a pair, by
     a pass without edits. Rows are those of pairs, two completions each, as the caller orders them.
     """
-    check_reads(source, site)
-    score = LatentScore.of(source, W_dec, baseline)
-    chosen = torch.tensor(latent_indices(latents, W_dec.n_latents))
-    outputs = score.gate.outputs(chosen, torch.device("cpu"))
-    written = latent_rows(W_dec, chosen) * outputs[..., None]
     prompts = (pair.prompt_ids for pair in encoded)
     stream = activations(model, prompts, site=site, batch_tokens=batch_tokens)
     moved = [
-        _moved(score, acts[torch.tensor(pair.counted)], chosen)
+        chosen.moved(acts[torch.tensor(pair.counted)])
         for pair, (_, acts) in zip(encoded, stream, strict=True)
     ]
-    conditions = 1 + len(chosen)
+    written, conditions = chosen.written, 1 + len(chosen.latents)
 
     def edit(hidden: Tensor, batch: RowBatch) -> Tensor:
         wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32), copy=True)
@@ -61,19 +96,3 @@ def latent_ablation(
         return wide.to(hidden.dtype)
 
     return edit
-
-
-def _moved(score: LatentScore, acts: Tensor, latents: Tensor) -> Tensor:
-    """(z − z̄) · f of a pair's counted tokens, fp64 [latents, tokens]."""
-    inputs, factors = encoder_inputs(score.encoding, acts)
-    problem = gated_problem(
-        inputs,
-        torch.zeros_like(inputs),
-        score.W_dec,
-        score.encoding.W_enc,
-        score.gate,
-        z_mean=score.mean,
-    )
-    tile = problem.gather(latents)
-    z = ExactLatents(problem.source).latents(tile, slice(0, len(acts)))
-    return (z - tile.gate.mean[:, None]) * factors

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from deltalens.engine import Decoder
 from deltalens.lm import EncodedPair, Pair, Site
+from deltalens.lm.gradients.providers import Start
 from deltalens.lm.model.parts import execution_device
 from deltalens.lm.sinks import LeftOut
 from deltalens.study.baseline import Baseline
 from deltalens.study.options import Options
+from deltalens.study.ranking.latent_path import path_start
 from deltalens.study.ranking.latent_score import LatentScore
 
 
@@ -37,6 +41,20 @@ class PreparedStudy:
     def scan_device(self) -> torch.device:
         """Where decoders are scanned."""
         return scan_device(self.site)
+
+    @cached_property
+    def start(self) -> Tensor | Start:
+        """Where integrated gradients begin."""
+        if self.options.gradients != "integrated-latents":
+            return self.baseline.mean
+        assert self.by_latents is not None
+        return path_start(self.by_latents, self.scan_device)
+
+    @property
+    def rows_of(self) -> tuple[Site, int | None]:
+        """Equal of studies whose pairs have the same rows: those on an SAE's path are the SAE's."""
+        own = self.options.gradients == "integrated-latents"
+        return self.site, id(self.by_latents) if own else None
 
 
 def scan_device(site: Site) -> torch.device:

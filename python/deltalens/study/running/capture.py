@@ -5,14 +5,15 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
+from typing import Any
 
 from deltalens.lm import EncodedPair
 from deltalens.lm.capture import capture_encoded
 from deltalens.lm.gradients.passes import Captured, pair_rows
 from deltalens.lm.progress import Progress
-from deltalens.lm.sites import Site
 from deltalens.ranks.ranks import Ranks
 from deltalens.storage.in_order import Arrival
+from deltalens.study.options import of_model
 from deltalens.study.ranking.prepared import PreparedStudy
 from deltalens.study.ranking.rank import CapturedStudy
 from deltalens.study.running.row_store import shards
@@ -64,13 +65,13 @@ def rehearse(
     """Capture what is missing, and keep nothing."""
     for shard, lacking in sites_lacking(missing, len(studies[0].pairs) if studies else 0):
         if lacking:
-            of_sites = one_of_each_site(studies[number] for number in lacking)
-            yield from _arrivals(of_sites, _encoded(of_sites, shard), batch_tokens)
+            captured = with_other_rows(studies[number] for number in lacking)
+            yield from _arrivals(captured, _encoded(captured, shard), batch_tokens)
 
 
-def one_of_each_site(studies: Iterable[PreparedStudy]) -> list[PreparedStudy]:
-    """What is captured: studies at one site, with several SAEs, share their rows."""
-    return list({study.site: study for study in studies}.values())
+def with_other_rows(studies: Iterable[PreparedStudy]) -> list[PreparedStudy]:
+    """What is captured: studies at one site, with several SAEs, share their rows if they can."""
+    return list({study.rows_of: study for study in studies}.values())
 
 
 def _encoded(studies: Sequence[PreparedStudy], shard: range) -> list[list[EncodedPair]]:
@@ -86,19 +87,19 @@ def _arrivals(
         encoded,
         [study.site for study in studies],
         loss=options.loss,
-        gradients=options.gradients,
-        baselines=[study.baseline.mean for study in studies],
+        gradients=of_model(options.gradients),
+        baselines=[study.start for study in studies],
         steps=options.steps,
         batch_tokens=batch_tokens,
     )
 
 
 def _capture_shard(shard: range, lacking: Sequence[CapturedStudy], batch_tokens: int) -> None:
-    """Rows of a site go to every study there."""
-    studies = one_of_each_site(one.study for one in lacking)
-    at_site: dict[Site, list[CapturedStudy]] = {study.site: [] for study in studies}
+    """Rows go to every study that shares them."""
+    studies = with_other_rows(one.study for one in lacking)
+    sharing: dict[Any, list[CapturedStudy]] = {study.rows_of: [] for study in studies}
     for one in lacking:
-        at_site[one.study.site].append(one)
+        sharing[one.study.rows_of].append(one)
     encoded = _encoded(studies, shard)
     with ExitStack() as stack:
         fillers = [
@@ -106,7 +107,7 @@ def _capture_shard(shard: range, lacking: Sequence[CapturedStudy], batch_tokens:
                 stack.enter_context(one.store.filling(shard, [sum(p.counted) for p in of_site]))
                 for one in some
             ]
-            for some, of_site in zip(at_site.values(), encoded, strict=True)
+            for some, of_site in zip(sharing.values(), encoded, strict=True)
         ]
         for arrival in _arrivals(studies, encoded, batch_tokens):
             for of_site, rows in zip(fillers, pair_rows(arrival), strict=True):

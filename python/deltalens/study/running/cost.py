@@ -12,9 +12,10 @@ from deltalens.engine.cost.resampling import resampling_cost
 from deltalens.engine.decoder import TensorDecoder
 from deltalens.pairs.encode import rows_tokens
 from deltalens.study.ablation.first_order import checked_pairs
+from deltalens.study.options import StudyGradients, of_model
 from deltalens.study.ranking.prepared import PreparedStudy
 from deltalens.study.run import WORK_DIRECTORY
-from deltalens.study.running.capture import one_of_each_site, sites_lacking
+from deltalens.study.running.capture import sites_lacking, with_other_rows
 from deltalens.study.running.row_store import RowStore, shard_bytes, shards
 from deltalens.study.tokens.effects import LATENTS_KEPT, tokens_kept
 
@@ -62,12 +63,17 @@ def _capture(
         if not lacking:
             continue
         tokens = sum(map(rows_tokens, (studies[0].encoded[pair] for pair in shard)))
-        sites = len(one_of_each_site(studies[number] for number in lacking))
-        passes = options.steps * sites if options.gradients == "integrated" else 1
-        unmoved = int(options.gradients == "integrated")
-        total += Cost(forward=tokens * (passes + unmoved), backward=tokens * passes)
+        captured = len(with_other_rows(studies[number] for number in lacking))
+        total += gradients_cost(options.gradients, tokens, options.steps * captured)
         rows += tokens
     return total, rows
+
+
+def gradients_cost(gradients: StudyGradients, tokens: int, steps: int) -> Cost:
+    """Of rows of so many tokens; ``steps``, at all sites together, are for integrated ones."""
+    if of_model(gradients) == "integrated":
+        return Cost(forward=tokens * (steps + 1), backward=tokens * steps)
+    return Cost(forward=tokens, backward=tokens)
 
 
 def _checked_tokens(study: PreparedStudy, check: int) -> int:

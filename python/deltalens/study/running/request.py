@@ -7,13 +7,12 @@ from typing import Any, TypedDict
 
 from deltalens.errors import InputError
 from deltalens.lm.batching import BATCH_TOKENS
-from deltalens.lm.capture import Gradients
 from deltalens.lm.forward import Loss
 from deltalens.lm.sinks import SINKS, Sinks
 from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.study.ablation.first_order import CHECKED
-from deltalens.study.options import Options, Ranking, Score
+from deltalens.study.options import Options, Ranking, Score, StudyGradients
 from deltalens.study.running.finish import Running
 from deltalens.study.significance import FLIPS
 
@@ -27,7 +26,7 @@ class RequestOptions(TypedDict, total=False):
     ranking: Ranking
     present_only: bool
     loss: Loss
-    gradients: Gradients
+    gradients: StudyGradients
     steps: int
     sinks: Sinks | None
     check: int
@@ -50,7 +49,7 @@ class Request:
     ranking: Ranking = "top"
     present_only: bool = False
     loss: Loss = "sum"
-    gradients: Gradients = "plain"
+    gradients: StudyGradients = "plain"
     steps: int = 16
     sinks: Sinks | None = SINKS
     check: int = CHECKED
