@@ -24,7 +24,15 @@ HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
 RESULTS = HERE / "results"
 CASES = {"validation": "Undesired validation", "advice": "Bad advice"}
-KEPT = ("attribution.csv", "metadata.json", "ablation.csv", "steering/summary.json")
+KEPT = (
+    "attribution.csv",
+    "metadata.json",
+    "ablation.csv",
+    "gradients.csv",
+    "gradients.json",
+    "gradients.svg",
+    "steering/summary.json",
+)
 SHOWN = 10
 DECISIONS = {"beyond": "beyond chance", "alike": "no different", "undecided": "undecided"}
 

@@ -105,6 +105,7 @@ def steps(out: Path) -> Iterator[Step]:
         Case("advice", lora, model, 12, samples=16, samples_steered=2),
     ):
         yield from study(case, out, at, baseline, corpus)
+    yield from gradients(out, at, baseline)
     both = [out / "validation", out / "advice"]
     yield deltalens("compare", out / "compare.json", "compare", *both, "--json", stdout=True)
 
@@ -151,6 +152,22 @@ def study(
         f"{case.name}-null: steer", null / "steering" / "summary.json", "steer", null, *sweep,
         "--strengths", STRENGTHS[-1], "--sets", "attribution", "--random", 50, "--matched", 0,
     )  # fmt: skip
+
+
+def gradients(out: Path, at: Sequence[object], baseline: Path) -> Iterator[Step]:
+    """Kinds of gradients beside ablation, of directions and of latents."""
+    latents = out / "validation-latents"
+    yield deltalens(
+        "validation-latents: attribute", latents / "metadata.json", "attribute",
+        "--model", out / "model", *at, "--baseline", baseline,
+        "--pairs", out / "validation-pairs.jsonl", "--score", "latent", "--flips", 10_000,
+        "--out", latents,
+    )  # fmt: skip
+    for run in (out / "validation", latents):
+        yield deltalens(
+            f"{run.name}: gradients", run / "gradients.json", "ablate", run,
+            "--compare-gradients", "--max-pairs", 12, "--json", stdout=True,
+        )  # fmt: skip
 
 
 def attributed(
