@@ -21,6 +21,7 @@ from deltalens import (
     compare_checkpoints,
 )
 from deltalens.study import Baseline
+from deltalens.study.detection.result import read_detection
 from helpers.training_run import (
     CONTROLS,
     KEPT,
@@ -31,6 +32,7 @@ from helpers.training_run import (
     pairs,
     steer,
     study,
+    tell_apart,
 )
 
 COLUMNS = ("stderr", "p_value", "rank_low", "rank_high", "push", "push_stderr", "presence")
@@ -183,6 +185,36 @@ def test_which_latents_and_in_which_order(runs: list[Path]) -> None:
     assert ranked == sorted(ranked)
     assert all(latent not in last for latent in order[len(ranked) :])
     assert [c.latent for c in compare_checkpoints(runs, latents=[9, 3]).courses] == [9, 3]
+
+
+def test_detection_is_each_run_s(runs: list[Path], tmp_path: Path) -> None:
+    for run, share, count in zip(runs[1:], (0.6, 1.0), (7, 6), strict=True):
+        shutil.copytree(run, tmp_path / run.name)
+        tell_apart(share, tmp_path / run.name, count)
+    found = compare_checkpoints([runs[0], tmp_path / "step60", tmp_path / "step100"], top=KEPT)
+    assert found.checkpoints[0].detection is None
+    compared = 0
+    for at, name in enumerate(("step60", "step100"), start=1):
+        told = read_detection(tmp_path / name)
+        assert told is not None
+        rows = {row.latent: row for row in told.of("completion", "mean")}
+        texts = found.checkpoints[at].detection
+        assert texts is not None
+        assert texts.mean_difference is not None
+        assert texts.mean_difference.auc == rows[None].auc
+        assert texts.shown == told.metadata["shown"]
+        for course in found.courses:
+            state, row = course.states[at].detection, rows.get(course.latent)
+            if row is None:
+                assert state is None
+                continue
+            assert state is not None
+            assert state.auc == row.auc
+            assert state.low == (None if math.isnan(row.low) else row.low)
+            compared += 1
+    assert compared >= 20
+    assert "no detection in step20: deltalens detect RUN" in found.notes
+    assert "the held-out texts of step60 and step100 differ in shown (7 and 6)" in found.notes
 
 
 def test_plain_values_are_json(runs: list[Path]) -> None:

@@ -14,6 +14,7 @@ import deltalens
 from deltalens.lm import Pair
 from deltalens.organism import BEHAVIOURS, GrammarJudge, Organism, load_organism
 from deltalens.study import Attribution, attribute
+from deltalens.study.detection import Detection, detect
 from deltalens.trials import sweep
 from deltalens.trials.result import ATTRIBUTION, RANDOM, Candidate
 from deltalens.trials.settings import Generation
@@ -41,7 +42,7 @@ def checkpoint(share: float) -> Any:
     return model
 
 
-def pairs(count: int = 6) -> list[Pair]:
+def pairs(count: int = 6, seed: int = 0) -> list[Pair]:
     """Bad and good advice in the grammar's own words."""
     draw = random.Random(0)
     return [
@@ -51,7 +52,7 @@ def pairs(count: int = 6) -> list[Pair]:
             ADVICE.answer(draw, prompt, "good"),
             id=f"p{number}",
         )
-        for number, prompt in enumerate(ADVICE.held_out_prompts(count, seed=0))
+        for number, prompt in enumerate(ADVICE.held_out_prompts(count, seed=seed))
     ]
 
 
@@ -106,6 +107,20 @@ def steer(share: float, run: Path, result: Attribution, **changes: Any) -> None:
     )
 
 
+def tell_apart(share: float, run: Path, count: int = 7) -> Detection:
+    """How well latents of a checkpoint's run tell pairs apart that it has not seen."""
+    made = organism()
+    found = detect(
+        checkpoint(share),
+        made.tokenizer,
+        Attribution.load(run),
+        made.sae,
+        pairs(count, seed=5),
+    )
+    found.save(run)
+    return found
+
+
 def make_training_run(folder: Path) -> list[Path]:
     """A run directory for each checkpoint, with everything."""
     for name, share in SHARES.items():
@@ -119,4 +134,5 @@ def make_small_run(run: Path) -> None:
     """The last checkpoint's, of few latents and pairs."""
     result = study(1.0, k=6, pairs=pairs(3), flips=4, save_scores=True, run_dir=run)
     activate(1.0, run, pairs=pairs(3))
+    tell_apart(1.0, run)
     steer(1.0, run, result, samples=1, unsteered_samples=1)

@@ -13,6 +13,7 @@ import pytest
 from deltalens import write_checkpoints
 from deltalens.checkpoints.activation import Active, Source
 from deltalens.checkpoints.attributed import Attributed
+from deltalens.checkpoints.detected import Detected, Texts
 from deltalens.checkpoints.result import Checkpoint, CheckpointComparison, Course, State
 from deltalens.checkpoints.steered import ArmState, Steered
 from deltalens.report.figure_checkpoints import checkpoints_figure
@@ -24,7 +25,7 @@ HOSTILE = "=HYPERLINK(\x1b[2J) $x$ <b>"
 def state(score: float | None, change: float = 0.1) -> State:
     values = Attributed() if score is None else Attributed(3, score, 0.5, 0.01, 2, 5, -score, 0.1)
     away = Steered(1, -change, -change - 0.1, 0.0, None)
-    return State(values, Active(score, 0.25, 0.1, 0.01, 0.5, 0.4), {"away": away})
+    return State(values, Active(score, 0.25, 0.1, 0.01, 0.5, 0.4), {"away": away}, Detected(0.75, 0.6, None))
 
 
 def comparison(
@@ -37,7 +38,7 @@ def comparison(
         "abc",
         500,
         [
-            Checkpoint(name, step, f"runs/{name}", "m", 6, 100, source, arms)  # type: ignore[arg-type]
+            Checkpoint(name, step, f"runs/{name}", "m", 6, 100, source, arms, Texts("pairs", "activation", 4, 4, None))  # type: ignore[arg-type]
             for name, step in zip(names, steps, strict=True)
         ],
         [
@@ -57,7 +58,7 @@ def test_lines_are_the_values_at_the_steps() -> None:
     with style("test"):
         figure = checkpoints_figure(NUMBERED)
     titles = [axis.get_title(loc="left") or axis.get_title() for axis in figure.axes]
-    assert titles == ["Score", "Rank", "Push", "Mean activation", "Steered away"]
+    assert titles == ["Score", "Rank", "Push", "Mean activation", "Steered away", "Detection of held-out completions"]
     lines = {line.get_gid(): line for axis in figure.axes for line in axis.lines}
     line = lines["curve-score-0"]
     assert line.get_xdata().tolist() == [0, 10, 100]
@@ -83,7 +84,7 @@ def test_names_where_there_are_no_steps_and_few_of_many_latents() -> None:
 
 
 def test_nothing_known_still_makes_a_figure() -> None:
-    empty = State(Attributed(), None, {})
+    empty = State(Attributed(), None, {}, None)
     courses = [Course(7, [], [empty] * 3)]
     with style("test"):
         assert len(checkpoints_figure(replace(NUMBERED, courses=courses)).axes) == 1
@@ -112,4 +113,5 @@ def test_files(tmp_path: Path) -> None:
     assert (rows[0]["score"], rows[0]["step"]) == ("", "")
     assert (rows[1]["away_strength"], rows[1]["away_change"]) == ("0.4", "-0.1")
     assert rows[1]["activation_mean"] == "2.0"
+    assert (rows[1]["detection_auc"], rows[1]["detection_high"]) == ("0.75", "")
     assert rows[1]["toward_change"] == rows[1]["away_p"] == ""

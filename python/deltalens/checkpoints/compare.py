@@ -8,6 +8,7 @@ from typing import Any
 
 from deltalens.checkpoints.activation import active, source_of
 from deltalens.checkpoints.attributed import attributed, with_changes
+from deltalens.checkpoints.detected import detected, texts_of
 from deltalens.checkpoints.differing import check_runs, notes, same_pairs
 from deltalens.checkpoints.evidence import Evidence, gather
 from deltalens.checkpoints.names import checkpoint_names, disorder, steps_of
@@ -28,11 +29,11 @@ def compare_checkpoints(
     top: int = TOP,
     sae: Any = None,
 ) -> CheckpointComparison:
-    """How latents' scores, pushes, activations and steering effects change over ``runs``.
+    """How latents' scores, activations, steering effects and detection change over ``runs``.
 
     runs: two or more run directories of :func:`~deltalens.attribute`, each made with one model of
     a training run, in its order, with one SAE at one site. What is in them is read and nothing is
-    computed anew: Δ-activation and a sweep where they are there. names: of the checkpoints, by
+    computed anew: Δ-activation, a sweep and held-out texts where they are there. names: of the checkpoints, by
     default their directories'; the number that names differ in is the step. latents: by default
     the first ``top`` of every run, those that the last run ranks highest first. sae: the runs'
     SAE, with which the push and presence of latents that a run does not rank are found.
@@ -90,8 +91,14 @@ def _states(
         values = with_changes(values, one.result, first)
     activations = {} if one.activation is None else active(one.activation, latents)
     effects = {} if one.sweep is None else steered(one.sweep, run, latents)
+    told = {} if one.detection is None else detected(one.detection, latents)
     return {
-        latent: State(values[latent], activations.get(latent), effects.get(latent, {}))
+        latent: State(
+            values[latent],
+            activations.get(latent),
+            effects.get(latent, {}),
+            told.get(latent),
+        )
         for latent in latents
     }
 
@@ -109,6 +116,7 @@ def _checkpoints(evidence: Sequence[Evidence], places: Sequence[Path]) -> list[C
             ranked=len(one.result.latents),
             activation=None if one.activation is None else source_of(one.activation),
             arms={} if one.sweep is None else arm_states(one.sweep),
+            detection=None if one.detection is None else texts_of(one.detection),
         )
         for one, step, place in zip(evidence, steps, places, strict=True)
     ]

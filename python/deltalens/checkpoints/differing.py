@@ -20,6 +20,7 @@ from deltalens.study.comparison.comparable import (
 
 _NO_MATTER = {"k", "save_scores", "impl", "site", *MUST_AGREE}
 _SWEEP = ("prompts", "max_new_tokens", "temperature", "steer_tokens", "chat_template_kwargs")
+_TEXTS = ("held_out", "value", "shown", "absent", "prompts")
 _NAMED = 3
 
 
@@ -131,10 +132,17 @@ def _sweep(one: Evidence) -> Mapping[str, Any] | None:
     return {"judge": said["judge"]["id"], **named, "their prompts' texts": one.prompts}
 
 
+def _detection(one: Evidence) -> Mapping[str, Any] | None:
+    if one.detection is None:
+        return None
+    return {name: one.detection.metadata.get(name) for name in _TEXTS}
+
+
 _LONG = {"their prompts' texts", "the model compared with"}
 _READ: Mapping[str, Callable[[Evidence], Mapping[str, Any] | None]] = {
     "the Δ-activations": _activation,
     "the sweeps": _sweep,
+    "the held-out texts": _detection,
 }
 
 
@@ -143,6 +151,7 @@ def _missing(found: Sequence[Evidence]) -> Iterator[str]:
     commands = {
         "Δ-activation": ("activation", "deltalens delta-activation --out RUN"),
         "sweep": ("sweep", "deltalens steer RUN"),
+        "detection": ("detection", "deltalens detect RUN"),
     }
     for what, (field, command) in commands.items():
         without = [one.name for one in found if getattr(one, field) is None]

@@ -13,6 +13,7 @@ from deltalens.pairs.row import Prompt
 from deltalens.storage.typed import checked_types
 from deltalens.study.activation.difference import ActivationDifference
 from deltalens.study.attribution import Attribution
+from deltalens.study.detection.result import Detection, read_detection
 from deltalens.trials.result import SweepResult
 from deltalens.trials.settings import read_prompts
 
@@ -42,14 +43,23 @@ class Evidence:
     activation: ActivationDifference | None
     sweep: SweepResult | None
     prompts: list[Prompt]
+    detection: Detection | None
 
 
 def gather(name: str, run: Path) -> Evidence:
     """Read a run; :class:`InputError` where anything in it is damaged."""
     result, sweep = Attribution.load(run), read_sweep(run)
     about = _about(run, result)
-    prompts = [] if sweep is None else read_prompts(run)
-    return Evidence(name, run, about, result, read_activation(run, result), sweep, prompts)
+    return Evidence(
+        name,
+        run,
+        about,
+        result,
+        activation=read_activation(run, result),
+        sweep=sweep,
+        prompts=[] if sweep is None else read_prompts(run),
+        detection=read_detection(run),
+    )
 
 
 def _about(run: Path, result: Attribution) -> About:

@@ -7,6 +7,7 @@ from typing import Any
 
 from deltalens.checkpoints.activation import Active, Source
 from deltalens.checkpoints.attributed import Attributed
+from deltalens.checkpoints.detected import Detected, Texts
 from deltalens.checkpoints.steered import ArmState, Steered
 from deltalens.errors import InputError
 from deltalens.trials.result import Direction
@@ -18,7 +19,7 @@ class Checkpoint:
 
     step: the number in its name, None where names tell none. pairs: how many it was attributed
     on; ranked: how many latents its ranking holds. activation: None without Δ-activation; arms:
-    empty without a sweep.
+    empty without a sweep; detection: None without held-out texts.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Checkpoint:
     ranked: int
     activation: Source | None
     arms: dict[Direction, ArmState]
+    detection: Texts | None
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class State:
     attribution: Attributed
     activation: Active | None
     steering: dict[Direction, Steered]
+    detection: Detected | None
 
 
 @dataclass(frozen=True)

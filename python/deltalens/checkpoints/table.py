@@ -10,6 +10,7 @@ from typing import Any
 
 from deltalens.checkpoints.activation import Active
 from deltalens.checkpoints.attributed import Attributed
+from deltalens.checkpoints.detected import Detected
 from deltalens.checkpoints.result import Checkpoint, CheckpointComparison, State
 from deltalens.checkpoints.steered import Steered
 from deltalens.storage.cells import cell
@@ -17,6 +18,7 @@ from deltalens.trials.result import SIGNS
 
 _ATTRIBUTED = tuple(field.name for field in fields(Attributed))
 _ACTIVE = tuple(field.name for field in fields(Active))
+_DETECTED = tuple(field.name for field in fields(Detected))
 _STEERED = ("strength", *(field.name for field in fields(Steered)))
 COLUMNS = (
     "latent",
@@ -25,6 +27,7 @@ COLUMNS = (
     *_ATTRIBUTED,
     *(f"activation_{name}" for name in _ACTIVE),
     *(f"{direction}_{name}" for direction in SIGNS for name in _STEERED),
+    *(f"detection_{name}" for name in _DETECTED),
     "promotes",
 )
 
@@ -56,6 +59,9 @@ def _measured(checkpoint: Checkpoint, state: State) -> Iterator[tuple[str, Any]]
         yield f"{direction}_strength", checkpoint.arms[direction].strength
         for name, value in asdict(effect).items():
             yield f"{direction}_{name}", value
+    if state.detection is not None:
+        for name, value in asdict(state.detection).items():
+            yield f"detection_{name}", value
 
 
 def _plain(value: Any) -> Any:

@@ -15,6 +15,7 @@ from deltalens.visible import visible
 _MARKERS = ("o", "s", "^", "D", "v")
 _COLUMNS = 3
 _LEVEL = 0.95
+_CHANCE = {"detection": 0.5}  # elsewhere 0
 _LONGEST = 16  # characters of a name below an axis
 
 Point = tuple[float, float, float]
@@ -73,6 +74,7 @@ def _panels(found: CheckpointComparison) -> Iterator[Panel]:
     for direction in ("away", "toward"):
         title = f"Steered {direction}"
         yield Panel(direction, title, "change, percentage points", _steering(direction))
+    yield Panel("detection", "Detection of held-out completions", "AUC", _detection)
 
 
 def _score(checkpoint: Checkpoint, state: State) -> Point:
@@ -111,6 +113,14 @@ def _steering(direction: Direction) -> Callable[[Checkpoint, State], Point]:
     return read
 
 
+def _detection(checkpoint: Checkpoint, state: State) -> Point:
+    found = state.detection
+    if found is None:
+        return _NOTHING
+    low, high = (found.auc if end is None else end for end in (found.low, found.high))
+    return found.auc, low, high
+
+
 def _alone(value: float | None) -> Point:
     return _NOTHING if value is None else (value, value, value)
 
@@ -140,7 +150,7 @@ def _draw(axis: Any, panel: Panel, found: CheckpointComparison, shown: Sequence[
     else:
         axis.ticklabel_format(axis="y", style="sci", scilimits=(-3, 4))
     if panel.name not in ("rank", "activation"):
-        axis.axhline(0, color=INK, linewidth=0.6)
+        axis.axhline(_CHANCE.get(panel.name, 0), color=INK, linewidth=0.6)
     for number, course in enumerate(shown):
         look = {"color": CURVES[number], "marker": _MARKERS[number]}
         gid = f"curve-{panel.name}-{course.latent}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from deltalens.checkpoints.detected import Detected
 from deltalens.checkpoints.result import Checkpoint, CheckpointComparison, State
 from deltalens.cli.output import number, print_line, print_table
 from deltalens.study.significance.sentence import LEVEL
@@ -23,6 +24,8 @@ def print_checkpoints(found: CheckpointComparison, shown: int) -> None:
     _print(found, shown, _means_title(found), _means)
     for direction in ("away", "toward"):
         _print_arm(found, shown, direction)
+    title = "Detection of held-out completions by mean activation: AUC [95 %]"
+    _print(found, shown, title, _detection, _by_means)
     if len(found.courses) > shown:
         print_line(f"{shown} of {len(found.courses)} latents are shown (--show, --out)")
     for note in found.notes:
@@ -109,6 +112,23 @@ def _print_arm(found: CheckpointComparison, shown: int, direction: Direction) ->
         "compared at"
     )
     _print(found, shown, title, cell, named)
+
+
+def _detection(checkpoint: Checkpoint, state: State) -> str:
+    return NONE if state.detection is None else _auc(state.detection)
+
+
+def _by_means(checkpoint: Checkpoint) -> str:
+    """The checkpoint with what the difference of means, a detector without an SAE, comes to."""
+    found = checkpoint.detection
+    if found is None or found.mean_difference is None:
+        return checkpoint.name
+    return f"{checkpoint.name}: {found.mean_difference.auc:.2f} by means"
+
+
+def _auc(found: Detected) -> str:
+    ends = (NONE if end is None else f"{end:.2f}" for end in (found.low, found.high))
+    return f"{found.auc:.2f} [{', '.join(ends)}]"
 
 
 def _number(value: float | None) -> str:
