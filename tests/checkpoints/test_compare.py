@@ -264,6 +264,16 @@ def test_activations_over_other_tokens_are_refused(runs: list[Path], tmp_path: P
             compare_checkpoints([runs[0], copied])
 
 
+def test_other_interventions_are_refused(runs: list[Path], tmp_path: Path) -> None:
+    copied = Path(shutil.copytree(runs[1], tmp_path / "step60"))
+    summary = copied / "steering" / "summary.json"
+    said = json.loads(summary.read_text())
+    said["settings"]["intervention"] = "ablate"
+    summary.write_text(json.dumps(said))
+    with pytest.raises(InputError, match="intervention 'add', of step60 'ablate'; steer alike"):
+        compare_checkpoints([runs[0], copied])
+
+
 def test_what_differs_is_said(runs: list[Path], tmp_path: Path) -> None:
     mine = pairs()
     mine[1] = replace(mine[1], positive=mine[2].positive, id="mine")

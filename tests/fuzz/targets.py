@@ -305,7 +305,14 @@ def checkpoint_targets(place: Path) -> Iterator[Target]:
         json.dumps(found.as_dict(), allow_nan=False)
         assert len(as_csv(found).splitlines()) >= 2 * len(found.courses)
 
-    read = ("metadata.json", "attribution.csv", "delta_activation.safetensors", "summary.json", "detection.json")
+    read = (
+        "metadata.json",
+        "attribution.csv",
+        "delta_activation.safetensors",
+        "summary.json",
+        "detection.json",
+        "detection.csv",
+    )
     files = [file for file in sorted(runs[1].rglob("*")) if file.name in read]
     for file in [*files, *(runs[1] / "steering").glob("*.jsonl")]:
         yield Target(f"checkpoint/{file.name}", file, file.read_bytes(), check)

@@ -25,20 +25,32 @@ HOSTILE = "=HYPERLINK(\x1b[2J) $x$ <b>"
 def state(score: float | None, change: float = 0.1) -> State:
     values = Attributed() if score is None else Attributed(3, score, 0.5, 0.01, 2, 5, -score, 0.1)
     away = Steered(1, -change, -change - 0.1, 0.0, None)
-    return State(values, Active(score, 0.25, 0.1, 0.01, 0.5, 0.4), {"away": away}, Detected(0.75, 0.6, None))
+    return State(
+        values, Active(score, 0.25, 0.1, 0.01, 0.5, 0.4), {"away": away}, Detected(0.75, 0.6, None)
+    )
 
 
 def comparison(
     names: list[str], steps: list[float | None], latents: int = 3
 ) -> CheckpointComparison:
-    arms = {"away": ArmState("m", 0.4, 2.0, 0.5, 0.4, 0.6)}
+    arms = {"away": ArmState("m", "add", 0.4, 2.0, 0.5, 0.4, 0.6)}
     source = Source("completion", 4, None)
     return CheckpointComparison(
         "blocks.1.hook_resid_post",
         "abc",
         500,
         [
-            Checkpoint(name, step, f"runs/{name}", "m", 6, 100, source, arms, Texts("pairs", "activation", 4, 4, None))  # type: ignore[arg-type]
+            Checkpoint(
+                name,
+                step,
+                f"runs/{name}",
+                "m",
+                6,
+                100,
+                source,
+                arms,
+                Texts("pairs", "activation", 4, 4, None),
+            )  # type: ignore[arg-type]
             for name, step in zip(names, steps, strict=True)
         ],
         [
@@ -58,7 +70,14 @@ def test_lines_are_the_values_at_the_steps() -> None:
     with style("test"):
         figure = checkpoints_figure(NUMBERED)
     titles = [axis.get_title(loc="left") or axis.get_title() for axis in figure.axes]
-    assert titles == ["Score", "Rank", "Push", "Mean activation", "Steered away", "Detection of held-out completions"]
+    assert titles == [
+        "Score",
+        "Rank",
+        "Push",
+        "Mean activation",
+        "Steered away",
+        "Detection",
+    ]
     lines = {line.get_gid(): line for axis in figure.axes for line in axis.lines}
     line = lines["curve-score-0"]
     assert line.get_xdata().tolist() == [0, 10, 100]

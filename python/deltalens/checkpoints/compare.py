@@ -33,13 +33,15 @@ def compare_checkpoints(
 
     runs: two or more run directories of :func:`~deltalens.attribute`, each made with one model of
     a training run, in its order, with one SAE at one site. What is in them is read and nothing is
-    computed anew: Δ-activation, a sweep and held-out texts where they are there. names: of the checkpoints, by
-    default their directories'; the number that names differ in is the step. latents: by default
-    the first ``top`` of every run, those that the last run ranks highest first. sae: the runs'
-    SAE, with which the push and presence of latents that a run does not rank are found.
+    computed anew: Δ-activation, a sweep and held-out texts where they are there. names: of the
+    checkpoints, by default their directories'; the number that names differ in is the step.
+    latents: by default the first ``top`` of every run, those that the last run ranks highest first.
+    sae: the runs' SAE, with which the push and presence of latents that a run does not rank are
+    found.
 
-    Raises :class:`InputError` for runs of different SAEs, sites or kinds of score, for another
-    ``sae`` than theirs, and for latents that it does not have. What else differs is in ``notes``.
+    Raises :class:`InputError` for runs of different SAEs, sites or kinds of score, for Δ-activation
+    over other tokens and sweeps of other interventions, for another ``sae`` than theirs, and for
+    latents that it does not have. What else differs is in ``notes``.
     """
     places = [Path(run) for run in runs]
     if len(places) < 2:

@@ -25,8 +25,8 @@ _NAMED = 3
 
 
 def check_runs(found: Sequence[Evidence]) -> None:
-    """Raise :class:`InputError` for runs of different SAEs, sites or kinds of score, and for means
-    of activation over different tokens."""
+    """Raise :class:`InputError` for runs of different SAEs, sites or kinds of score, for means of
+    activation over different tokens, and for sweeps of different interventions."""
     first = found[0]
     for other in found[1:]:
         check_comparable(first.result, other.result, (first.name, other.name))
@@ -37,6 +37,14 @@ def check_runs(found: Sequence[Evidence]) -> None:
             raise InputError(
                 f"Δ-activation of {means[0].name} is {here}, of {other.name} {there}; make both "
                 "alike with deltalens delta-activation"
+            )
+
+    sweeps = [(one.name, one.sweep.intervention) for one in found if one.sweep is not None]
+    for name, done in sweeps[1:]:
+        if done != sweeps[0][1]:
+            raise InputError(
+                f"the sweep of {sweeps[0][0]} is of the intervention {quoted(sweeps[0][1])}, of "
+                f"{name} {quoted(done)}; steer alike, each into a run of its own"
             )
 
 

@@ -32,11 +32,12 @@ class Steered:
 
 @dataclass(frozen=True)
 class ArmState:
-    """An arm of a checkpoint's sweep: which model was steered, the strength that all latents are
-    compared at, in median residual norms (None where there is none), and the unsteered model's
-    rate of the behaviour with Wilson's 95 % interval."""
+    """An arm of a checkpoint's sweep: which model was steered and how, the strength that all
+    latents are compared at in the intervention's unit (None where there is none), the median
+    residual norm, and the unsteered model's rate of the behaviour with Wilson's 95 % interval."""
 
     model: str
+    intervention: str
     strength: float | None
     norm: float | None
     rate: float | None
@@ -59,7 +60,14 @@ def arm_states(found: SweepResult) -> dict[Direction, ArmState]:
 def _arm_state(found: SweepResult, arm: Arm) -> ArmState:
     verdict, rate = found.verdicts.get(arm.direction), arm.unsteered.behaviour
     strength = None if verdict is None or verdict.strength is None else known(verdict.strength)
-    return ArmState(arm.model, strength, known(arm.norm), known(rate.value), *rate.interval)
+    return ArmState(
+        arm.model,
+        found.intervention,
+        strength,
+        known(arm.norm),
+        known(rate.value),
+        *rate.interval,
+    )
 
 
 def steered(

@@ -74,7 +74,7 @@ def _panels(found: CheckpointComparison) -> Iterator[Panel]:
     for direction in ("away", "toward"):
         title = f"Steered {direction}"
         yield Panel(direction, title, "change, percentage points", _steering(direction))
-    yield Panel("detection", "Detection of held-out completions", "AUC", _detection)
+    yield Panel("detection", "Detection", "AUC, held-out completions", _detection)
 
 
 def _score(checkpoint: Checkpoint, state: State) -> Point:

@@ -108,10 +108,16 @@ def _print_arm(found: CheckpointComparison, shown: int, direction: Direction) ->
         return f"{checkpoint.name}: from {rate} at {arm.strength:g}"
 
     title = (
-        f"Steered {direction}, the latent so signed: change in points [95 %] at the strength "
-        "compared at"
+        f"Steered {direction}{_how(found)}, the latent so signed: change in points [95 %] at the "
+        "strength compared at"
     )
     _print(found, shown, title, cell, named)
+
+
+def _how(found: CheckpointComparison) -> str:
+    """The intervention, where it is not the usual one; it is the same at all checkpoints."""
+    names = {arm.intervention for one in found.checkpoints for arm in one.arms.values()} - {"add"}
+    return f" ({', '.join(names)})" if names else ""
 
 
 def _detection(checkpoint: Checkpoint, state: State) -> str:
