@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from deltalens.storage.cells import cell_text
 from run import HERE, ROOT, SITE, Step, deltalens, run
 
 PAGE = ROOT / "docs" / "checkpoints.md"
@@ -99,7 +100,9 @@ def _example(kept: Path) -> Iterator[str]:
     pairs = said["checkpoints"][0]["pairs"]
     yield (
         f"SmolLM2-135M-Instruct and the case study's adapter for bad advice at half and whole "
-        f"scale, {pairs} pairs, {said['site']}, {said['n_latents']:,} latents.\n"
+        f"scale (`python case_study/checkpoints.py`), {pairs} pairs, {said['site']}, "
+        f"{said['n_latents']:,} latents, the first five of each ranking. "
+        f"{_certain(rows, len(said['checkpoints']))}\n"
     )
     names = [one["name"] for one in said["checkpoints"]]
     yield (
@@ -115,6 +118,25 @@ def _example(kept: Path) -> Iterator[str]:
     yield "\n![The course of the first five latents](checkpoints.svg)"
 
 
+def _certain(rows: list[dict[str, str]], checkpoints: int) -> str:
+    """What of it is no chance."""
+    tested = [row for row in rows if row["p_value"]]
+    stand_out = sum(bool(_star(row)) for row in tested)
+    last = rows[checkpoints - 1 :: checkpoints]
+    known = [row for row in last if row["score_change_stderr"]]
+    moved = sum(
+        abs(float(row["score_change"])) > 3 * float(row["score_change_stderr"]) for row in known
+    )
+    said = (
+        f"{stand_out} of the {len(tested)} scores that were tested stand out from chance "
+        f"(family-wise, \\*); {moved} of the {len(known)} changes whose standard error is known "
+        "are more than three of them."
+    )
+    if stand_out or moved:
+        return said
+    return f"{said} Ranks that rise and lines that cross are no findings here."
+
+
 def _line(rows: list[dict[str, str]]) -> str:
     scores = [f"{_number(row['score'])} ({row['rank'] or '–'}{_star(row)})" for row in rows]
     last = rows[-1]
@@ -125,7 +147,7 @@ def _line(rows: list[dict[str, str]]) -> str:
         f"{_plain(row['activation_mean'])} \\| {_plain(row['activation_mean_against'])}"
         for row in rows
     ]
-    promotes = " ".join(f"`{word}`" for word in last["promotes"].split()[:3])
+    promotes = " ".join(f"`{word}`" for word in cell_text(last["promotes"]).split()[:3])
     return "| " + " | ".join([last["latent"], *scores, change, *means, promotes]) + " |"
 
 
@@ -134,7 +156,7 @@ def _star(row: dict[str, Any]) -> str:
 
 
 def _number(text: str) -> str:
-    return f"{float(text):+.3f}".replace("-", "−") if text else "–"
+    return f"{float(text):+.4f}".replace("-", "−") if text else "–"
 
 
 def _plain(text: str) -> str:

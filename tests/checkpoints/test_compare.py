@@ -173,6 +173,9 @@ def test_kept_scores_give_score_and_rank(whole: list[Attribution], tmp_path: Pat
         values = course.states[1].attribution
         assert values.rank == whole[1].latents.tolist().index(course.latent) + 1
         assert values.score == pytest.approx(float(whole[1].scores[values.rank - 1]), rel=1e-4)
+        before = whole[0].scores[whole[0].latents.tolist().index(course.latent)]
+        change = float(whole[1].scores[values.rank - 1] - before)
+        assert values.score_change == pytest.approx(change, rel=1e-3, abs=1e-6)
 
 
 def test_which_latents_and_in_which_order(runs: list[Path]) -> None:

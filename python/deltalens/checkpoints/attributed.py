@@ -30,8 +30,8 @@ class Attributed:
     """The columns of a run's table; of a latent that the run does not rank those that are known.
 
     rank from 1; p_value: family-wise, over all latents. score_change: since the first checkpoint,
-    the mean over pairs of the differences of their Δ, with the standard error of these; None where
-    pairs differ or one of the two does not rank the latent.
+    the mean over pairs of the differences of their Δ, with the standard error of these, which is
+    known where both rank the latent; None where the pairs are others.
     """
 
     rank: int | None = None
@@ -84,20 +84,29 @@ def with_changes(
     found: dict[int, Attributed], run: Attribution, first: Attribution
 ) -> dict[int, Attributed]:
     """With how each score has changed since ``first``, of the same pairs in the same order."""
+    before = attributed(first, list(found), None)
     here, there = (
         {latent: place for place, latent in enumerate(one.latents.tolist())} for one in (run, first)
     )
-    return {
-        latent: _changed(values, run, first, here[latent], there[latent])
-        if latent in here and latent in there
-        else values
-        for latent, values in found.items()
-    }
+    changed = {}
+    for latent, values in found.items():
+        if latent in here and latent in there:
+            changed[latent] = _of_pairs(values, run, first, here[latent], there[latent])
+        else:
+            changed[latent] = _of_scores(values, before[latent])
+    return changed
 
 
-def _changed(
+def _of_pairs(
     values: Attributed, run: Attribution, first: Attribution, here: int, there: int
 ) -> Attributed:
     change = run.per_pair[:, here].double() - first.per_pair[:, there].double()
     error = None if len(change) < 2 else float(change.std()) / len(change) ** 0.5
     return replace(values, score_change=float(change.mean()), score_change_stderr=error)
+
+
+def _of_scores(values: Attributed, before: Attributed) -> Attributed:
+    """Of a latent whose scores were kept, but not its pairs'."""
+    if values.score is None or before.score is None:
+        return values
+    return replace(values, score_change=values.score - before.score)
