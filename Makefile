@@ -89,6 +89,7 @@ case-study: $(VENV_CASE)/installed
 	$(VENV_CASE)/bin/python case_study/run.py
 	$(VENV_CASE)/bin/python case_study/page.py
 	$(VENV_CASE)/bin/python bench/gradients_page.py
+	$(VENV_CASE)/bin/python case_study/detection.py
 
 # The extension is removed first: a build that fails must not leave an older one in place.
 $(VENV)/installed: $(BUILD)

@@ -132,6 +132,7 @@ def study(
         f"{case.name}: examples", run / "examples.json", "examples", *model, *at,
         "--texts", corpus, "--run", run, "--max-tokens", 300_000,
     )  # fmt: skip
+    yield from held_out(case, run, asked=steered, judge=judge, drawn=[*sampled_in, *sampling])
     both_ways = ["--both-ways"] if case.against is None else ["--against", case.against]
     sweep = [
         *both_ways, *sampled_in, "--prompts", steered, *judge, *sampling,
@@ -168,6 +169,20 @@ def gradients(out: Path, at: Sequence[object], baseline: Path) -> Iterator[Step]
             f"{run.name}: gradients", run / "gradients.json", "ablate", run,
             "--compare-gradients", "--max-pairs", 12, "--json", stdout=True,
         )  # fmt: skip
+
+
+def held_out(
+    case: Case, run: Path, *, asked: Path, judge: Sequence[object], drawn: Sequence[object]
+) -> Iterator[Step]:
+    """Answers to the questions that are not those of the pairs, told apart by the latents."""
+    pairs = run.with_name(f"{case.name}-held-out.jsonl")
+    yield deltalens(
+        f"{case.name}: held out", pairs, "pairs", "--model", case.model, *drawn,
+        "--questions", asked, *judge, "--samples", case.samples, "--out", pairs,
+    )  # fmt: skip
+    answers = pairs.with_suffix(".answers.jsonl")
+    detected = run / "detection.json"
+    yield deltalens(f"{case.name}: detect", detected, "detect", run, "--graded", answers)
 
 
 def attributed(
