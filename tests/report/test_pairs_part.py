@@ -95,6 +95,7 @@ def test_a_card_shows_both_completions_token_by_token(
             assert answer.locator(".strip > span").all_inner_texts() == side.tokens
             assert "100 tokens" in answer.locator(".sum").inner_text()
         assert page.locator("#card .by-token .answers").count() == 3
+        assert "the darker a token" in page.inner_text("#card .by-token .note")
         titles = page.locator("#ranking th button").all_inner_texts()
         assert any(title.startswith("AUC") for title in titles)
 

@@ -9,7 +9,7 @@ function pairBars(one) {
   const positive = order.filter(({ value }) => value > 0).length;
   const first = order.slice(0, FIRST_BARS), rest = order.slice(FIRST_BARS);
   return h("section", { class: "by-pair" }, h("h3", {}, "Attribution per pair"),
-    h("p", { class: "note" }, `${positive} of ${order.length} pairs above 0. Open one for its texts.`),
+    h("p", { class: "note" }, `${positive} of ${order.length} pairs above 0. Open one for its texts.${shadingNote()}`),
     barList(first, largest),
     rest.length > 0 && h("details", {}, h("summary", {}, `${rest.length} more pairs`), barList(rest, largest)));
 }

@@ -82,7 +82,7 @@ function tokensPart(one) {
   if (!one.per_token?.length) return null;
   const largest = Math.max(...one.per_token.flatMap((shown) => shown.values.map(Math.abs))) || 1;
   return h("section", { class: "by-token" }, h("h3", {}, "Where in the prompt"),
-    h("p", { class: "note" }, "The pairs it matters to most, token by token; a pair’s value is the mean over its tokens."),
+    h("p", { class: "note" }, `The pairs it matters to most, token by token; a pair’s value is the mean over its tokens.${shadingNote()}`),
     effectLegend(largest), one.per_token.map((shown) => tokenBlock(shown, largest)));
 }
 

@@ -1,6 +1,7 @@
 /* Completions, plain or token by token: the darker a token, the less probable the model found it. */
 const SURPRISING = 8; // nats at which a token is darkest
 const FIRST_TOKENS = 80;
+const shadingNote = () => (data.completions.length ? " Completions: the darker a token, the less probable the model found it." : "");
 
 function bothCompletions(pair) {
   const { positive, negative } = data.pairs[pair], found = data.completions[pair] ?? [];
