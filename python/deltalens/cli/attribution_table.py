@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deltalens.cli.output import number, p_value, print_line, print_table, tokens
-from deltalens.study.quality import quality_sentences, significance_sentence
+from deltalens.study.quality import quality_sentences, significance_sentence, target_sentences
 
 COLUMNS = ("rank", "latent", "score", "± s.e.", "p", "ranks", "push", "presence", "promotes")
 SITE_COLUMNS = ("site", "stand out", "latent", "score", "p", "push", "promotes")
@@ -17,6 +17,8 @@ UNSURE = "?"
 def print_attribution(result: Any, rows: int) -> None:
     """The first ``rows`` latents of an :class:`~deltalens.Attribution`."""
     shown = min(rows, len(result.latents))
+    for sentence in target_sentences(result.metadata):
+        print_line(sentence)
     for sentence in significance_sentence(result.metadata):
         print_line(sentence)
     table = [_row(result, rank) for rank in range(shown)]
@@ -36,6 +38,8 @@ def print_sites(results: Sequence[Any]) -> None:
         _, latent, score, _, p, _, push, _, promotes = _row(result, 0)
         table.append([result.site, str(result.stand_out), latent, score, p, push, promotes])
     left = (SITE_COLUMNS[0], SITE_COLUMNS[-1])
+    for sentence in target_sentences(results[0].metadata):
+        print_line(sentence)
     print_table("The first latent of each site", SITE_COLUMNS, table, left=left)
 
 

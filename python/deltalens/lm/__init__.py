@@ -5,13 +5,13 @@ Imports the engine at most, never ``deltalens.sae``.
 
 from deltalens.lm.activations import activations
 from deltalens.lm.capture import PairRows, capture
-from deltalens.lm.losses import completion_losses
 from deltalens.lm.pairs import Pair, pair_label
 from deltalens.lm.rows import RowBatch, TokenRow
 from deltalens.lm.sampling.api import GENERATION_TOKENS, sample, sample_stream
 from deltalens.lm.sinks import LeftOut, Sifted, Sinks, without_sinks
 from deltalens.lm.sites import Site, is_site, resolve_site
 from deltalens.lm.steering import steering
+from deltalens.lm.targets.losses import completion_losses
 from deltalens.lm.tokenise import EncodedPair, encode_pair, encode_pairs, find_bos
 
 __all__ = [

@@ -86,7 +86,7 @@ def attempt(work: Callable[[], Result]) -> Result | None:
     try:
         return work()
     except RuntimeError as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
@@ -101,7 +101,8 @@ def single_row_error(label: str, tokens: int) -> Unfinished:
     )
 
 
-def _is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether it says that memory has run out, whichever allocator does."""
     text = str(error).lower()
     return isinstance(error, torch.cuda.OutOfMemoryError) or any(
         phrase in text for phrase in ("out of memory", "not enough memory", "can't allocate memory")

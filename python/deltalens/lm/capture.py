@@ -25,6 +25,8 @@ from deltalens.lm.rows import PaddingSide
 from deltalens.lm.several import AnySite, Asked, SeveralSites, resolve_sites
 from deltalens.lm.sinks import SINKS, Sinks, without_sinks_at
 from deltalens.lm.sites import Site
+from deltalens.lm.targets.aim import aimed
+from deltalens.lm.targets.parse import parse_target
 from deltalens.lm.text.chat import ChatOptions
 from deltalens.lm.tokenise import EncodedPair, encode_pairs
 from deltalens.storage.in_order import Arrival, in_order
@@ -42,6 +44,7 @@ def capture(
     *,
     site: AnySite,
     loss: Loss = ...,
+    target: str = ...,
     tokens: Literal["prompt"] = ...,
     gradients: Gradients = ...,
     baseline: Tensor | Start | None = ...,
@@ -62,6 +65,7 @@ def capture(
     *,
     site: SeveralSites,
     loss: Loss = ...,
+    target: str = ...,
     tokens: Literal["prompt"] = ...,
     gradients: Gradients = ...,
     baseline: Sequence[Tensor | Start] | Mapping[AnySite, Tensor | Start] | None = ...,
@@ -81,6 +85,7 @@ def capture(
     *,
     site: AnySite | SeveralSites,
     loss: Loss = "sum",
+    target: str = "loss",
     tokens: Literal["prompt"] = "prompt",
     gradients: Gradients = "plain",
     baseline: Any = None,
@@ -93,7 +98,9 @@ def capture(
 ) -> Iterator[PairRows | dict[AnySite, PairRows]]:
     """Activations and gradients of every pair at ``site``, in the order of ``pairs``.
 
-    ``loss`` is the completion's log-loss summed ("sum") or averaged ("mean") over its tokens;
+    ``loss`` is the completion's log-loss summed ("sum") or averaged ("mean") over its tokens, or
+    ``target`` says what else (``docs/targets.md``): "first:8", "text:…", "regex:…",
+    'logits:" yes"|" no"', 'probabilities:…|…' or "file.py:function";
     ``tokens="prompt"`` counts every prompt token but a leading BOS and, unless ``sinks`` is None,
     the first token and those of massive norm. ``gradients`` is "plain",
     "integrated" (from ``baseline`` in ``steps`` steps: [d_model], or a function from activations
@@ -120,6 +127,7 @@ def capture(
     if padding_side not in ("right", "left"):
         raise InputError(f"padding_side must be 'right' or 'left', got {padding_side!r}")
     check_loss(loss)
+    aim = parse_target(target, loss)
     asked = Asked.of(site)
     sites = resolve_sites(model, asked.names)
     check_weights(model)
@@ -128,6 +136,7 @@ def capture(
         baseline = asked.each(baseline, "baseline")
     provider = _provider(model, gradients, baseline, steps, sites)
     encoded = encode_pairs(model, tokenizer, pairs, chat_template_kwargs=chat_template_kwargs)
+    encoded = aimed(model, tokenizer, encoded, aim)
     counted = without_sinks_at(
         model, encoded, sites, sinks, medians=[None] * len(sites), batch_tokens=batch_tokens
     )

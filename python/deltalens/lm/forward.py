@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from deltalens.errors import InputError
-from deltalens.lm.head import HeadInput, read_to_head, surprisals, surprisals_and_gradient
 from deltalens.lm.hooks import input_device
 from deltalens.lm.rows import RowBatch
+from deltalens.lm.targets.head import HeadInput, read_to_head, surprisals, surprisals_and_gradient
+from deltalens.lm.targets.measure import measured, measured_and_gradient
 
 Loss = Literal["sum", "mean"]
 LOSSES = ("sum", "mean")
@@ -36,12 +37,16 @@ class Slope:
 def batch_losses(
     model: Any, batch: RowBatch, hooks: AbstractContextManager[Any], loss: Loss
 ) -> Tensor:
-    """-log p of each row's completion [rows], by a forward pass within ``hooks``.
+    """-log p of each row's completion [rows], or what its objective is, by a forward pass within
+    ``hooks``.
 
-    Logits exist at completion positions only, a chunk of them at a time; log p is taken in float32
-    (float64 for float64 models), and nothing is cached. "mean" divides by the completion's length.
+    Logits exist at the positions that losses look at only, a chunk of them at a time; log p is
+    taken in float32 (float64 for float64 models), and nothing is cached. "mean" divides by the
+    number of tokens that count, or by the sum of their weights' sizes.
     """
     states, batch = _at_head(model, batch, hooks)
+    if any(batch.measures):
+        return measured(states, batch)
     return _row_losses(surprisals(states, batch.targets), batch, loss)
 
 
@@ -59,9 +64,14 @@ def batch_slope(
     The losses have no graph; the slope's ``hidden`` has the one that ``hooks`` started.
     """
     states, batch = _at_head(model, batch, hooks)
-    weights = torch.ones_like(batch.targets, dtype=torch.float64)
+    if any(batch.measures):
+        losses, gradient = measured_and_gradient(states, batch)
+        return losses, Slope(states.hidden, gradient)
+    weights = batch.weights
+    if weights is None:
+        weights = torch.ones_like(batch.targets, dtype=torch.float64)
     if loss == "mean":
-        weights = weights / torch.bincount(batch.target_rows)[batch.target_rows]
+        weights = weights / _sizes(batch)[batch.target_rows]
     found, gradient = surprisals_and_gradient(states, batch.targets, weights)
     return _row_losses(found, batch, loss), Slope(states.hidden, gradient)
 
@@ -89,10 +99,23 @@ def _at_completions(batch: RowBatch) -> Callable[[Tensor], Tensor]:
 
 def _row_losses(surprisals: Tensor, batch: RowBatch, loss: Loss) -> Tensor:
     batch = batch.to(surprisals.device)
-    # Placed in a grid and summed: a scattered addition would not be repeatable on a GPU.
-    grid = surprisals.new_zeros(len(batch.rows), int(batch.offsets.max()) + 1)
-    grid = grid.index_put((batch.target_rows, batch.offsets), surprisals)
-    totals = grid.sum(dim=1)
+    if batch.weights is not None:
+        surprisals = surprisals * batch.weights.to(surprisals)
+    totals = _row_sums(surprisals, batch)
     if loss == "mean":
-        totals = totals / torch.bincount(batch.target_rows).to(totals.dtype)
+        totals = totals / _sizes(batch).to(totals.dtype)
     return totals
+
+
+def _sizes(batch: RowBatch) -> Tensor:
+    """How much each row's tokens count [rows]: their number, or the sum of their weights' sizes."""
+    if batch.weights is None:
+        return torch.bincount(batch.target_rows)
+    return _row_sums(batch.weights.abs(), batch)
+
+
+def _row_sums(values: Tensor, batch: RowBatch) -> Tensor:
+    """Of ``values`` of every target: [rows]."""
+    # Placed in a grid and summed: a scattered addition would not be repeatable on a GPU.
+    grid = values.new_zeros(len(batch.rows), int(batch.offsets.max()) + 1)
+    return grid.index_put((batch.target_rows, batch.offsets), values).sum(dim=1)

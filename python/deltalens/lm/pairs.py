@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,9 @@ class Pair:
     Completions that were sampled carry the ids they are made of, ``positive_ids`` and
     ``negative_ids``, those of the prompt that the model read, ``prompt_ids`` (optional), and the
     fingerprint of the vocabulary, ``tokenizer``. Under a tokenizer with that vocabulary (None:
-    under any) the ids are used, and the texts are there to be read. Raises :class:`InputError` for
-    other types, and for ids of one completion only.
+    under any) the ids are used, and the texts are there to be read. ``positive_weights`` and
+    ``negative_weights`` (optional) weight the log-losses of the completion's tokens, a finite
+    number for each. Raises :class:`InputError` for other types, and for ids of one completion only.
     """
 
     prompt: str | list[dict[str, str]] | list[int]
@@ -33,6 +35,8 @@ class Pair:
     negative_ids: list[int] | None = None
     prompt_ids: list[int] | None = None
     tokenizer: str | None = None
+    positive_weights: list[float] | None = None
+    negative_weights: list[float] | None = None
 
     def __post_init__(self) -> None:
         label = pair_label(self, None)
@@ -49,6 +53,7 @@ class Pair:
                     f"got {_shown(completion)}"
                 )
         _check_sampled(self, label)
+        _check_weights(self, label)
 
 
 def pair_label(pair: Pair, number: int | None) -> str:
@@ -62,6 +67,14 @@ def is_ids(value: Any) -> bool:
     """Whether ``value`` is a (possibly empty) list of token ids."""
     return _is_list(value) and all(
         isinstance(item, int) and not isinstance(item, bool) and item >= 0 for item in value
+    )
+
+
+def are_weights(value: Any) -> bool:
+    """Whether ``value`` is a list of finite numbers."""
+    return _is_list(value) and all(
+        isinstance(item, (int, float)) and not isinstance(item, bool) and _is_finite(item)
+        for item in value
     )
 
 
@@ -82,6 +95,22 @@ def _check_sampled(pair: Pair, label: str) -> None:
         isinstance(pair.positive, str) and isinstance(pair.negative, str)
     ):
         raise InputError(f"{label}: completions that are ids already need no ids beside them")
+
+
+def _check_weights(pair: Pair, label: str) -> None:
+    for name in ("positive_weights", "negative_weights"):
+        value = getattr(pair, name)
+        if value is not None and not are_weights(value):
+            raise InputError(
+                f"{label}: {name} must be a list of finite numbers, got {_shown(value)}"
+            )
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 def _is_message(value: Any) -> bool:

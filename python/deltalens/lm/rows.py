@@ -10,21 +10,34 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from deltalens.lm.targets.objectives import Aim, Answers, Measure, Objective, Written, every_token
+
 PaddingSide = Literal["right", "left"]
 
 
 @dataclass(frozen=True)
 class TokenRow:
-    """One prompt with one completion; ``counted`` has a flag for each prompt token."""
+    """One prompt with one completion; ``counted`` has a flag for each prompt token.
+
+    ``objective``: what its loss is; None: the log-loss of the completion.
+    """
 
     prompt_ids: list[int]
     completion_ids: list[int]
     counted: list[bool]
+    objective: Objective | None = None
+
+    @property
+    def aims(self) -> list[Aim]:
+        """The places of the completion whose predictions its loss looks at."""
+        if self.objective is None:
+            return every_token(self.completion_ids)
+        return self.objective.aims(self.completion_ids)
 
     @property
     def length(self) -> int:
-        """Tokens the model reads: the last completion token is only ever predicted."""
-        return max(len(self.prompt_ids) + len(self.completion_ids) - 1, len(self.prompt_ids))
+        """Tokens the model reads: what is at the last of those places is only ever predicted."""
+        return len(self.prompt_ids) + max((aim.place for aim in self.aims), default=0)
 
 
 @dataclass(frozen=True)
@@ -33,9 +46,11 @@ class RowBatch:
 
     ``rows`` [b] are the original row numbers; ``input_ids``, ``attention_mask``, ``position_ids``
     (None: as the model counts them) and ``counted`` are [b, seq], the last true on counted prompt
-    tokens. The p-th completion token, counted over the whole batch, is ``targets[p]``, the
-    ``offsets[p]``-th of its row, and is predicted at batch row ``target_rows[p]``, position
-    ``target_positions[p]``.
+    tokens. The p-th completion token that a loss looks at, counted over the whole batch, is
+    ``targets[p]``, the ``offsets[p]``-th of its row, and is predicted at batch row
+    ``target_rows[p]``, position ``target_positions[p]``; in the row's loss it has
+    ``weights[p]``, float64 (None: 1 all). ``measures`` has for each row a loss that is no sum of
+    log-losses, or all are None.
     """
 
     rows: Tensor
@@ -47,6 +62,8 @@ class RowBatch:
     target_rows: Tensor
     target_positions: Tensor
     offsets: Tensor
+    weights: Tensor | None
+    measures: Sequence[Measure | None]
 
     def to(self, device: torch.device) -> RowBatch:
         """The batch on ``device``; itself when it is there already."""
@@ -55,7 +72,7 @@ class RowBatch:
         moved: dict[str, Any] = {}
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            moved[field.name] = value if value is None else value.to(device)
+            moved[field.name] = value.to(device) if isinstance(value, Tensor) else value
         return RowBatch(**moved)
 
     def model_inputs(self) -> dict[str, Tensor]:
@@ -78,9 +95,11 @@ def pad_rows(
     seq = max(map(len, inputs))
     starts = [seq - len(ids) if side == "left" else 0 for ids in inputs]
     attention_mask = _attention_mask(list(map(len, inputs)), seq, side)
-    lengths = _ids(len(row.completion_ids) for row in rows)
+    aims = [row.aims for row in rows]
+    lengths = _ids(map(len, aims))
     firsts = _ids(start + len(row.prompt_ids) - 1 for start, row in zip(starts, rows, strict=True))
-    offsets = torch.cat([torch.arange(length) for length in lengths.tolist()])
+    offsets = _ids(aim.place for of_row in aims for aim in of_row)
+    weights = [aim.weight for of_row in aims for aim in of_row]
     target_rows = torch.arange(len(rows)).repeat_interleave(lengths)
     return RowBatch(
         rows=_ids(numbers),
@@ -88,10 +107,16 @@ def pad_rows(
         attention_mask=attention_mask,
         position_ids=(attention_mask.cumsum(1) - 1).clamp_(min=0) if side == "left" else None,
         counted=_placed([list(map(int, row.counted)) for row in rows], starts, seq).bool(),
-        targets=_ids(token for row in rows for token in row.completion_ids),
+        targets=_ids(aim.token for of_row in aims for aim in of_row),
         target_rows=target_rows,
         target_positions=firsts[target_rows] + offsets,
         offsets=offsets,
+        weights=None
+        if all(weight == 1 for weight in weights)
+        else torch.tensor(weights, dtype=torch.float64),
+        measures=[
+            row.objective if isinstance(row.objective, (Answers, Written)) else None for row in rows
+        ],
     )
 
 

@@ -10,7 +10,9 @@ from typing import Any, Literal, cast
 from deltalens.errors import InputError
 from deltalens.lm.model.parts import vocabulary_size
 from deltalens.lm.pairs import Pair, is_chat, pair_label
+from deltalens.lm.rows import TokenRow
 from deltalens.lm.sites import text_config
+from deltalens.lm.targets.objectives import Objective
 from deltalens.lm.text.chat import (
     ChatOptions,
     answer_text,
@@ -41,7 +43,8 @@ some."""
 class EncodedPair:
     """Token ids of a pair; ``counted`` says for each prompt token whether it is attributed to.
 
-    ``ways``: where the ids of the positive and of the negative completion come from.
+    ``ways``: where the ids of the positive and of the negative completion come from;
+    ``objectives``: what their losses are, None: the log-loss.
     """
 
     pair: Pair
@@ -51,6 +54,17 @@ class EncodedPair:
     counted: list[bool]
     ways: tuple[Way, Way] = ("ids", "ids")
     doubts: tuple[Doubt, ...] = ()
+    objectives: tuple[Objective | None, Objective | None] = (None, None)
+
+    @property
+    def rows(self) -> tuple[TokenRow, TokenRow]:
+        """What runs through the model: the prompt with the positive and with the negative
+        completion."""
+        positive, negative = self.objectives
+        return (
+            TokenRow(self.prompt_ids, self.positive_ids, self.counted, positive),
+            TokenRow(self.prompt_ids, self.negative_ids, self.counted, negative),
+        )
 
 
 def encode_pair(

@@ -8,6 +8,8 @@ from typing import Any
 
 from deltalens.errors import InputError, quoted
 from deltalens.lm import EncodedPair, Pair, encode_pair, encode_pairs
+from deltalens.lm.targets.aim import aimed
+from deltalens.lm.targets.target import LOSS, Target
 from deltalens.lm.text.chat import ChatOptions
 from deltalens.lm.text.reasoning import completion_text as completion_text
 from deltalens.pairs.row import Prompt
@@ -18,12 +20,18 @@ def encode_study(
     tokenizer: Any,
     pairs: Sequence[Pair],
     chat_template_kwargs: ChatOptions | None = None,
+    *,
+    target: Target = LOSS,
 ) -> list[EncodedPair]:
-    """Every pair's token ids; :class:`InputError` for no pairs, equal ids, or what does not fit."""
+    """Every pair's token ids, and what of its completions ``target`` looks at.
+
+    Raises :class:`InputError` for no pairs, equal ids, or what does not fit.
+    """
     if not pairs:
         raise InputError("no pairs given; a study needs at least one")
     _check_ids_differ(pairs)
-    return encode_pairs(model, tokenizer, pairs, chat_template_kwargs=chat_template_kwargs)
+    encoded = encode_pairs(model, tokenizer, pairs, chat_template_kwargs=chat_template_kwargs)
+    return aimed(model, tokenizer, encoded, target)
 
 
 def ways_counted(encoded: Sequence[EncodedPair]) -> dict[str, int]:
@@ -39,8 +47,9 @@ def _check_ids_differ(pairs: Sequence[Pair]) -> None:
 
 
 def rows_tokens(pair: EncodedPair) -> int:
-    """What a model reads of a pair: the prompt and a completion but its last token, twice."""
-    return 2 * len(pair.prompt_ids) + len(pair.positive_ids) + len(pair.negative_ids) - 2
+    """What a model reads of a pair: the prompt and a completion but its last token, twice; or as
+    much of the completions as their losses look at."""
+    return sum(row.length for row in pair.rows)
 
 
 def encode_prompt(

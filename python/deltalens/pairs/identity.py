@@ -28,13 +28,25 @@ def decoder_fingerprint(source: Any, decoder: Decoder) -> str:
 
 
 def pairs_fingerprint(encoded: Sequence[EncodedPair]) -> str:
-    """Hash of the token ids that run through the model, and of the pairs' ids."""
+    """Hash of the token ids that run through the model, of the pairs' ids, and of what losses look
+    at where that is not all of a completion."""
     return _digest(
         json.dumps(
-            [item.pair.id, item.prompt_ids, item.positive_ids, item.negative_ids, item.counted]
+            [
+                item.pair.id,
+                item.prompt_ids,
+                item.positive_ids,
+                item.negative_ids,
+                item.counted,
+                *_looked_at(item),
+            ]
         ).encode()
         for item in encoded
     )
+
+
+def _looked_at(item: EncodedPair) -> list[Any]:
+    return [row.aims for row in item.rows] if any(item.objectives) else []
 
 
 def vector_fingerprint(vector: Tensor) -> str:

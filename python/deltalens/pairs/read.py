@@ -13,6 +13,7 @@ from deltalens.storage.atomic import write_text
 from deltalens.storage.jsonl import Row, parse_lines
 
 PAIRS_FILE = "pairs.jsonl"
+_WEIGHTS = ("positive_weights", "negative_weights")
 
 
 def read_pairs(
@@ -32,7 +33,8 @@ def read_pairs(
     their prompt, and a ``prompt`` repeated beside whole conversations is not used. A ``system``
     field is put before the prompt as its system message. A prompt that is text is continued as it
     stands, or, with ``as_chat``, is what a user says. ``positive_ids``, ``negative_ids``,
-    ``prompt_ids`` and ``tokenizer`` are a pair's of these names.
+    ``prompt_ids``, ``tokenizer``, ``positive_weights`` and ``negative_weights`` are a pair's of
+    these names.
 
     Raises :class:`InputError` with the file's name and line number for every bad row.
     """
@@ -63,6 +65,6 @@ def write_pairs(path: str | Path, pairs: Iterable[Pair]) -> None:
 def _row(pair: Pair) -> Row:
     row: Row = {} if pair.id is None else {"id": pair.id}
     texts = {"prompt": pair.prompt, "positive": pair.positive, "negative": pair.negative}
-    kept = ("positive_ids", "negative_ids", "prompt_ids", "tokenizer")
+    kept = ("positive_ids", "negative_ids", "prompt_ids", "tokenizer", *_WEIGHTS)
     ids = {name: getattr(pair, name) for name in kept if getattr(pair, name) is not None}
     return row | texts | ids

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from deltalens.errors import InputError, quoted
 from deltalens.lm import Pair
-from deltalens.lm.pairs import is_chat, is_ids
+from deltalens.lm.pairs import are_weights, is_chat, is_ids
 from deltalens.storage.jsonl import Row
 
 Messages = list[dict[str, str]]
@@ -58,6 +58,8 @@ def parse_pair(row: Row, fields: PairFields) -> Pair:
         negative_ids=_kept_ids(row, f"{fields.negative}_ids"),
         prompt_ids=_kept_ids(row, "prompt_ids"),
         tokenizer=_kept_tokenizer(row),
+        positive_weights=_kept_weights(row, f"{fields.positive}_weights"),
+        negative_weights=_kept_weights(row, f"{fields.negative}_weights"),
     )
     if pair.positive == pair.negative:
         raise InputError(
@@ -226,6 +228,16 @@ def _text(value: str, field: str) -> str:
 def _kept_ids(row: Row, field: str) -> list[int] | None:
     value = row.get(field)
     return None if value is None else _token_ids(value, field)
+
+
+def _kept_weights(row: Row, field: str) -> list[float] | None:
+    value = row.get(field)
+    if value is not None and not are_weights(value):
+        raise InputError(
+            f"{quoted(field)} must be a list of finite numbers, one for each token of the "
+            f"completion, found {quoted(value)}"
+        )
+    return value
 
 
 def _kept_tokenizer(row: Row) -> str | None:

@@ -8,7 +8,7 @@ from math import isnan
 from deltalens.report.evidence import Evidence
 from deltalens.report.text import readable
 from deltalens.study.detection.sentences import detection_sentences
-from deltalens.study.quality import quality_sentences, significance_sentence
+from deltalens.study.quality import quality_sentences, significance_sentence, target_sentences
 from deltalens.trials.rates import Rate
 from deltalens.trials.result import ATTRIBUTION, RANDOM_SETS, Direction, SweepResult
 from deltalens.trials.verdicts.words import verdict_sentences
@@ -22,7 +22,9 @@ _FEW = 5  # lens tokens
 
 def findings(evidence: Evidence) -> list[str]:
     """What was found, whichever way it went; one sentence or two each."""
-    found = [*map(readable, significance_sentence(evidence.attribution.metadata)), _top(evidence)]
+    metadata = evidence.attribution.metadata
+    said = [*target_sentences(metadata), *significance_sentence(metadata)]
+    found = [*map(readable, said), _top(evidence)]
     if evidence.steering is not None:
         result = evidence.steering.result
         found += _top_steered(result, evidence.behaviour)
@@ -30,7 +32,7 @@ def findings(evidence: Evidence) -> list[str]:
     found += _ablation(evidence)
     if evidence.detection is not None:
         found += map(readable, detection_sentences(evidence.detection))
-    found += map(readable, quality_sentences(evidence.attribution.metadata))
+    found += map(readable, quality_sentences(metadata))
     return found
 
 

@@ -88,6 +88,7 @@ def attribute(
     flips: int = FLIPS,
     save_scores: bool = False,
     chat_template_kwargs: ChatOptions | None = None,
+    target: str = "loss",
     run_dir: str | Path | None = None,
     batch_tokens: int = BATCH_TOKENS,
     impl: str = "auto",
@@ -119,10 +120,13 @@ def attribute(
     with score="latent"); flips: sign flips of pairs for family-wise p-values over all latents, all
     there are where pairs are few (0 for none; a complete run keeps those it was made with);
     save_scores: keep every latent's score; chat_template_kwargs: further arguments of the chat
-    template, such as ``{"enable_thinking": False}``; metadata: entries to record beside the run's
-    own; ranks: the processes that make the study together in one ``run_dir``, such as
-    :func:`deltalens.ranks.processes.joined` gives, all of which make this call: each captures some
-    of the pairs and scans a range of latents, and all return the same as one process would. A
+    template, such as ``{"enable_thinking": False}``; target: which loss of the completions is
+    differenced (``docs/targets.md``): "loss", "first:8", "text:…", "regex:…",
+    'logits:" yes"|" no"', 'probabilities:…|…' or "file.py:function"; metadata: entries to
+    record beside the run's own; ranks: the processes that make the study together in one
+    ``run_dir``, such as :func:`deltalens.ranks.processes.joined` gives, all of which make this
+    call: each captures some of the pairs and scans a range of latents, and all return the same as
+    one process would. A
     :class:`~deltalens.ranks.shard.Shard` captures its pairs and raises
     :class:`~deltalens.ranks.shard.ShardDone`.
 
@@ -156,6 +160,7 @@ def attribute(
         flips=flips,
         save_scores=save_scores,
         chat_template_kwargs=chat_template_kwargs,
+        target=target,
         batch_tokens=batch_tokens,
         impl=impl,
         progress=progress,

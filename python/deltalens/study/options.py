@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from deltalens.engine.topk.ranking import Ranking as TopRanking
@@ -11,6 +11,7 @@ from deltalens.errors import InputError
 from deltalens.lm.capture import Gradients
 from deltalens.lm.forward import Loss
 from deltalens.lm.sinks import SINKS, Sinks
+from deltalens.lm.targets.target import LOSS, Target
 
 Ranking = Literal["top", "bottom", "abs"]
 Score = Literal["direction", "latent"]
@@ -40,6 +41,7 @@ class Options:
     score: Score = "direction"
     sinks: Sinks | None = SINKS
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
+    target: Target = LOSS
 
     def __post_init__(self) -> None:
         choices = {"ranking": Ranking, "loss": Loss, "gradients": StudyGradients, "score": Score}
@@ -67,9 +69,12 @@ class Options:
         return TopRanking(largest=self.ranking != "bottom", absolute=self.ranking == "abs")
 
     def as_dict(self) -> dict[str, Any]:
-        """``sinks`` as the number of medians above which tokens are left out, None for all kept."""
+        """``sinks`` as the number of medians above which tokens are left out, None for all kept;
+        ``target`` as its name, with the hash of a function's source."""
         sinks = None if self.sinks is None else self.sinks.times_median
-        return {**asdict(self), "tokens": "prompt", "sinks": sinks}
+        target = {"target": self.target.name, "target_code": self.target.code}
+        plain = asdict(replace(self, target=LOSS))
+        return {**plain, "tokens": "prompt", "sinks": sinks, **target}
 
 
 def recorded_sinks(options: Mapping[str, Any]) -> Sinks | None:

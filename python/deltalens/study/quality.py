@@ -15,6 +15,30 @@ def significance_sentence(metadata: Mapping[str, Any]) -> Iterator[str]:
         yield tested["sentence"]
 
 
+def target_sentences(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """What is differenced, where that is not the log-loss of whole completions."""
+    options, aim = metadata.get("options") or {}, metadata.get("aim") or {}
+    target, code = options.get("target", "loss"), options.get("target_code")
+    if target == "loss" and not aim.get("weighted"):
+        return
+    if aim.get("answers"):
+        first, *others = aim["answers"]
+        more = f", and others in {sum(a['completions'] for a in others):,}" if others else ""
+        yield (
+            f"What is differenced is {visible(target)}: the token “{visible(first['first'])}” "
+            f"against “{visible(first['second'])}” after {first['completions']:,} "
+            f"completions{more}."
+        )
+    elif code is not None:
+        yield f"What is differenced is {visible(target)}, a function of the user's own."
+    else:
+        weights = " with weights of their own" if aim.get("weighted") else ""
+        yield (
+            f"What is differenced is the log-loss of tokens{weights} (target {visible(target)}): "
+            f"{aim.get('tokens', 0):,} of the completions' {aim.get('of_tokens', 0):,}."
+        )
+
+
 def quality_sentences(metadata: Mapping[str, Any]) -> Iterator[str]:
     """Tokens left out, whether first order holds, and a token that decides scores by itself.
 

@@ -24,7 +24,13 @@ SETTINGS_FILE = "settings.json"
 
 Settings = Mapping[str, Any]
 
-_BEFORE = {"score": "direction", "chat_template_kwargs": {}}  # of runs made before it was a choice
+BEFORE: Settings = {
+    "score": "direction",
+    "chat_template_kwargs": {},
+    "target": "loss",
+    "target_code": None,
+}
+"""Options of runs made before these were choices."""
 
 
 def site_directory(directory: Path, site: Site) -> Path:
@@ -136,7 +142,7 @@ def differing(there: Settings, here: Settings) -> str:
 def _as_now(settings: Settings) -> Settings:
     """As this version writes them: earlier ones left out what had no choice, and called a site by
     its module path."""
-    found = {**_BEFORE, **settings["options"], **settings["fingerprints"]}
+    found = {**BEFORE, **settings["options"], **settings["fingerprints"]}
     return {**found, "site": saved_name(found["site"])}
 
 

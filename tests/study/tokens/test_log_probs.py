@@ -40,7 +40,7 @@ def naively(model, prompt, completion):
 @pytest.mark.parametrize("batch_tokens", [1, 8192])
 def test_they_are_those_of_logits(model, tokenizer, batch_tokens, chunk, monkeypatch):
     if chunk:
-        monkeypatch.setattr("deltalens.lm.head.CHUNK_BYTES", chunk)
+        monkeypatch.setattr("deltalens.lm.targets.head.CHUNK_BYTES", chunk)
     found = pair_log_probs(model, tokenizer, chats(), batch_tokens=batch_tokens)
     for pair, both in zip(chats(), found, strict=True):
         text = tokenizer.apply_chat_template(

@@ -16,6 +16,7 @@ from deltalens.cli.arguments import (
     add_sae,
     positive_int,
 )
+from deltalens.cli.studies.method import add_target
 from deltalens.errors import InputError
 
 
@@ -50,6 +51,7 @@ def configure(commands: Any) -> None:
     )
     add_model(parser, required=False)
     add_chat_template(parser)
+    add_target(parser, None)
     add_sae(parser, required=False)
     add_output(parser)
     add_dry_run(parser)
@@ -65,6 +67,7 @@ def run(args: argparse.Namespace) -> None:
         load_sae,
         warn_of_other_model,
     )
+    from deltalens.cli.studies.target import target_of_run
     from deltalens.study import Attribution, ablate, compare_ablation
     from deltalens.study.ablation.table import first_order, write_ablation
     from deltalens.study.options import recorded_sinks
@@ -78,6 +81,7 @@ def run(args: argparse.Namespace) -> None:
         "site": attribution.site,
         "baseline": attribution.baseline,
         "loss": attribution.metadata["options"]["loss"],
+        "target": target_of_run(args.target, attribution.metadata["options"], args.run_dir),
         "sinks": recorded_sinks(attribution.metadata["options"]),
         "chat_template_kwargs": args.chat_template_kwargs,
         "progress": not args.quiet,
@@ -94,7 +98,7 @@ def run(args: argparse.Namespace) -> None:
     estimates = first_order(attribution, sae, len(latents))
     exact = ablate(*given, latents, score=score, **places)
     write_ablation(args.run_dir, latents, estimates, exact)
-    _show(args, latents, estimates, exact, compare_ablation(estimates, exact))
+    _show(args, places["target"], latents, estimates, exact, compare_ablation(estimates, exact))
 
 
 def _compare(
@@ -115,16 +119,20 @@ def _compare(
     estimates = first_order_by_gradients(*given, latents, steps=steps, **places)
     exact = ablate(*given, latents, **places)
     write_gradients(args.run_dir, latents, estimates, exact, len(top))
-    show_gradients(args.run_dir, estimates, exact, len(top), as_json=args.json)
+    show_gradients(args.run_dir, estimates, exact, len(top), places["target"], as_json=args.json)
 
 
-def _show(args: argparse.Namespace, latents: Any, estimates: Any, exact: Any, check: Any) -> None:
+def _show(
+    args: argparse.Namespace, target: str, latents: Any, estimates: Any, exact: Any, check: Any
+) -> None:
     from deltalens.cli.ablation_table import print_ablation
-    from deltalens.cli.output import print_json
+    from deltalens.cli.output import print_json, print_line
 
     if not args.json:
         print_ablation(latents, estimates, exact, check)
+        if target != "loss":
+            print_line(f"target: {target}")
         return
     means = zip(latents.tolist(), estimates.mean(0).tolist(), exact.mean(0).tolist(), strict=True)
     rows = [{"latent": i, "first_order": first, "exact": true} for i, first, true in means]
-    print_json({"run": str(args.run_dir), **asdict(check), "latents": rows})
+    print_json({"run": str(args.run_dir), "target": target, **asdict(check), "latents": rows})

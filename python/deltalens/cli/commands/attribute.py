@@ -130,6 +130,8 @@ def summary(result: Any) -> dict[str, Any]:
     values["sign_unsure"] = result.sign_unsure.tolist()
     return {
         "pairs": len(result.pairs),
+        "target": result.metadata["options"].get("target", "loss"),
+        "aim": result.metadata.get("aim"),
         "certified": result.metadata.get("certified"),
         "significance": result.metadata.get("significance"),
         "stand_out": result.stand_out,

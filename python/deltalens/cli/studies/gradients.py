@@ -44,7 +44,13 @@ def write_gradients(
 
 
 def show_gradients(
-    directory: Path, estimates: Sequence[Any], exact: Any, top: int, *, as_json: bool
+    directory: Path,
+    estimates: Sequence[Any],
+    exact: Any,
+    top: int,
+    target: str,
+    *,
+    as_json: bool,
 ) -> None:
     """A line for every kind and group of latents."""
     from deltalens.study.ablation.providers import compare_gradients
@@ -60,7 +66,8 @@ def show_gradients(
     ]
     refused = {each.gradients: each.refused for each in estimates if each.refused}
     if as_json:
-        print_json({"run": str(directory), "gradients": found, "refused": refused})
+        said = {"run": str(directory), "target": target}
+        print_json({**said, "gradients": found, "refused": refused})
         return
     rows = [
         [
@@ -76,6 +83,8 @@ def show_gradients(
     titles = ("gradients", "latents", "correlation", "of all values", "slope", "same sign")
     title = f"First order by kinds of gradients and exact ablation, over {len(exact)} pairs"
     print_table(title, titles, rows)
+    if target != "loss":
+        print_line(f"target: {target}")
     for kind, reason in refused.items():
         print_line(f"{kind}: {reason}")
     print_line(f"written: {directory / FILE}, {directory / FIGURE}.svg and .png")

@@ -36,6 +36,7 @@ def add_method(parser: argparse.ArgumentParser, checked: str = "8") -> None:
         "--no-normalize", action="store_true", help="score decoder rows as stored, not unit rows"
     )
     group.add_argument("--loss", choices=("sum", "mean"), default="sum")
+    add_target(group)
     group.add_argument(
         "--gradients",
         choices=("plain", "integrated", "integrated-latents", "relp", "relp-fixed-attention"),
@@ -62,6 +63,21 @@ def add_method(parser: argparse.ArgumentParser, checked: str = "8") -> None:
     group.add_argument("--impl", default="auto", help="auto, cpp, torch, triton or reference")
 
 
+def add_target(group: Any, default: str | None = "loss") -> None:
+    """--target."""
+    group.add_argument(
+        "--target",
+        default=default,
+        help="which loss of the completions is differenced: loss (-log p of all their tokens; the "
+        "default), first:8, text:…, regex:… (of some of their tokens), "
+        """'logits:" yes"|" no"' or probabilities:… (of answers after them), or """
+        "file.py:function(logits, ids), which is run"
+        if default
+        else "a function of your own, file.py:function, where that is what the run's target was: "
+        "only a file that is named here is run",
+    )
+
+
 def request_options(args: argparse.Namespace, saes: Sequence[Any]) -> dict[str, Any]:
     """What studies with these SAEs are asked for by name."""
     from deltalens.cli.loading import batch_options, sinks_of
@@ -73,6 +89,7 @@ def request_options(args: argparse.Namespace, saes: Sequence[Any]) -> dict[str, 
         "ranking": args.ranking,
         "present_only": args.present_only,
         "loss": args.loss,
+        "target": args.target,
         "gradients": args.gradients,
         "steps": args.steps,
         "sinks": sinks_of(args),

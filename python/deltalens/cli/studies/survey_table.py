@@ -22,6 +22,8 @@ def print_survey(found: Mapping[str, Any]) -> None:
     print_table("Ranked latents that stand out, by layer", columns, rows, left=columns[:1])
     if any("*" in cell for row in rows for cell in row[1:]):
         print_line("*: the study stands out over all studies, too")
+    if found["target"] != "loss":
+        print_line(f"target: {found['target']}")
     for sentence in multiplicity_sentences(found["multiplicity"]):
         print_line(sentence)
 

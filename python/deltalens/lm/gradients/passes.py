@@ -106,7 +106,7 @@ def pair_arrivals(
     """
     pairs = encoded[0]
     # Row 2i is pair i's positive completion and row 2i + 1 its negative one.
-    rows = [[row for item in of_site for row in _both_rows(item)] for of_site in encoded]
+    rows = [[row for item in of_site for row in item.rows] for of_site in encoded]
     halves: dict[int, _Row] = {}
     batches = run_batches(
         [(2 * index, 2 * index + 1) for index in range(len(pairs))],
@@ -135,13 +135,6 @@ def pair_rows(arrival: Arrival[Captured]) -> list[PairRows]:
         PairRows(acts, up, down, arrival.note.pair, positive, negative)
         for acts, up, down in zip(each, each, each, strict=True)
     ]
-
-
-def _both_rows(item: EncodedPair) -> tuple[TokenRow, TokenRow]:
-    return (
-        TokenRow(item.prompt_ids, item.positive_ids, item.counted),
-        TokenRow(item.prompt_ids, item.negative_ids, item.counted),
-    )
 
 
 def _row_label(pairs: Sequence[EncodedPair], first: int, row: int) -> str:

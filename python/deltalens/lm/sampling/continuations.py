@@ -11,12 +11,12 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-from deltalens.lm.head import head_input
 from deltalens.lm.hooks import frozen, input_device
 from deltalens.lm.model.caches import as_argument
 from deltalens.lm.rows import TokenRow, pad_rows
 from deltalens.lm.sampling.prefixes import Prefixes, read_prompts
 from deltalens.lm.sampling.slots import States
+from deltalens.lm.targets.head import head_input
 
 
 class Continuations:

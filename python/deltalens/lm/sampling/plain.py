@@ -16,12 +16,12 @@ from torch import Tensor
 
 from deltalens.cost.pace import advance
 from deltalens.lm.batching import TokenBudget, run_batches
-from deltalens.lm.head import head_input
 from deltalens.lm.hooks import frozen, inference, input_device
 from deltalens.lm.model.caches import NAMES
 from deltalens.lm.points.edits import editing
 from deltalens.lm.sampling.alone import logits_alone
 from deltalens.lm.sampling.job import Job
+from deltalens.lm.targets.head import head_input
 
 
 def generate_plainly(job: Job, budget: TokenBudget) -> Iterator[tuple[int, list[int]]]:

@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 
 from deltalens.cost.pace import advance
-from deltalens.lm.head import head_input
 from deltalens.lm.hooks import frozen, inference, input_device
 from deltalens.lm.model.caches import as_argument
 from deltalens.lm.points.edits import editing
@@ -20,6 +19,7 @@ from deltalens.lm.sampling.attention import one_query_attention
 from deltalens.lm.sampling.job import Job
 from deltalens.lm.sampling.prefix_queue import PrefixQueue
 from deltalens.lm.sampling.slots import SlotCache
+from deltalens.lm.targets.head import head_input
 
 REFILL = 1 / 8  # share of idle slots at which others enter: copying comes in groups
 

@@ -62,6 +62,7 @@ def _facts(survey: Survey, found: Mapping[str, Any]) -> Markup:
         "Behaviours": str(len(found["behaviours"])),
         "Sites and SAEs": str(len(found["places"])),
         "Studies": str(len(found["studies"])),
+        "Target": found["target"],
     }
     return join(*(h("div", h("dt", name), h("dd", value)) for name, value in facts.items()))
 

@@ -21,15 +21,15 @@ from deltalens.lm import (
     RowBatch,
     Sinks,
     Site,
-    TokenRow,
     completion_losses,
     resolve_site,
     without_sinks,
 )
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.forward import Loss
-from deltalens.lm.losses import Edit
 from deltalens.lm.sinks import SINKS
+from deltalens.lm.targets.losses import Edit
+from deltalens.lm.targets.parse import parse_target
 from deltalens.lm.text.chat import ChatOptions
 from deltalens.pairs.encode import encode_study, rows_tokens
 from deltalens.study.ablation.latents import ChosenLatents, latent_ablation
@@ -53,16 +53,17 @@ def ablate(
     loss: Loss = "sum",
     sinks: Sinks | None = SINKS,
     chat_template_kwargs: ChatOptions | None = None,
+    target: str = "loss",
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> Tensor:
     """(ΔL(C) − ΔL(C′)) / T of every pair and latent, float64 [pairs, latents].
 
-    ΔL is the change of the loss L = −log p(completion | prompt) when, at all T counted prompt
-    tokens at once, the residual's projection on the unit direction u of the latent is replaced
-    by the baseline's: a ← a − ((a − ā)·u) u. Positive: ablating lowers log p(C) more than
-    log p(C′). The per-pair values of :func:`~deltalens.attribute` (``normalize=True``) are its
-    first-order approximation; the scale of both is that of one token.
+    ΔL is the change of the loss L = −log p(completion | prompt), or what ``target`` says, when, at
+    all T counted prompt tokens at once, the residual's projection on the unit direction u of the
+    latent is replaced by the baseline's: a ← a − ((a − ā)·u) u. Positive: ablating lowers log p(C)
+    more than log p(C′). The per-pair values of :func:`~deltalens.attribute` (``normalize=True``)
+    are its first-order approximation; the scale of both is that of one token.
 
     With ``score="latent"`` a latent is ablated, not its direction: ``decoder`` is an SAE, and what
     the latent writes at each of those tokens, (z − z̄) times its decoder row as the reconstruction
@@ -79,7 +80,9 @@ def ablate(
     check_d_model(W_dec, place.d_model, place.name)
     encoded, _ = without_sinks(
         model,
-        encode_study(model, tokenizer, pairs, chat_template_kwargs),
+        encode_study(
+            model, tokenizer, pairs, chat_template_kwargs, target=parse_target(target, loss)
+        ),
         place,
         sinks,
         median=baseline.median_norm,
@@ -129,12 +132,7 @@ def ablate_encoded(
     it is where r % (latents + 1) = 0, and ablates latent r % (latents + 1) − 1 in others.
     """
     conditions = 1 + latents
-    rows = [
-        TokenRow(pair.prompt_ids, completion, pair.counted)
-        for pair in encoded
-        for completion in (pair.positive_ids, pair.negative_ids)
-        for _ in range(conditions)
-    ]
+    rows = [row for pair in encoded for row in pair.rows for _ in range(conditions)]
     losses = completion_losses(
         model,
         rows,

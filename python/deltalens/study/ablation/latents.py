@@ -14,7 +14,7 @@ from deltalens.engine.latent.attribution import gated_problem
 from deltalens.engine.latent.rows import ExactLatents
 from deltalens.lm import EncodedPair, RowBatch, Site
 from deltalens.lm.activations import activations
-from deltalens.lm.losses import Edit
+from deltalens.lm.targets.losses import Edit
 from deltalens.sae.gate import encoder_inputs
 from deltalens.study.baseline import Baseline
 from deltalens.study.latents import check_reads, latent_indices, latent_rows

@@ -22,6 +22,7 @@ from deltalens.lm.gradients.passes import PairRows, pair_rows
 from deltalens.lm.gradients.providers import Start
 from deltalens.lm.progress import Progress
 from deltalens.lm.sinks import SINKS
+from deltalens.lm.targets.parse import parse_target
 from deltalens.lm.text.chat import ChatOptions
 from deltalens.pairs.encode import encode_study, rows_tokens
 from deltalens.storage.in_order import in_order
@@ -68,6 +69,7 @@ def first_order_by_gradients(
     steps: int = 16,
     sinks: Sinks | None = SINKS,
     chat_template_kwargs: ChatOptions | None = None,
+    target: str = "loss",
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> list[Estimates]:
@@ -96,7 +98,9 @@ def first_order_by_gradients(
         first_order = _of_directions(unit(latent_rows(W_dec, latents)), baseline.mean)
     encoded, _ = without_sinks(
         model,
-        encode_study(model, tokenizer, pairs, chat_template_kwargs),
+        encode_study(
+            model, tokenizer, pairs, chat_template_kwargs, target=parse_target(target, loss)
+        ),
         place,
         sinks,
         median=baseline.median_norm,

@@ -8,13 +8,14 @@ from typing import Any
 from deltalens.errors import InputError
 from deltalens.lm.points.names import saved_name
 from deltalens.study.attribution import Attribution
+from deltalens.study.run import BEFORE
 
 MUST_AGREE = {
     "score": "attribute to latents and to directions in one way in both",
     "ranking": "rank both at the same end",
     "normalize": "normalise decoder rows in both or in neither",
 }
-MAY_DIFFER = ("loss", "gradients", "steps", "present_only")
+MAY_DIFFER = ("loss", "target", "target_code", "gradients", "steps", "present_only")
 
 
 def check_comparable(a: Attribution, b: Attribution, names: tuple[str, str]) -> None:
@@ -44,8 +45,8 @@ def differences(
 
 
 def recorded_options(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """A run's options; runs made before there was a choice of score say nothing of it."""
-    return {"score": "direction", **metadata["options"]}
+    """A run's options; runs made before there was a choice say nothing of it."""
+    return {**BEFORE, **metadata["options"]}
 
 
 def _sae(metadata: Mapping[str, Any]) -> Any:

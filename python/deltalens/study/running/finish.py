@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deltalens.lm.targets.aim import aimed_at
 from deltalens.pairs.encode import ways_counted
 from deltalens.ranks.ranks import Ranks
 from deltalens.study.ablation.first_order import check_first_order
@@ -132,6 +133,7 @@ def _metadata(study: PreparedStudy, effects: PairEffects, certified: bool) -> di
         },
         "sinks": study.left_out.as_dict(),
         "completions": ways_counted(study.encoded),
+        "aim": aimed_at(study.tokenizer, study.encoded),
         "mean_losses": {"positive": positive, "negative": negative},
         "certified": certified,
         **({} if study.by_latents is None else {"latent_score": study.by_latents.describe()}),

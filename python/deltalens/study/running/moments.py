@@ -17,6 +17,7 @@ from deltalens.lm.model.independence import check_readable
 from deltalens.lm.progress import Progress
 from deltalens.lm.several import AnySite, Asked, SeveralSites, resolve_sites
 from deltalens.lm.sinks import SINKS, without_sinks_at
+from deltalens.lm.targets.parse import parse_target
 from deltalens.lm.text.chat import ChatOptions
 from deltalens.pairs.encode import encode_study
 from deltalens.storage.in_order import in_order
@@ -37,6 +38,7 @@ class MomentOptions(TypedDict, total=False):
     steps: int
     sinks: Sinks | None
     chat_template_kwargs: ChatOptions | None
+    target: str
     batch_tokens: int
     progress: bool
 
@@ -77,6 +79,7 @@ def study_moments(
     steps: int = 16,
     sinks: Sinks | None = SINKS,
     chat_template_kwargs: ChatOptions | None = None,
+    target: str = "loss",
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> CrossMoment | dict[AnySite, CrossMoment]:
@@ -91,6 +94,7 @@ def study_moments(
     by site, from one forward and one backward for all.
     """
     check_loss(loss)
+    aim = parse_target(target, loss)
     asked = Asked.of(site)
     sites = resolve_sites(model, asked.names)
     baselines = baselines_of(asked, baseline)
@@ -100,7 +104,7 @@ def study_moments(
     check_readable(model)
     counted = without_sinks_at(
         model,
-        encode_study(model, tokenizer, pairs, chat_template_kwargs),
+        encode_study(model, tokenizer, pairs, chat_template_kwargs, target=aim),
         sites,
         sinks,
         medians=[one.median_norm for one in baselines],

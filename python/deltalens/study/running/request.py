@@ -9,6 +9,7 @@ from deltalens.errors import InputError
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.forward import Loss
 from deltalens.lm.sinks import SINKS, Sinks
+from deltalens.lm.targets.parse import parse_target
 from deltalens.lm.text.chat import ChatOptions, template_options
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.study.ablation.first_order import CHECKED
@@ -33,6 +34,7 @@ class RequestOptions(TypedDict, total=False):
     flips: int
     save_scores: bool
     chat_template_kwargs: ChatOptions | None
+    target: str
     batch_tokens: int
     impl: str
     progress: bool
@@ -56,6 +58,7 @@ class Request:
     flips: int = FLIPS
     save_scores: bool = False
     chat_template_kwargs: ChatOptions | None = None
+    target: str = "loss"
     batch_tokens: int = BATCH_TOKENS
     impl: str = "auto"
     progress: bool = False
@@ -82,6 +85,7 @@ class Request:
             self.score,
             self.sinks,
             template_options(self.chat_template_kwargs, tokenizer),
+            parse_target(self.target, self.loss),
         )
 
     def running(self) -> Running:

@@ -13,6 +13,7 @@ from deltalens.errors import InputError
 from deltalens.storage.atomic import remove_directory, write_text
 from deltalens.storage.json_text import read_json
 from deltalens.storage.leftovers import foreign, passing
+from deltalens.study.run import BEFORE
 
 SETTINGS_FILE = "settings.json"
 SUMMARY_FILE = "survey.json"
@@ -67,7 +68,7 @@ class Contents:
 
     def _check_same(self, directory: Path, there: Contents) -> None:
         here = {**self.options, "model": self.model}
-        found = {**there.options, "model": there.model}
+        found = {**BEFORE, **there.options, "model": there.model}
         differing = sorted(name for name in {*here, *found} if here.get(name) != found.get(name))
         if differing:
             said = ", ".join(f"{n} ({found.get(n)} there, {here.get(n)} here)" for n in differing)

@@ -27,10 +27,17 @@ def summary(survey: Survey) -> dict[str, Any]:
         "behaviours": list(dict.fromkeys(study["behaviour"] for study in studies)),
         "places": _places(studies),
         "level": LEVEL,
+        "target": _target(survey),
         "studies": studies,
         "multiplicity": multiplicity,
         "shared": [{**place, **shared_at(_at(survey, place))} for place in _places(studies)],
     }
+
+
+def _target(survey: Survey) -> str:
+    """Of every study in it."""
+    options = (result.metadata["options"] for result in survey.values())
+    return next((str(one.get("target", "loss")) for one in options), "loss")
 
 
 def write_summary(survey: Survey) -> None:

@@ -91,7 +91,7 @@ def surprisals(states: HeadInput, targets: Tensor) -> Tensor:
     """-log p of ``targets`` [tokens] after ``states``: [tokens], in float32 or wider."""
     parts = [
         _picked(_log_softmax(states.logits(states.hidden[part])), targets[part])
-        for part in _chunks(states)
+        for part in chunks(states)
     ]
     return torch.cat(parts)
 
@@ -102,7 +102,7 @@ def surprisals_and_gradient(
     """As :func:`surprisals`, with the gradient of Σ weights · surprisals at ``states.hidden``."""
     found: list[Tensor] = []
     gradient = torch.empty_like(states.hidden, requires_grad=False)
-    for part in _chunks(states):
+    for part in chunks(states):
         leaf = states.hidden[part].detach().requires_grad_(True)
         with torch.enable_grad():
             logits = states.logits(leaf)
@@ -114,7 +114,8 @@ def surprisals_and_gradient(
     return torch.cat(found), gradient
 
 
-def _chunks(states: HeadInput) -> Iterator[slice]:
+def chunks(states: HeadInput) -> Iterator[slice]:
+    """Parts of ``states`` whose logits take :data:`CHUNK_BYTES` at most."""
     vocabulary = vocabulary_size(states.model)
     size = max(4, states.hidden.element_size())
     step = max(1, CHUNK_BYTES // (vocabulary * size))

@@ -14,8 +14,8 @@ import transformers
 from torch import nn
 
 from deltalens.lm import Pair, TokenRow, capture, completion_losses, resolve_site
-from deltalens.lm import head as head_module
 from deltalens.lm.model.independence import check_readable
+from deltalens.lm.targets import head as head_module
 from helpers.families import (
     CONTEXT,
     FAMILIES,
