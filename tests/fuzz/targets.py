@@ -173,6 +173,7 @@ PAIRS = [
     {"messages": [{"role": "user", "content": "é"}], "positive": "x", "negative": "y"},
     {"prompt": [1, 2], "positive": [3], "negative": [4, 5]},
     {"positive": "\n\nHuman: a\n\nAssistant: b", "negative": "\n\nHuman: a\n\nAssistant: c"},
+    {"prompt": "p", "positive": "x", "negative": "y", "positive_weights": [0.5, -2]},
 ]
 GRADED = [
     {"question": "q", "answer": text, "outcome": outcome, "score": 3.5, "label": "4"}
