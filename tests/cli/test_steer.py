@@ -272,3 +272,19 @@ def test_one_model_is_steered_both_ways(ready, run, capsys):
     for one, other in zip(away.curves, toward.curves, strict=True):
         pairs = zip(one.points, other.points, strict=True)
         assert all(point.strength == -opposite.strength for point, opposite in pairs)
+
+
+def test_latents_together(ready, run, capsys):
+    argv = steer_args(ready, run, "--together", "2")
+    assert main(argv) == 0
+    shown = capsys.readouterr().out
+    found, result = SweepResult.load(run), deltalens.Attribution.load(run)
+    (suspects,) = found.sets["Δ-attribution"]
+    assert [latent for latent, _ in suspects.members] == result.latents[:2].tolist()
+    assert {len(c.members) for chosen in found.sets.values() for c in chosen} == {2}
+    assert suspects.name in shown
+    assert "mean change of 1 group of 2 latents" in shown
+    deltalens.write_report(run)
+    page = (run / "report.html").read_text(encoding="utf-8")
+    curve = f"curve-away-behaviour-{suspects.members[0][0]}-{suspects.members[1][0]}"
+    assert curve in page

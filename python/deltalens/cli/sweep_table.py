@@ -45,7 +45,7 @@ def _print_latents(result: SweepResult, name: str, shown: int) -> None:
     for direction in result.arms:
         columns += [TITLES[direction], "Δ", "inc."]
     rows = [
-        [_signed(candidate), *chain(*(_cells(arm, candidate) for arm in result.arms.values()))]
+        [candidate.name, *chain(*(_cells(arm, candidate) for arm in result.arms.values()))]
         for candidate in result.sets[name][:shown]
     ]
     title = (
@@ -53,10 +53,6 @@ def _print_latents(result: SweepResult, name: str, shown: int) -> None:
         "Δ: change in percentage points; inc.: incoherent completions"
     )
     print_table(title, columns, rows)
-
-
-def _signed(candidate: Candidate) -> str:
-    return f"{'+' if candidate.sign > 0 else '−'}{candidate.latent}"
 
 
 def _cells(arm: Arm, candidate: Candidate) -> list[str]:

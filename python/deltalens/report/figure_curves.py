@@ -8,7 +8,7 @@ from typing import Any
 from deltalens.report.figure_style import CURVES, GRAY, INK, PANELS
 from deltalens.trials.interventions.intervention import strength_unit
 from deltalens.trials.rates import Rate, Tally
-from deltalens.trials.result import RANDOM_SETS, Arm, SweepResult
+from deltalens.trials.result import RANDOM_SETS, Arm, Candidate, SweepResult
 from deltalens.trials.suspects import suspect_names
 
 _Measure = Callable[[Tally], Rate]
@@ -58,14 +58,19 @@ def _curves(axes: Any, result: SweepResult, arm: Arm, name: str) -> None:
             color=colour,
             markersize=3,
             linewidth=1.4,
-            label=str(candidate.latent),
-            gid=f"curve-{arm.direction}-{name}-{candidate.latent}",
+            label=candidate.label,
+            gid=f"curve-{arm.direction}-{name}-{_id(candidate)}",
         )
         if curve.chosen is not None:
             at = curve.chosen + 1
             axes.plot(x[at], shares[at], "o", color=colour, markersize=8, fillstyle="none")
     axes.margins(y=0.08)
     axes.set_xlim(left=0)
+
+
+def _id(candidate: Candidate) -> str:
+    """Of what an id may hold."""
+    return "-".join(str(latent) for latent, _ in candidate.members)
 
 
 def _band(result: SweepResult, arm: Arm, measure: _Measure) -> Iterator[tuple[float, float, float]]:

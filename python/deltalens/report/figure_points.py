@@ -140,7 +140,7 @@ def _name_first(panel: Any, mark: Mark, at: tuple[float, float]) -> None:
     """The first latent's number on the side that steering is to go to."""
     below = mark.direction == "away"
     panel.annotate(
-        str(mark.candidate.latent),
+        mark.candidate.label,
         at,
         xytext=(0, -6 if below else 6),
         textcoords="offset points",

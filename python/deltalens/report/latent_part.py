@@ -61,7 +61,8 @@ def _suspects(evidence: Evidence) -> dict[int, list[str]]:
         sets = evidence.steering.result.sets
         for name in suspect_names(sets):
             for candidate in sets[name]:
-                found.setdefault(candidate.latent, []).append(name)
+                for latent, _ in candidate.members:
+                    found.setdefault(latent, []).append(name)
     return found
 
 

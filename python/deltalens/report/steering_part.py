@@ -8,6 +8,7 @@ from deltalens.report.evidence import Steering
 from deltalens.report.figure_points import Mark, all_marks
 from deltalens.report.text import exact, messages, place_name, readable, short
 from deltalens.trials.interventions.intervention import strength_unit
+from deltalens.trials.latents import Latents
 from deltalens.trials.log import Key
 from deltalens.trials.rates import Rate, Tally
 from deltalens.trials.result import ATTRIBUTION, Arm, Candidate, Direction, Point, SweepResult
@@ -18,11 +19,13 @@ PROMPTS_SHOWN = 4  # evenly spaced, the same for every latent
 
 
 def suspects(result: SweepResult) -> dict[int, Candidate]:
-    """Latent → how it was steered with: as Δ-attribution says, else as the set it is in says."""
+    """Latent → how it was steered with by itself: as Δ-attribution says, else as the set it is in
+    says."""
     found: dict[int, Candidate] = {}
     for name in sorted(result.sets, key=lambda name: name != ATTRIBUTION):
         for candidate in result.sets[name]:
-            found.setdefault(candidate.latent, candidate)
+            if isinstance(candidate.latent, int):
+                found.setdefault(candidate.latent, candidate)
     return found
 
 
@@ -54,7 +57,7 @@ def _point_values(result: SweepResult, mark: Mark) -> Json:
     point = arm.chosen(mark.candidate)
     assert point is not None  # or there were no mark
     return {
-        "latent": mark.candidate.latent,
+        "latent": _shown(mark.candidate),
         "set": mark.group,
         "rank": mark.rank,
         "arm": mark.direction,
@@ -62,6 +65,11 @@ def _point_values(result: SweepResult, mark: Mark) -> Json:
         "change": exact(arm.change(mark.candidate)),
         **rate_values(point.tally.behaviour),
     }
+
+
+def _shown(candidate: Candidate) -> int | str:
+    """A latent, by which its card is found; of several together their names."""
+    return candidate.latent if isinstance(candidate.latent, int) else candidate.label
 
 
 def latent_steering(steering: Steering, candidate: Candidate) -> Json:
@@ -126,7 +134,7 @@ def shown_prompts(steering: Steering) -> list[int]:
 
 
 def _completions(
-    steering: Steering, direction: Direction, latent: int | None, strength: float
+    steering: Steering, direction: Direction, latent: Latents | None, strength: float
 ) -> dict[int, Json]:
     """Prompt → the last attempt at its first sample, with its grade."""
     found = {}

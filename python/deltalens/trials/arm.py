@@ -20,6 +20,11 @@ def distinct(sets: Mapping[str, Sequence[Candidate]]) -> list[Candidate]:
     return list(dict.fromkeys(item for chosen in sets.values() for item in chosen))
 
 
+def latents_of(sets: Mapping[str, Sequence[Candidate]]) -> list[int]:
+    """Every latent of the sets once, rising."""
+    return sorted({latent for item in distinct(sets) for latent, _ in item.members})
+
+
 class ArmTrial:
     """Candidates steered with in one direction, as far as they have been sampled."""
 

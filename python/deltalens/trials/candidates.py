@@ -23,6 +23,8 @@ from deltalens.study.attribution import Attribution
 from deltalens.study.directions.push import push_of
 from deltalens.study.options import recorded_sinks
 from deltalens.trials.ablated import lowered_by_ablation, without_others
+from deltalens.trials.arm import latents_of
+from deltalens.trials.groups import in_groups
 from deltalens.trials.result import MATCHED, RANDOM, Candidate, Direction
 from deltalens.trials.suspects import DEFAULT_RANKINGS, Ranking, Sources, signed, suspect_sets
 
@@ -41,6 +43,7 @@ def candidate_sets(
     n_random: int,
     n_matched: int,
     ablating: bool = False,
+    together: int = 1,
     seed: int = 0,
 ) -> dict[str, list[Candidate]]:
     r"""The top of each ranking, and random live latents that are in none of them.
@@ -67,6 +70,10 @@ def candidate_sets(
     ablating: of suspects only those whose ablation steers away, to first order, and such random
     latents, see :func:`~deltalens.trials.ablated.lowered_by_ablation`; all with the sign +1.
 
+    together: with more than one, the first so many of each ranking are one candidate, and controls
+    are groups of as many random latents, each latent signed as it would be alone; no latent is in
+    two groups. ``top`` has no part then.
+
     decoder: the SAE, or whatever else the study was made with. n_random latents are drawn
     uniformly, n_matched by activation frequency like the first set's, see
     :func:`matched_latents`; frequencies are those of ``activation``'s changed model. Fewer where
@@ -79,10 +86,11 @@ def candidate_sets(
     """
     if activation is not None:
         _check_differs(activation)
+    top = top if together == 1 else together
     sets = suspect_sets(Sources(result, activation, decoder), rankings, top)
     if not sets:
         raise InputError("Δ-activation needs an SAE with an encoder; ask for another ranking, too")
-    suspects = {candidate.latent for chosen in sets.values() for candidate in chosen}
+    suspects = set(latents_of(sets))
     frequency = torch.ones(result.metadata["counts"]["latents"])
     matched: list[int] = []
     if activation is not None:
@@ -90,17 +98,17 @@ def candidate_sets(
     if ablating:
         lowered = lowered_by_ablation(result, activation, decoder)
         sets, frequency = without_others(sets, lowered), frequency * lowered
-    uniform = random_latents(frequency, n_random, exclude=suspects, seed=seed)
+    uniform = random_latents(frequency, n_random * together, exclude=suspects, seed=seed)
     if activation is not None:
-        like = [candidate.latent for candidate in next(iter(sets.values()))]
+        like = [latent for item in next(iter(sets.values())) for latent, _ in item.members]
         taken = {*suspects, *uniform}
-        matched = matched_latents(frequency, like, n_matched, exclude=taken, seed=seed)
+        matched = matched_latents(frequency, like, n_matched * together, exclude=taken, seed=seed)
     for name, latents in ((RANDOM, uniform), (MATCHED, matched)):
         if latents:
             push = push_of(result, decoder, latents).tolist()
             signs = [1.0] * len(latents) if ablating else push
             sets[name] = list(map(signed, latents, signs))
-    return sets
+    return sets if together == 1 else in_groups(sets, together)
 
 
 def activation_of_run(

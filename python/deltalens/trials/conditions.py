@@ -14,17 +14,18 @@ from torch import Tensor
 from deltalens.engine.decoder import Decoder
 from deltalens.errors import InputError
 from deltalens.study.latents import latent_rows, unit
+from deltalens.trials.latents import Latents, members
 from deltalens.trials.log import Key
 from deltalens.trials.result import SIGNS, Candidate, Direction
 
 
 class Condition(NamedTuple):
-    """A latent, and how strongly and in which direction it is intervened on; nothing for None.
+    """A latent or several, and how strongly and which way they are intervened on; none for None.
 
     strength is signed. See :class:`~deltalens.trials.interventions.Intervention`.
     """
 
-    latent: int | None
+    latent: Latents | None
     strength: float
 
 
@@ -66,11 +67,6 @@ def steered(candidate: Candidate, direction: Direction, strength: float) -> Cond
     return Condition(candidate.latent, SIGNS[direction] * candidate.sign * strength)
 
 
-def members(condition: Condition) -> list[tuple[int, int]]:
-    """The latents of a condition, each with the sign that its strength has of the condition's."""
-    return [] if condition.latent is None else [(condition.latent, 1)]
-
-
 def stream(key: Key) -> int:
     """The number, below 2⁶⁴, of a completion's own stream of random numbers.
 
@@ -81,11 +77,19 @@ def stream(key: Key) -> int:
 
 
 def directions(decoder: Decoder, conditions: Sequence[Condition], norm: float) -> Tensor:
-    """What each condition adds to the residual stream, float32 [conditions, d_model]."""
+    """What each condition adds to the residual stream, float32 [conditions, d_model].
+
+    Of several latents it is the unit direction of the sum of theirs.
+    """
     added = torch.zeros(len(conditions), decoder.d_model, dtype=torch.float64)
-    rows = [row for row, condition in enumerate(conditions) if condition.latent is not None]
-    if rows:
-        latents = [latent for c in conditions if (latent := c.latent) is not None]
-        strengths = torch.tensor([conditions[row].strength for row in rows], dtype=torch.float64)
-        added[rows] = norm * strengths[:, None] * unit(latent_rows(decoder, latents))
+    chosen = [members(condition.latent) for condition in conditions]
+    latents = list(dict.fromkeys(latent for each in chosen for latent, _ in each))
+    if not latents:
+        return added.float()
+    units = dict(zip(latents, unit(latent_rows(decoder, latents)), strict=True))
+    for row, (condition, each) in enumerate(zip(conditions, chosen, strict=True)):
+        if each:
+            parts = [sign * units[latent] for latent, sign in each]
+            whole = parts[0] if len(parts) == 1 else unit(torch.stack(parts).sum(0)[None])[0]
+            added[row] = norm * condition.strength * whole
     return added.float()

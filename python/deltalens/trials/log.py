@@ -11,6 +11,7 @@ from deltalens.errors import InputError
 from deltalens.judge import Outcome, Verdict
 from deltalens.storage.jsonl import Row, parse_lines
 from deltalens.storage.line_log import append_rows
+from deltalens.trials.latents import Latents, members, read_latents
 from deltalens.trials.result import STEERING_DIRECTORY, Direction
 
 
@@ -20,7 +21,7 @@ class Key(NamedTuple):
     latent None and strength 0: the unsteered model. strength is signed.
     """
 
-    latent: int | None
+    latent: Latents | None
     strength: float
     prompt: int
     sample: int
@@ -95,9 +96,11 @@ def both_attempts(verdicts: Mapping[Key, Verdict], key: Key) -> tuple[Outcome, O
 
 
 def _is_key(key: Key) -> bool:
-    whole = [key.prompt, key.sample, key.attempt, *([] if key.latent is None else [key.latent])]
+    latents = [latent for latent, _ in members(key.latent)]
+    signs = {sign for _, sign in members(key.latent)}
+    whole = [key.prompt, key.sample, key.attempt, *latents]
     number = isinstance(key.strength, int | float) and not isinstance(key.strength, bool)
-    return number and all(type(value) is int and value >= 0 for value in whole)
+    return number and signs <= {1, -1} and all(type(n) is int and n >= 0 for n in whole)
 
 
 def _rows(path: Path, kinds: dict[str, type]) -> Iterator[tuple[Key, Row]]:
@@ -106,8 +109,13 @@ def _rows(path: Path, kinds: dict[str, type]) -> Iterator[tuple[Key, Row]]:
             isinstance(row[name], kind) for name, kind in kinds.items()
         ):
             raise InputError("is no record of a sweep; choose another run directory")
-        key = Key(*(row[name] for name in Key._fields))
-        if not _is_key(key):
+        try:
+            read = {name: row[name] for name in Key._fields}
+            key = Key(**{**read, "latent": read_latents(read["latent"])})
+            whole = _is_key(key)
+        except (TypeError, ValueError):
+            whole = False
+        if not whole:
             raise InputError("is damaged: it names no condition; choose another run directory")
         return key, row
 

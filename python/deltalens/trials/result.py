@@ -14,6 +14,7 @@ from deltalens.errors import InputError
 from deltalens.storage.atomic import write_text
 from deltalens.storage.json_text import parse_json
 from deltalens.storage.typed import checked_types
+from deltalens.trials.latents import Latents, Signed, members, named, read_latents
 from deltalens.trials.rates import Tally
 from deltalens.trials.verdicts.result import ArmVerdict
 from deltalens.trials.verdicts.strength import equal_strength
@@ -34,10 +35,28 @@ SIGNS: Mapping[Direction, int] = {"away": -1, "toward": 1}
 
 @dataclass(frozen=True)
 class Candidate:
-    """A latent under test. ``sign``: +1 when adding d_i should bring the behaviour, else −1."""
+    """A latent under test. ``sign``: +1 when adding d_i should bring the behaviour, else −1.
 
-    latent: int
+    Of several that are tried together each has its own sign, and theirs is +1.
+    """
+
+    latent: Latents
     sign: int
+
+    @property
+    def members(self) -> list[Signed]:
+        """Each latent with its sign."""
+        return [(latent, self.sign * own) for latent, own in members(self.latent)]
+
+    @property
+    def label(self) -> str:
+        """Its number, or the name of several together."""
+        return str(self.latent) if isinstance(self.latent, int) else self.name
+
+    @property
+    def name(self) -> str:
+        """``+17``, or ``+17 −4`` of two together."""
+        return named(self.latent, self.sign)
 
 
 @dataclass(frozen=True)
@@ -55,7 +74,7 @@ class Curve:
     chosen: the index of the strongest point within the incoherence budget; None where no point is.
     """
 
-    latent: int
+    latent: Latents
     sign: int
     points: list[Point]
     chosen: int | None
@@ -79,7 +98,7 @@ class Arm:
         for curve in self.curves:
             if (curve.latent, curve.sign) == (candidate.latent, candidate.sign):
                 return curve
-        raise InputError(f"latent {candidate.latent} was not steered with")
+        raise InputError(f"latent {candidate.name} was not steered with")
 
     def chosen(self, candidate: Candidate) -> Point | None:
         """The point that stands for a candidate; None where none is within the budget."""
@@ -211,7 +230,7 @@ class SweepResult:
 
 
 def _from_json(stored: dict[str, Any]) -> SweepResult:
-    sets = {name: [Candidate(**item) for item in items] for name, items in stored["sets"].items()}
+    sets = {name: list(map(_candidate, items)) for name, items in stored["sets"].items()}
     arms = {
         name: Arm(
             **{
@@ -229,8 +248,12 @@ def _from_json(stored: dict[str, Any]) -> SweepResult:
     return found
 
 
+def _candidate(stored: dict[str, Any]) -> Candidate:
+    return Candidate(read_latents(stored["latent"]), stored["sign"])
+
+
 def _curve(stored: dict[str, Any]) -> Curve:
     points = [Point(item["strength"], Tally(**item["tally"])) for item in stored["points"]]
     if stored["chosen"] is not None:
         points[stored["chosen"]]  # IndexError where there is none
-    return Curve(stored["latent"], stored["sign"], points, stored["chosen"])
+    return Curve(read_latents(stored["latent"]), stored["sign"], points, stored["chosen"])

@@ -33,7 +33,7 @@ from deltalens.storage.lock import lock_in
 from deltalens.study.baseline import Baseline
 from deltalens.study.latents import check_d_model, latent_rows
 from deltalens.trials.adaptive import Plan, adaptive_arm
-from deltalens.trials.arm import ArmTrial, distinct
+from deltalens.trials.arm import ArmTrial, distinct, latents_of
 from deltalens.trials.conditions import Grid, steered
 from deltalens.trials.cost import Range, adaptive_cost, full_cost
 from deltalens.trials.interventions import ADD, Intervention
@@ -230,8 +230,7 @@ def _subject(given: _Given, model: Any, engine: Engine, direction: Direction) ->
     """The model, its prompts and its norm, all checked; nothing is written yet."""
     site, decoder = resolve_site(model, given.site), as_decoder(given.source)
     check_d_model(decoder, site.d_model, site.name)
-    latents = [item.latent for candidates in given.sets.values() for item in candidates]
-    latent_rows(decoder, sorted(set(latents)))
+    latent_rows(decoder, latents_of(given.sets))
     ids = _encoded(given, model)
     treatment = Treatment(
         given.intervention, given.source, decoder, site, 1.0, given.baseline, given.references
@@ -287,7 +286,7 @@ def _with_references(given: _Given, models: Mapping[Direction, Any]) -> _Given:
     found = references(
         reference,
         kept_references(given.run),
-        sorted({item.latent for item in distinct(given.sets)}),
+        latents_of(given.sets),
         model,
         _encoded(given, model),
         given.source,

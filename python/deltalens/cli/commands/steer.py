@@ -102,6 +102,14 @@ def _add_grid(parser: argparse.ArgumentParser) -> None:
         "--top", type=positive_int, default=20, help="latents of each ranking; default: 20"
     )
     group.add_argument(
+        "--together",
+        type=positive_int,
+        default=1,
+        metavar="N",
+        help="the first N latents of each ranking as one candidate, in the place of --top, against "
+        "groups of N random latents",
+    )
+    group.add_argument(
         "--random", type=positive_int, default=20, help="random live latents; default: 20"
     )
     group.add_argument(
@@ -229,6 +237,7 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
         n_random=args.random,
         n_matched=args.matched,
         ablating=intervention.kind == "ablate",
+        together=args.together,
         seed=args.seed,
     )
     steered = ("away",) if intervention.kind == "ablate" else tuple(models)

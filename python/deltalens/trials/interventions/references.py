@@ -81,7 +81,8 @@ def with_known(
     Raises :class:`InputError` where no random latent is left.
     """
     kept = {
-        name: [item for item in chosen if item.latent in known] for name, chosen in sets.items()
+        name: [item for item in chosen if all(latent in known for latent, _ in item.members)]
+        for name, chosen in sets.items()
     }
     every = {item for chosen in sets.values() for item in chosen}
     missing = every.difference(*kept.values())

@@ -19,10 +19,13 @@ from deltalens.lm.sinks import SINKS
 from deltalens.lm.steering import SteerTokens
 from deltalens.study.baseline import Baseline, check_baseline
 from deltalens.study.latents import latent_rows, unit
-from deltalens.trials.conditions import Condition, directions, members
+from deltalens.trials.conditions import Condition, directions
 from deltalens.trials.interventions.chosen import ChosenLatents, Gates
 from deltalens.trials.interventions.editing import Amounts, Projections, Where, Writes
 from deltalens.trials.interventions.intervention import Intervention
+from deltalens.trials.latents import members
+
+_DEPENDENT = 1e-3  # of the largest singular value: what bfloat16 makes of rows in one plane
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,7 @@ class _Table:
 
     @classmethod
     def of(cls, conditions: Sequence[Condition]) -> _Table:
-        rows = [members(condition) for condition in conditions]
+        rows = [members(condition.latent) for condition in conditions]
         latents = list(dict.fromkeys(latent for row in rows for latent, _ in row)) or [0]
         place = {latent: number for number, latent in enumerate(latents)}
         size = len(rows), max(1, *map(len, rows)) if rows else 1
@@ -181,11 +184,9 @@ class _Table:
 
 
 def _orthonormal(units: Tensor) -> Tensor:
-    """Orthonormal rows that span ``units``, fp64 [m, d_model]."""
+    """Orthonormal rows that span ``units``, fp64 [m, d_model]; rows that but for rounding depend on
+    one another span no more than they would without it."""
     if len(units) < 2:
         return units
     _, sizes, rows = torch.linalg.svd(units, full_matrices=False)
     return rows[sizes > _DEPENDENT * sizes[0]]
-
-
-_DEPENDENT = 1e-8

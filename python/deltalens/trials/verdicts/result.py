@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from deltalens.trials.latents import Latents, read_latents
+
 Decision = Literal["beyond", "alike", "undecided"]
 """beyond: the set moves the behaviour beyond what random latents do. alike: whatever it does more
 than they do is too small to matter. undecided: the samples are compatible with both."""
@@ -20,7 +22,7 @@ class LatentVerdict:
     Benjamini and Hochberg's adjustment within the set.
     """
 
-    latent: int
+    latent: Latents
     sign: int
     change: float | None
     p: float | None
@@ -96,9 +98,13 @@ def _set(stored: dict[str, Any]) -> SetVerdict:
             **stored,
             "suspects": _described(stored["suspects"]),
             "interval": _interval(stored["interval"]),
-            "latents": [LatentVerdict(**item) for item in stored["latents"]],
+            "latents": list(map(_latent, stored["latents"])),
         }
     )
+
+
+def _latent(stored: dict[str, Any]) -> LatentVerdict:
+    return LatentVerdict(**{**stored, "latent": read_latents(stored["latent"])})
 
 
 def _interval(stored: list[float] | None) -> Interval | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from deltalens.trials.latents import members
 from deltalens.trials.verdicts.ranks import FALSE_DISCOVERIES
 from deltalens.trials.verdicts.result import ArmVerdict, Interval, SetVerdict
 
@@ -20,15 +21,15 @@ def verdict_sentences(direction: str, verdict: ArmVerdict) -> Iterator[str]:
 
 
 def _set(found: SetVerdict, direction: str) -> str:
-    suspects = found.suspects
+    suspects, size = found.suspects, _size(found)
     if suspects.mean is None or found.difference is None:
         return f"the samples cannot decide; it takes {found.needs}."
     left_out = f", {suspects.ungraded} more not gradable" if suspects.ungraded else ""
     return (
-        f"mean change of {suspects.latents} latents{left_out} "
+        f"mean change of {_counted(suspects.latents, size)}{left_out} "
         f"{points(suspects.mean, suspects.interval)} points, "
-        f"{points(found.difference, found.interval)} against random latents, {p_value(found.p)}: "
-        f"{_decision(found, direction)}. {_passed(found)}"
+        f"{points(found.difference, found.interval)} against random {_units(size)}, "
+        f"{p_value(found.p)}: {_decision(found, direction)}. {_passed(found)}"
     )
 
 
@@ -40,7 +41,8 @@ def _decision(found: SetVerdict, direction: str) -> str:
     assert found.interval is not None
     furthest = -found.interval[0] if direction == "away" else found.interval[1]
     bound = "any effect" if furthest <= 0 else f"more than {100 * furthest:.1f} points"
-    return f"no different from random latents, the interval rules out {bound} in this direction"
+    others = _units(_size(found))
+    return f"no different from random {others}, the interval rules out {bound} in this direction"
 
 
 def _passed(found: SetVerdict) -> str:
@@ -48,6 +50,20 @@ def _passed(found: SetVerdict) -> str:
     return (
         f"{count} of {len(found.latents)} pass alone at {FALSE_DISCOVERIES:.0%} false discoveries."
     )
+
+
+def _size(found: SetVerdict) -> int:
+    """How many latents are tried together."""
+    return max((len(members(item.latent)) for item in found.latents), default=1)
+
+
+def _units(size: int) -> str:
+    return "latents" if size == 1 else f"groups of {size} latents"
+
+
+def _counted(count: int, size: int) -> str:
+    one = "latent" if size == 1 else f"group of {size} latents"
+    return f"{count} {one if count == 1 else _units(size)}"
 
 
 def passing(found: SetVerdict) -> int:
