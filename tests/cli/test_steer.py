@@ -288,3 +288,17 @@ def test_latents_together(ready, run, capsys):
     page = (run / "report.html").read_text(encoding="utf-8")
     curve = f"curve-away-behaviour-{suspects.members[0][0]}-{suspects.members[1][0]}"
     assert curve in page
+
+
+def test_latents_chosen_greedily(ready, run, capsys):
+    argv = steer_args(ready, run, "--greedy", "2", "--sets", "attribution")
+    assert main(argv) == 0
+    shown = capsys.readouterr().out
+    found = SweepResult.load(run)
+    assert {len(c.members) for chosen in found.sets.values() for c in chosen} == {2}
+    assert "Δ-attribution, step by step: " in shown
+    assert "“random, chosen alike” is what the same choice makes of random latents" in shown
+    again = ["steer", str(run), "--choose-again", "--max-incoherence", "0.5"]
+    assert "holds a greedy selection" in error_line(capsys, again)
+    assert "leave one of the two out" in error_line(capsys, [*argv, "--together", "2"])
+    deltalens.write_report(run)

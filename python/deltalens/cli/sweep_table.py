@@ -8,8 +8,10 @@ from typing import Any
 
 from deltalens.cli.output import print_line, print_table
 from deltalens.trials.interventions.intervention import strength_unit
+from deltalens.trials.latents import named
 from deltalens.trials.rates import Rate, Tally
 from deltalens.trials.result import (
+    CHOSEN,
     RANDOM_SETS,
     Arm,
     Candidate,
@@ -36,6 +38,8 @@ def print_sweep(result: SweepResult, shown: int = 20) -> None:
     for name in suspect_names(result.sets):
         _print_latents(result, name, shown)
     _print_sets(result)
+    for line in chosen_lines(result):
+        print_line(line)
     for line in verdict_lines(result):
         print_line(line)
 
@@ -109,6 +113,28 @@ def verdict_lines(result: SweepResult) -> list[str]:
         for direction, verdict in result.verdicts.items()
         for line in verdict_sentences(direction, verdict)
     ]
+
+
+def chosen_lines(result: SweepResult) -> list[str]:
+    """How latents were chosen greedily, and what that leaves open."""
+    chosen = result.settings.get("greedy")
+    if not chosen:
+        return []
+    return [
+        *(f"{name}, step by step: {_steps(steps)}" for name, steps in chosen["steps"].items()),
+        f"Chosen on {len(chosen['chosen_on'])} prompts and tested on {len(chosen['tested_on'])} "
+        "others. A set's p says that what was chosen does more than random groups, not that its "
+        f"ranking does: “{CHOSEN}” is what the same choice makes of random latents.",
+    ]
+
+
+def _steps(steps: list[dict[str, Any]]) -> str:
+    """The latents that came, each with the change of all so far."""
+    return ", ".join(f"{named(*step['latents'][-1])} ({_points(step['change'])})" for step in steps)
+
+
+def _points(change: float | None) -> str:
+    return "not gradable" if change is None else f"{100 * change:+.0f} points"
 
 
 def sweep_summary(result: SweepResult) -> dict[str, Any]:

@@ -42,6 +42,12 @@ class ArmTrial:
         self.direction, self.limit, self.progress = direction, limit, progress
         self.prompts: Prompts = {}
 
+    def of(self, candidates: Sequence[Candidate]) -> ArmTrial:
+        """The same arm of other candidates, of which nothing is counted yet."""
+        return ArmTrial(
+            self.work, candidates, self.grid, self.direction, self.limit, progress=self.progress
+        )
+
     def sample(
         self, candidates: Iterable[Candidate], strengths: Iterable[float], prompts: Sequence[int]
     ) -> None:

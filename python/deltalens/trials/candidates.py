@@ -25,7 +25,7 @@ from deltalens.study.options import recorded_sinks
 from deltalens.trials.ablated import lowered_by_ablation, without_others
 from deltalens.trials.arm import latents_of
 from deltalens.trials.groups import in_groups
-from deltalens.trials.result import MATCHED, RANDOM, Candidate, Direction
+from deltalens.trials.result import CHOSEN, MATCHED, RANDOM, RANDOM_SETS, Candidate, Direction
 from deltalens.trials.suspects import DEFAULT_RANKINGS, Ranking, Sources, signed, suspect_sets
 
 _SIDES: dict[str, Direction] = {"model": "away", "against": "toward"}
@@ -44,6 +44,7 @@ def candidate_sets(
     n_matched: int,
     ablating: bool = False,
     together: int = 1,
+    greedy: int = 0,
     seed: int = 0,
 ) -> dict[str, list[Candidate]]:
     r"""The top of each ranking, and random live latents that are in none of them.
@@ -74,6 +75,9 @@ def candidate_sets(
     are groups of as many random latents, each latent signed as it would be alone; no latent is in
     two groups. ``top`` has no part then.
 
+    greedy: for a sweep that chooses so many of each set: controls are groups of as many, and a
+    further set has as many random latents as ``top``, to be chosen from alike.
+
     decoder: the SAE, or whatever else the study was made with. n_random latents are drawn
     uniformly, n_matched by activation frequency like the first set's, see
     :func:`matched_latents`; frequencies are those of ``activation``'s changed model. Fewer where
@@ -86,7 +90,9 @@ def candidate_sets(
     """
     if activation is not None:
         _check_differs(activation)
-    top = top if together == 1 else together
+    if greedy and together > 1:
+        raise InputError("latents are tried together or chosen greedily; leave one of the two out")
+    top, size = (top, greedy or 1) if together == 1 else (together, together)
     sets = suspect_sets(Sources(result, activation, decoder), rankings, top)
     if not sets:
         raise InputError("Δ-activation needs an SAE with an encoder; ask for another ranking, too")
@@ -98,17 +104,22 @@ def candidate_sets(
     if ablating:
         lowered = lowered_by_ablation(result, activation, decoder)
         sets, frequency = without_others(sets, lowered), frequency * lowered
-    uniform = random_latents(frequency, n_random * together, exclude=suspects, seed=seed)
+    pool = top if greedy else 0
+    uniform = random_latents(frequency, n_random * size + pool, exclude=suspects, seed=seed)
     if activation is not None:
         like = [latent for item in next(iter(sets.values())) for latent, _ in item.members]
         taken = {*suspects, *uniform}
-        matched = matched_latents(frequency, like, n_matched * together, exclude=taken, seed=seed)
-    for name, latents in ((RANDOM, uniform), (MATCHED, matched)):
+        matched = matched_latents(frequency, like, n_matched * size, exclude=taken, seed=seed)
+    drawn = (CHOSEN, uniform[:pool]), (RANDOM, uniform[pool:]), (MATCHED, matched)
+    for name, latents in drawn:
         if latents:
             push = push_of(result, decoder, latents).tolist()
             signs = [1.0] * len(latents) if ablating else push
             sets[name] = list(map(signed, latents, signs))
-    return sets if together == 1 else in_groups(sets, together)
+    if size == 1:
+        return sets
+    apart = {name: chosen for name, chosen in sets.items() if greedy and name not in RANDOM_SETS}
+    return apart | in_groups({name: sets[name] for name in sets if name not in apart}, size)
 
 
 def activation_of_run(

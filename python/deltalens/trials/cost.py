@@ -10,7 +10,8 @@ from deltalens.judge import Judge
 from deltalens.pairs.cost import TOKEN_BYTES, longest_call
 from deltalens.trials.conditions import UNSTEERED, Condition, Grid, steered
 from deltalens.trials.log import Key
-from deltalens.trials.result import Candidate, Direction
+from deltalens.trials.result import RANDOM_SETS, Candidate, Direction
+from deltalens.trials.selection import Selection, assumed_stages
 from deltalens.trials.work import ArmWork
 
 _LINE_BYTES = 130  # of a completion's line beside its text, about
@@ -94,6 +95,31 @@ def adaptive_cost(
     return Range(
         min(least, key=lambda cost: cost.completions), max(most, key=lambda cost: cost.completions)
     )
+
+
+def greedy_cost(
+    work: ArmWork,
+    candidates: Sequence[Candidate],
+    grid: Grid,
+    direction: Direction,
+    sets: Mapping[str, Sequence[Candidate]],
+    selection: Selection,
+    *,
+    chooses: bool,
+) -> Range:
+    """Of the choice, where this arm makes it, and of testing what was chosen: as many completions
+    as it will be, whatever is chosen."""
+    longest = judge_tokens(work.judge, work)
+    pools = [chosen for name, chosen in sets.items() if name not in RANDOM_SETS and chosen]
+    stages = [list(assumed_stages(pool, selection.size)) for pool in pools]
+    controls = [item for item in candidates if item not in {one for pool in pools for one in pool}]
+    last = [found[-1][0] for found in stages]
+    keys = _keys([*last, *controls], grid.strengths, grid, direction, selection.tested_on)
+    if chooses:
+        tried = [item for found in stages for stage in found for item in stage]
+        keys += _keys(tried, grid.strengths, grid, direction, selection.chosen_on)
+    found = cost_of(work, dict.fromkeys(keys), longest)
+    return Range(found, found)
 
 
 def _keys(

@@ -47,6 +47,11 @@ def arm_effects(result: SweepResult, run: str | Path, direction: Direction) -> l
     verdict = result.verdicts.get(direction)
     if verdict is None or verdict.strength is None:
         return []
+    if result.settings.get("greedy"):
+        raise InputError(
+            f"the sweep in {run} chose latents greedily, on a part of its prompts; its groups are "
+            "no latents to be compared"
+        )
     arm = result.arms[direction]
     try:
         outcomes = _outcomes(result, Path(run), arm, verdict.strength)

@@ -25,6 +25,7 @@ SUMMARY_FILE = "summary.json"
 ATTRIBUTION, ACTIVATION = "Δ-attribution", "Δ-activation"
 PRESENT, PUSH, GRADIENT, COSINE = "present", "push", "gradient", "gradient cosine"
 RANDOM, MATCHED = "random", "random, matched"
+CHOSEN = "random, chosen alike"  # no control: what a greedy choice makes of random latents
 RANDOM_SETS = (RANDOM, MATCHED)
 
 _ROUNDING = 1e-9  # a share exactly at the budget is within it

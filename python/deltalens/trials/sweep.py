@@ -35,7 +35,7 @@ from deltalens.study.latents import check_d_model, latent_rows
 from deltalens.trials.adaptive import Plan, adaptive_arm
 from deltalens.trials.arm import ArmTrial, distinct, latents_of
 from deltalens.trials.conditions import Grid, steered
-from deltalens.trials.cost import Range, adaptive_cost, full_cost
+from deltalens.trials.cost import Range, adaptive_cost, full_cost, greedy_cost
 from deltalens.trials.interventions import ADD, Intervention
 from deltalens.trials.interventions.references import references, with_known
 from deltalens.trials.interventions.treatment import Treatment
@@ -47,6 +47,7 @@ from deltalens.trials.result import (
     Direction,
     SweepResult,
 )
+from deltalens.trials.selection import Selection, Step, chosen_greedily
 from deltalens.trials.settings import (
     REFERENCES,
     Generation,
@@ -87,6 +88,7 @@ def sweep(
     batch_tokens: int = GENERATION_TOKENS,
     engines: Mapping[Direction, Engine] | None = None,
     adaptive: bool = False,
+    greedy: int = 0,
     prices: Prices | None = None,
     progress: bool = False,
     ranks: Ranks = ALONE,
@@ -112,6 +114,10 @@ def sweep(
     is decided or cannot be; p-values and intervals allow for it (docs/verdicts.md). Its
     completions are among those of the whole sweep, which can be run later. What there is to do is
     logged before it begins, with its cost where ``prices`` of the judge are given.
+
+    greedy: so many latents are chosen of each set of suspects, on half of the prompts in the first
+    model, and what comes out is a set's one candidate, tested on the other half; controls are
+    random groups of as many (docs/interventions.md).
 
     Under ``run``/steering every completion and every verdict is appended as it comes. The same
     call continues after any interruption, generates and grades nothing twice, and ends with the
@@ -144,6 +150,7 @@ def sweep(
         ranks,
         intervention,
         baseline,
+        selection=Selection.of(greedy, len(prompts), generation.seed) if greedy else None,
     )
     check_sees(judge_sees)
     warn_of_plain_prompts(tokenizer, prompts)
@@ -166,6 +173,7 @@ def sweep(
         _log_controls(given)
         trials = list(_trials(given, subjects, progress))
         with begun(log, _work(given, trials), lambda: _rehearsal(given, trials)):
+            given, trials = _selected(given, trials)
             arms = _arms(given, trials)
         result = SweepResult(
             {name: list(candidates) for name, candidates in given.sets.items()},
@@ -199,6 +207,15 @@ class _Given:
     intervention: Intervention
     baseline: Baseline | None
     references: Mapping[int, float] = field(default_factory=dict)
+    selection: Selection | None = None
+    steps: Mapping[str, list[Step]] = field(default_factory=dict)
+
+    @property
+    def tested(self) -> Sequence[int]:
+        """The prompts that say what a set proves."""
+        if self.selection is not None:
+            return self.selection.tested_on
+        return range(len(self.prompts))
 
 
 def _check(models: Mapping[Direction, Any], given: _Given) -> None:
@@ -212,6 +229,10 @@ def _check(models: Mapping[Direction, Any], given: _Given) -> None:
         raise InputError("no prompts to steer on; give at least one")
     if not any(given.sets.get(name) for name in RANDOM_SETS):
         raise InputError("a sweep needs random latents to compare with; add some")
+    if given.selection is not None:
+        given.selection.check(given.sets)
+    if given.selection is not None and given.adaptive:
+        raise InputError("greedy selection is not adaptive; leave one of the two out")
     if not 0 <= given.limit <= 1:
         raise InputError(f"max_incoherence must be 0 … 1, got {given.limit}")
     if not callable(getattr(given.judge, "grade", None)):
@@ -386,11 +407,26 @@ def _noting(ended: list[ShardDone]) -> Iterator[None]:
 def _arm(given: _Given, trial: ArmTrial) -> tuple[Arm, ArmVerdict]:
     if given.adaptive:
         return adaptive_arm(trial, given.sets, _plan(given))
-    everything = range(len(given.prompts))
-    trial.sample(trial.candidates, given.grid.strengths, everything)
-    trial.extend_downward(everything)
+    trial.sample(trial.candidates, given.grid.strengths, given.tested)
+    trial.extend_downward(given.tested)
     arm = trial.arm()
     return arm, weigh(arm, given.sets, given.grid, trial.work.verdicts, trial.prompts)
+
+
+def _selected(given: _Given, trials: list[ArmTrial]) -> tuple[_Given, list[ArmTrial]]:
+    """With what was chosen of each set of suspects in its place, by the first arm."""
+    if given.selection is None:
+        return given, trials
+    given.selection.check(given.sets)
+    pools = {name: chosen for name, chosen in given.sets.items() if name not in RANDOM_SETS}
+    steps = {
+        name: list(chosen_greedily(trials[0], pool, given.selection))
+        for name, pool in pools.items()
+        if pool
+    }
+    chosen = {name: [found[-1].candidate] for name, found in steps.items()}
+    given = replace(given, sets={**given.sets, **chosen}, steps=steps)
+    return given, [trial.of(distinct(given.sets)) for trial in trials]
 
 
 def _plan(given: _Given) -> Plan:
@@ -402,7 +438,9 @@ def _work(given: _Given, trials: Sequence[ArmTrial]) -> Work:
     found = Range()
     for trial in trials:
         what = trial.work, trial.candidates, trial.grid, trial.direction
-        if given.adaptive:
+        if given.selection is not None:
+            found += greedy_cost(*what, given.sets, given.selection, chooses=trial is trials[0])
+        elif given.adaptive:
             plan = _plan(given)
             found += adaptive_cost(*what, pilot=plan.pilot, first=plan.looks[0])
         else:
@@ -418,7 +456,7 @@ def _work(given: _Given, trials: Sequence[ArmTrial]) -> Work:
 
 def _rehearsal(given: _Given, trials: Sequence[ArmTrial]) -> Iterator[object]:
     """Completions as they would be sampled first, of which nothing is kept."""
-    prompts = _plan(given).pilot if given.adaptive else range(len(given.prompts))
+    prompts = _plan(given).pilot if given.adaptive else given.tested
     for trial in trials:
         yield from trial.rehearsed(trial.candidates, given.grid.strengths, prompts)
 
@@ -460,6 +498,7 @@ def _settings(given: _Given, subjects: Mapping[Direction, Subject]) -> dict[str,
         "strengths": list(given.grid.strengths),
         "max_incoherence": given.limit,
         "adaptive": given.adaptive,
+        **_chosen(given),
         "controls": _controls(given),
         "intervention": given.intervention.name,
         "engine": first.engine.name,
@@ -467,3 +506,11 @@ def _settings(given: _Given, subjects: Mapping[Direction, Subject]) -> dict[str,
         "sae": str(getattr(given.source, "path", "")),
         "models": {direction: model_name(one.model) for direction, one in subjects.items()},
     }
+
+
+def _chosen(given: _Given) -> dict[str, Any]:
+    """What was chosen greedily, step by step, and on which prompts."""
+    if given.selection is None:
+        return {}
+    steps = {name: [step.as_dict() for step in found] for name, found in given.steps.items()}
+    return {"greedy": {**asdict(given.selection), "steps": steps}}

@@ -95,13 +95,19 @@ def weighed(result: SweepResult, run: str | Path) -> SweepResult:
     """``result`` with its verdicts, from the judge's words on disk; no model is needed.
 
     Without verdicts where the sweep is of a version whose random latents were not signed by push.
-    Raises :class:`InputError` where the words are not there, and for an adaptive sweep.
+    Raises :class:`InputError` where the words are not there, and for an adaptive or a greedy
+    sweep.
     """
     settings = result.settings
     if settings.get("adaptive"):
         raise InputError(
             f"{run} holds an adaptive sweep, whose budget decides what is sampled; run deltalens "
             "steer with --adaptive and the other budget, which keeps what is there"
+        )
+    if settings.get("greedy"):
+        raise InputError(
+            f"{run} holds a greedy selection, in which the budget has had a part; run deltalens "
+            "steer with --greedy and the other budget, which keeps what is there"
         )
     if "controls" not in settings:
         return replace(result, verdicts={})

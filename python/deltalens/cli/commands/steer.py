@@ -110,6 +110,14 @@ def _add_grid(parser: argparse.ArgumentParser) -> None:
         "groups of N random latents",
     )
     group.add_argument(
+        "--greedy",
+        type=positive_int,
+        default=0,
+        metavar="N",
+        help="choose N latents of each ranking's --top one after the other, each the one that adds "
+        "most to those before, on half of the prompts; test what was chosen on the other half",
+    )
+    group.add_argument(
         "--random", type=positive_int, default=20, help="random live latents; default: 20"
     )
     group.add_argument(
@@ -238,6 +246,7 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
         n_matched=args.matched,
         ablating=intervention.kind == "ablate",
         together=args.together,
+        greedy=args.greedy,
         seed=args.seed,
     )
     steered = ("away",) if intervention.kind == "ablate" else tuple(models)
@@ -261,6 +270,7 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
         chat_template_kwargs=args.chat_template_kwargs,
         engines=engines and {direction: engines[direction] for direction in steered},
         adaptive=args.adaptive,
+        greedy=args.greedy,
         prices=prices_of(args),
         ranks=args.ranks,
         progress=not args.quiet,
