@@ -8,7 +8,6 @@ from typing import Any
 
 from deltalens.cli.output import print_line, print_table
 from deltalens.trials.interventions.intervention import strength_unit
-from deltalens.trials.latents import named
 from deltalens.trials.rates import Rate, Tally
 from deltalens.trials.result import (
     CHOSEN,
@@ -19,6 +18,7 @@ from deltalens.trials.result import (
     SweepResult,
 )
 from deltalens.trials.suspects import suspect_names
+from deltalens.trials.together.latents import named
 from deltalens.trials.verdicts.words import verdict_sentences
 
 NONE_WITHIN = "none within budget"

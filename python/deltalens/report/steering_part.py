@@ -8,10 +8,10 @@ from deltalens.report.evidence import Steering
 from deltalens.report.figure_points import Mark, all_marks
 from deltalens.report.text import exact, messages, place_name, readable, short
 from deltalens.trials.interventions.intervention import strength_unit
-from deltalens.trials.latents import Latents
 from deltalens.trials.log import Key
 from deltalens.trials.rates import Rate, Tally
 from deltalens.trials.result import ATTRIBUTION, Arm, Candidate, Direction, Point, SweepResult
+from deltalens.trials.together.latents import Latents
 
 Json = dict[str, Any]
 

@@ -22,11 +22,11 @@ from deltalens.study.activation.latent_means import encoder_at
 from deltalens.study.attribution import Attribution
 from deltalens.study.directions.push import push_of
 from deltalens.study.options import recorded_sinks
-from deltalens.trials.ablated import lowered_by_ablation, without_others
 from deltalens.trials.arm import latents_of
-from deltalens.trials.groups import in_groups
+from deltalens.trials.interventions.ablated import lowered_by_ablation, without_others
 from deltalens.trials.result import CHOSEN, MATCHED, RANDOM, RANDOM_SETS, Candidate, Direction
 from deltalens.trials.suspects import DEFAULT_RANKINGS, Ranking, Sources, signed, suspect_sets
+from deltalens.trials.together.group import in_groups
 
 _SIDES: dict[str, Direction] = {"model": "away", "against": "toward"}
 _TABLE = 100  # latents in the table of a Δ-activation found here
@@ -69,7 +69,8 @@ def candidate_sets(
     own, and push is that of the decoder row.
 
     ablating: of suspects only those whose ablation steers away, to first order, and such random
-    latents, see :func:`~deltalens.trials.ablated.lowered_by_ablation`; all with the sign +1.
+    latents, see :func:`~deltalens.trials.interventions.ablated.lowered_by_ablation`; all with the
+    sign +1.
 
     together: with more than one, the first so many of each ranking are one candidate, and controls
     are groups of as many random latents, each latent signed as it would be alone; no latent is in

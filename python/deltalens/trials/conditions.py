@@ -14,9 +14,9 @@ from torch import Tensor
 from deltalens.engine.decoder import Decoder
 from deltalens.errors import InputError
 from deltalens.study.latents import latent_rows, unit
-from deltalens.trials.latents import Latents, members
 from deltalens.trials.log import Key
 from deltalens.trials.result import SIGNS, Candidate, Direction
+from deltalens.trials.together.latents import Latents, members
 
 
 class Condition(NamedTuple):

@@ -11,7 +11,7 @@ from deltalens.pairs.cost import TOKEN_BYTES, longest_call
 from deltalens.trials.conditions import UNSTEERED, Condition, Grid, steered
 from deltalens.trials.log import Key
 from deltalens.trials.result import RANDOM_SETS, Candidate, Direction
-from deltalens.trials.selection import Selection, assumed_stages
+from deltalens.trials.together.selection import Selection, assumed_stages
 from deltalens.trials.work import ArmWork
 
 _LINE_BYTES = 130  # of a completion's line beside its text, about

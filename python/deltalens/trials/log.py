@@ -11,8 +11,8 @@ from deltalens.errors import InputError
 from deltalens.judge import Outcome, Verdict
 from deltalens.storage.jsonl import Row, parse_lines
 from deltalens.storage.line_log import append_rows
-from deltalens.trials.latents import Latents, members, read_latents
 from deltalens.trials.result import STEERING_DIRECTORY, Direction
+from deltalens.trials.together.latents import Latents, members, read_latents
 
 
 class Key(NamedTuple):

@@ -14,8 +14,8 @@ from deltalens.errors import InputError
 from deltalens.storage.atomic import write_text
 from deltalens.storage.json_text import parse_json
 from deltalens.storage.typed import checked_types
-from deltalens.trials.latents import Latents, Signed, members, named, read_latents
 from deltalens.trials.rates import Tally
+from deltalens.trials.together.latents import Latents, Signed, members, named, read_latents
 from deltalens.trials.verdicts.result import ArmVerdict
 from deltalens.trials.verdicts.strength import equal_strength
 
@@ -99,7 +99,7 @@ class Arm:
         for curve in self.curves:
             if (curve.latent, curve.sign) == (candidate.latent, candidate.sign):
                 return curve
-        raise InputError(f"latent {candidate.name} was not steered with")
+        raise InputError(f"latent {candidate.label} was not steered with")
 
     def chosen(self, candidate: Candidate) -> Point | None:
         """The point that stands for a candidate; None where none is within the budget."""

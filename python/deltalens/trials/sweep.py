@@ -47,7 +47,6 @@ from deltalens.trials.result import (
     Direction,
     SweepResult,
 )
-from deltalens.trials.selection import Selection, Step, chosen_greedily
 from deltalens.trials.settings import (
     REFERENCES,
     Generation,
@@ -57,6 +56,7 @@ from deltalens.trials.settings import (
     kept_settings,
     prompts_fingerprint,
 )
+from deltalens.trials.together.selection import Selection, Step, chosen_greedily
 from deltalens.trials.verdicts import ArmVerdict, controls_needed
 from deltalens.trials.weighing import weigh
 from deltalens.trials.work import ArmWork, Spending, Subject, judge_id

@@ -23,7 +23,7 @@ from deltalens.trials.conditions import Condition, directions
 from deltalens.trials.interventions.chosen import ChosenLatents, Gates
 from deltalens.trials.interventions.editing import Amounts, Projections, Where, Writes
 from deltalens.trials.interventions.intervention import Intervention
-from deltalens.trials.latents import members
+from deltalens.trials.together.latents import members
 
 _DEPENDENT = 1e-3  # of the largest singular value: what bfloat16 makes of rows in one plane
 

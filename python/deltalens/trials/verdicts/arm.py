@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from deltalens.trials.latents import Latents
+from deltalens.trials.together.latents import Latents
 from deltalens.trials.verdicts.decide import LEVEL, decide, needs, smallest_that_matters
 from deltalens.trials.verdicts.intervals import Variance, difference_variance, mean_variance
 from deltalens.trials.verdicts.outcomes import Outcomes

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from deltalens.trials.latents import Latents, read_latents
+from deltalens.trials.together.latents import Latents, read_latents
 
 Decision = Literal["beyond", "alike", "undecided"]
 """beyond: the set moves the behaviour beyond what random latents do. alike: whatever it does more

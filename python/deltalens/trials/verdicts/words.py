@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deltalens.trials.latents import members
+from deltalens.trials.together.latents import members
 from deltalens.trials.verdicts.ranks import FALSE_DISCOVERIES
 from deltalens.trials.verdicts.result import ArmVerdict, Interval, SetVerdict
 

@@ -20,7 +20,6 @@ from deltalens.study.directions.push import push_of
 from deltalens.trials import work as sweep_work
 from deltalens.trials.candidates import candidate_sets
 from deltalens.trials.conditions import UNSTEERED, Condition, directions
-from deltalens.trials.groups import group, in_groups
 from deltalens.trials.interventions import Intervention
 from deltalens.trials.interventions.treatment import Treatment
 from deltalens.trials.log import Key, read_completions, read_verdicts
@@ -33,6 +32,7 @@ from deltalens.trials.result import (
     Candidate,
     SweepResult,
 )
+from deltalens.trials.together.group import group, in_groups
 from deltalens.trials.weighing import weighed
 from helpers.made_saes import draw, made_sae
 from helpers.tiny_study import D_MODEL, SITE, make_model, make_pairs

@@ -10,8 +10,8 @@ import torch
 import deltalens
 from deltalens.errors import InputError
 from deltalens.study.activation.difference import ActivationDifference
-from deltalens.trials.ablated import lowered_by_ablation, without_others
 from deltalens.trials.candidates import candidate_sets
+from deltalens.trials.interventions.ablated import lowered_by_ablation, without_others
 from deltalens.trials.result import ACTIVATION, ATTRIBUTION, PUSH, RANDOM_SETS, Candidate
 from helpers.tiny_study import D_MODEL, SITE, effects_naively, make_model, make_pairs
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from deltalens.errors import InputError
 from deltalens.trials.arm import ArmTrial
-from deltalens.trials.groups import group
 from deltalens.trials.result import RANDOM_SETS, SIGNS, Candidate
+from deltalens.trials.together.group import group
 
 _LEAST = 4  # prompts: two to choose on, two to test on
 

@@ -18,10 +18,10 @@ from deltalens.trials.arm import ArmTrial, distinct
 from deltalens.trials.candidates import candidate_sets
 from deltalens.trials.conditions import Grid
 from deltalens.trials.effects import arm_effects
-from deltalens.trials.groups import group
 from deltalens.trials.log import Key, read_completions, read_verdicts
 from deltalens.trials.result import ATTRIBUTION, CHOSEN, RANDOM, SIGNS, Candidate, SweepResult
-from deltalens.trials.selection import Selection, chosen_greedily
+from deltalens.trials.together.group import group
+from deltalens.trials.together.selection import Selection, chosen_greedily
 from deltalens.trials.weighing import weigh, weighed
 from deltalens.trials.work import Spending
 from helpers.tiny_study import D_MODEL, SITE, make_model, make_pairs
