@@ -38,7 +38,7 @@ def _panel(panel: Any, estimates: Estimates, exact: Tensor, top: int) -> None:
     check = compare_gradients(estimates, exact, slice(None))
     assert check is not None
     panel.set_title(estimates.gradients)
-    panel.set_xlabel(f"first order (correlation {check.correlation:.2f})")
+    panel.set_xlabel(f"first order\n(correlation {check.correlation:.2f})")
     panel.ticklabel_format(style="sci", scilimits=(-2, 3), axis="both")
     if estimates.gradients == "plain":
         panel.legend(loc="best", fontsize=7)
