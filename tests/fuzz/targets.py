@@ -174,6 +174,14 @@ PAIRS = [
     {"prompt": [1, 2], "positive": [3], "negative": [4, 5]},
     {"positive": "\n\nHuman: a\n\nAssistant: b", "negative": "\n\nHuman: a\n\nAssistant: c"},
     {"prompt": "p", "positive": "x", "negative": "y", "positive_weights": [0.5, -2]},
+    {
+        "prompt": "a",
+        "negative_prompt": "d",
+        "positive": "b",
+        "negative": "b",
+        "alignment": [[0, 0]],
+    },
+    {"clean_prefix": "a", "patch_prefix": "d", "clean_answer": "b", "patch_answer": "c"},
 ]
 GRADED = [
     {"question": "q", "answer": text, "outcome": outcome, "score": 3.5, "label": "4"}

@@ -112,7 +112,9 @@ def make_run(
         baseline=Baseline(torch.zeros(4), tokens=10, site="model.layers.1", provenance={}),
         metadata={**_metadata(text, latents), **metadata},
         lens=[_lens(latent, text) for latent in numbers.tolist()],
-        token_effects=TokenEffects([[text() for _ in range(tokens)] for _ in range(pairs)], values),
+        token_effects=TokenEffects(
+            [[text() for _ in range(tokens)] for _ in range(pairs)], values, [(0, 0)] * pairs
+        ),
     )
     result.save(run)
     return result

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from deltalens.errors import InputError, Unfinished
-from deltalens.lm import Pair, capture
+from deltalens.lm import Pair, capture, encode_pairs, resolve_site, without_sinks
 from deltalens.lm.capture import capture_encoded
 from deltalens.lm.gradients.passes import PairRunner
+from deltalens.lm.sinks import SINKS
 from deltalens.pairs import read_pairs
 from deltalens.study import (
     Attribution,
@@ -327,10 +328,13 @@ def test_a_damaged_run_says_so(study, tmp_path):
 def test_rows_come_back_from_the_store_unchanged(model, tmp_path):
     pairs = make_pairs(5)
     rows = list(capture(model, None, pairs, site=SITE))
-    store = RowStore(tmp_path, pairs, D_MODEL)
+    encoded, _ = without_sinks(
+        model, encode_pairs(model, None, pairs), resolve_site(model, SITE), SINKS
+    )
+    store = RowStore(tmp_path, encoded, D_MODEL)
     assert store.missing == [range(2), range(2, 4), range(4, 5)]
     for shard in store.missing:
-        with store.filling(shard, [len(rows[pair].acts) for pair in shard]) as filler:
+        with store.filling(shard) as filler:
             for pair in reversed(shard):
                 filler.put(pair - shard.start, rows[pair])
     assert not store.missing

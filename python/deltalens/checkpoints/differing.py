@@ -52,7 +52,9 @@ def _measured(activation: ActivationDifference | None) -> str:
     assert activation is not None
     said = activation.metadata
     between = "in one model" if said.get("against") is None else "between two models"
-    return f"over {said.get('tokens')} tokens {between}"
+    prefix = said.get("prefix_tokens")
+    after = f" after the first {prefix}" if prefix else ""
+    return f"over {said.get('tokens')} tokens{after} {between}"
 
 
 def same_pairs(a: Attribution, b: Attribution) -> bool:
@@ -106,7 +108,7 @@ def _only(one: Evidence, contents: Sequence[str], shared: set[str]) -> str:
 
 def _contents(result: Attribution) -> list[str]:
     return [
-        json.dumps([pair.prompt, pair.positive, pair.negative], sort_keys=True)
+        json.dumps([*pair.prompts, pair.alignment, pair.positive, pair.negative], sort_keys=True)
         for pair in result.pairs
     ]
 

@@ -167,6 +167,17 @@ def add_pair_fields(parser: argparse.ArgumentParser) -> Any:
     return group
 
 
+def add_prefix_tokens(group: Any) -> None:
+    """--prefix-tokens."""
+    group.add_argument(
+        "--prefix-tokens",
+        type=non_negative_int,
+        default=0,
+        metavar="N",
+        help="count the first N tokens of each completion as its prompt; default: 0",
+    )
+
+
 def add_output(parser: argparse.ArgumentParser) -> None:
     """--json and --quiet."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
@@ -193,4 +204,12 @@ def positive_int(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def non_negative_int(text: str) -> int:
+    """An integer of at least 0; argparse reports anything else."""
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
     return value

@@ -4,7 +4,8 @@ Imports the engine at most, never ``deltalens.sae``.
 """
 
 from deltalens.lm.activations import activations
-from deltalens.lm.capture import PairRows, capture
+from deltalens.lm.capture import capture
+from deltalens.lm.gradients.pair_rows import PairRows
 from deltalens.lm.pairs import Pair, pair_label
 from deltalens.lm.rows import RowBatch, TokenRow
 from deltalens.lm.sampling.api import GENERATION_TOKENS, sample, sample_stream
@@ -12,7 +13,8 @@ from deltalens.lm.sinks import LeftOut, Sifted, Sinks, without_sinks
 from deltalens.lm.sites import Site, is_site, resolve_site
 from deltalens.lm.steering import steering
 from deltalens.lm.targets.losses import completion_losses
-from deltalens.lm.tokenise import EncodedPair, encode_pair, encode_pairs, find_bos
+from deltalens.lm.text.encoded import EncodedPair
+from deltalens.lm.tokenise import encode_pair, encode_pairs, find_bos
 
 __all__ = [
     "GENERATION_TOKENS",

@@ -10,7 +10,9 @@ from torch import Tensor
 from deltalens.errors import InputError
 from deltalens.lm.batching import BATCH_TOKENS, TokenBudget
 from deltalens.lm.forward import Loss, check_loss
-from deltalens.lm.gradients.passes import Captured, PairRows, PairRunner, pair_arrivals, pair_rows
+from deltalens.lm.gradients.counterparts import counterpart_rows, with_counterparts
+from deltalens.lm.gradients.pair_rows import Captured, PairRows, pair_rows
+from deltalens.lm.gradients.passes import PairRunner, pair_arrivals
 from deltalens.lm.gradients.providers import (
     Provider,
     Start,
@@ -28,12 +30,14 @@ from deltalens.lm.sites import Site
 from deltalens.lm.targets.aim import aimed
 from deltalens.lm.targets.parse import parse_target
 from deltalens.lm.text.chat import ChatOptions
-from deltalens.lm.tokenise import EncodedPair, encode_pairs
+from deltalens.lm.text.encoded import Align, EncodedPair, Reading
+from deltalens.lm.tokenise import encode_pairs
 from deltalens.storage.in_order import Arrival, in_order
 
 Gradients = Literal["plain", "integrated", "relp", "relp-fixed-attention"]
 
 _WINDOW = 128  # pairs sorted by length together; bounds the rows held back to keep input order
+_ALIGNED_WINDOW = 16  # whose counterparts are all in memory
 
 
 @overload
@@ -51,6 +55,8 @@ def capture(
     steps: int = ...,
     sinks: Sinks | None = ...,
     chat_template_kwargs: ChatOptions | None = ...,
+    prefix_tokens: int = ...,
+    align: Align | None = ...,
     batch_tokens: int = ...,
     padding_side: PaddingSide = ...,
     progress: bool = ...,
@@ -72,6 +78,8 @@ def capture(
     steps: int = ...,
     sinks: Sinks | None = ...,
     chat_template_kwargs: ChatOptions | None = ...,
+    prefix_tokens: int = ...,
+    align: Align | None = ...,
     batch_tokens: int = ...,
     padding_side: PaddingSide = ...,
     progress: bool = ...,
@@ -92,6 +100,8 @@ def capture(
     steps: int = 16,
     sinks: Sinks | None = SINKS,
     chat_template_kwargs: ChatOptions | None = None,
+    prefix_tokens: int = 0,
+    align: Align | None = None,
     batch_tokens: int = BATCH_TOKENS,
     padding_side: PaddingSide = "right",
     progress: bool = False,
@@ -106,10 +116,12 @@ def capture(
     "integrated" (from ``baseline`` in ``steps`` steps: [d_model], or a function from activations
     [n, d_model], float32 on the CPU, to as many points), "relp" or "relp-fixed-attention"
     (see :mod:`deltalens.lm.gradients.relp`). ``chat_template_kwargs`` are further arguments of the
-    chat template. Both completions of a
-    pair share a batch of at most ``batch_tokens`` padded tokens, with one forward and one backward
-    for all its rows; no graph exists below the site and no logits away from completion tokens. The
-    model is left as it was found.
+    chat template. ``prefix_tokens`` counts so many first tokens of each completion as its prompt;
+    of pairs with a ``negative_prompt`` each completion follows its own prompt, or with ``align``
+    (:class:`~deltalens.lm.text.encoded.Reading`) both ``prompt``, and the other one's activations
+    come beside its own. Both completions of a pair share a batch of at most ``batch_tokens`` padded
+    tokens, with one forward and one backward for all its rows; no graph exists below the site and
+    no logits away from completion tokens. The model is left as it was found.
 
     With a list of sites, of whatever kinds, each pair gives a dict of rows by site, as the sites
     were named: the same rows as one site at a time, from one forward and one backward for all
@@ -128,6 +140,8 @@ def capture(
         raise InputError(f"padding_side must be 'right' or 'left', got {padding_side!r}")
     check_loss(loss)
     aim = parse_target(target, loss)
+    reading = Reading(prefix_tokens, align)
+    reading.check_gradients(gradients)
     asked = Asked.of(site)
     sites = resolve_sites(model, asked.names)
     check_weights(model)
@@ -135,7 +149,13 @@ def capture(
     if baseline is not None:
         baseline = asked.each(baseline, "baseline")
     provider = _provider(model, gradients, baseline, steps, sites)
-    encoded = encode_pairs(model, tokenizer, pairs, chat_template_kwargs=chat_template_kwargs)
+    encoded = encode_pairs(
+        model,
+        tokenizer,
+        pairs,
+        chat_template_kwargs=chat_template_kwargs,
+        reading=reading,
+    )
     encoded = aimed(model, tokenizer, encoded, aim)
     counted = without_sinks_at(
         model, encoded, sites, sinks, medians=[None] * len(sites), batch_tokens=batch_tokens
@@ -159,11 +179,11 @@ def capture_encoded(
     """:func:`capture` of pairs whose tokens are known, each as soon as its rows are there.
 
     encoded: for each site the same pairs, with the tokens that are counted there. What comes is
-    taken apart by :func:`~deltalens.lm.gradients.passes.pair_rows`.
+    taken apart by :func:`~deltalens.lm.gradients.pair_rows.pair_rows`.
     """
     provider = _provider(model, gradients, baselines, steps, sites)
     run = PairRunner(model, sites, provider, loss, "right")
-    return pair_arrivals(run, encoded, 1, TokenBudget(batch_tokens))
+    return _arrivals(run, encoded, 1, TokenBudget(batch_tokens))
 
 
 def check_weights(model: Any) -> None:
@@ -209,9 +229,21 @@ def _stream(
     run: PairRunner, encoded: Sequence[Sequence[EncodedPair]], budget: TokenBudget, progress: bool
 ) -> Iterator[list[PairRows]]:
     pairs = len(encoded[0])
+    size = _ALIGNED_WINDOW if pairs and encoded[0][0].counterpart is not None else _WINDOW
     with Progress(progress, "pairs", pairs) as bar:
-        for start in range(0, pairs, _WINDOW):
-            window = [of_site[start : start + _WINDOW] for of_site in encoded]
-            for arrival in in_order(pair_arrivals(run, window, start + 1, budget)):
+        for start in range(0, pairs, size):
+            window = [of_site[start : start + size] for of_site in encoded]
+            for arrival in in_order(_arrivals(run, window, start + 1, budget)):
                 bar.advance()
                 yield pair_rows(arrival)
+
+
+def _arrivals(
+    run: PairRunner, encoded: Sequence[Sequence[EncodedPair]], first: int, budget: TokenBudget
+) -> Iterator[Arrival[Captured]]:
+    """With the counterparts of aligned pairs, which are all in memory meanwhile."""
+    arrivals = pair_arrivals(run, encoded, first, budget)
+    if not encoded[0] or encoded[0][0].counterpart is None:
+        return arrivals
+    there = counterpart_rows(run.model, encoded, run.sites, first=first, batch_tokens=budget.tokens)
+    return with_counterparts(arrivals, list(there))

@@ -12,7 +12,7 @@ from deltalens.errors import InputError
 
 @dataclass(frozen=True)
 class Pair:
-    """Two completions of the same prompt.
+    """Two completions of the same prompt, or of two prompts that differ in little.
 
     ``prompt`` is a string, a chat (a list of ``{"role": …, "content": …}``) or token ids with
     the BOS, if any, already in front. ``positive`` shows the behaviour and ``negative`` does
@@ -24,7 +24,12 @@ class Pair:
     fingerprint of the vocabulary, ``tokenizer``. Under a tokenizer with that vocabulary (None:
     under any) the ids are used, and the texts are there to be read. ``positive_weights`` and
     ``negative_weights`` (optional) weight the log-losses of the completion's tokens, a finite
-    number for each. Raises :class:`InputError` for other types, and for ids of one completion only.
+    number for each.
+
+    ``negative_prompt`` is the prompt of ``negative`` where that is another, and ``alignment`` says
+    which of their tokens belong together: [i, j] for the prompt's token i, counted from 0 with a
+    BOS, and the negative prompt's j. Raises :class:`InputError` for other types, for ids of one
+    completion only, and for an alignment without another prompt.
     """
 
     prompt: str | list[dict[str, str]] | list[int]
@@ -37,14 +42,14 @@ class Pair:
     tokenizer: str | None = None
     positive_weights: list[float] | None = None
     negative_weights: list[float] | None = None
+    negative_prompt: str | list[dict[str, str]] | list[int] | None = None
+    alignment: list[list[int]] | None = None
 
     def __post_init__(self) -> None:
         label = pair_label(self, None)
-        if not (isinstance(self.prompt, str) or is_chat(self.prompt) or is_ids(self.prompt)):
-            raise InputError(
-                f"{label}: prompt must be a string, a list of role/content messages or a list of "
-                f"token ids, got {_shown(self.prompt)}"
-            )
+        _check_prompt(self.prompt, f"{label}: prompt")
+        if self.negative_prompt is not None:
+            _check_prompt(self.negative_prompt, f"{label}: negative_prompt")
         for side in ("positive", "negative"):
             completion = getattr(self, side)
             if not (isinstance(completion, str) or is_ids(completion)):
@@ -54,6 +59,14 @@ class Pair:
                 )
         _check_sampled(self, label)
         _check_weights(self, label)
+        _check_alignment(self, label)
+
+    @property
+    def prompts(self) -> list[str | list[dict[str, str]] | list[int]]:
+        """The prompt, and the other one where there is another."""
+        return (
+            [self.prompt] if self.negative_prompt is None else [self.prompt, self.negative_prompt]
+        )
 
 
 def pair_label(pair: Pair, number: int | None) -> str:
@@ -81,6 +94,30 @@ def are_weights(value: Any) -> bool:
 def is_chat(value: Any) -> bool:
     """Whether ``value`` is a non-empty list of messages with a role and a text."""
     return _is_list(value) and len(value) > 0 and all(_is_message(item) for item in value)
+
+
+def _check_prompt(value: Any, label: str) -> None:
+    if not (isinstance(value, str) or is_chat(value) or is_ids(value)):
+        raise InputError(
+            f"{label} must be a string, a list of role/content messages or a list of token ids, "
+            f"got {_shown(value)}"
+        )
+
+
+def _check_alignment(pair: Pair, label: str) -> None:
+    if pair.alignment is None:
+        return
+    if pair.negative_prompt is None:
+        raise InputError(f"{label}: alignment without a negative_prompt; give both or neither")
+    if not (
+        _is_list(pair.alignment)
+        and pair.alignment
+        and all(is_ids(both) and len(both) == 2 for both in pair.alignment)
+    ):
+        raise InputError(
+            f"{label}: alignment must be a list of [token of the prompt, token of the negative "
+            f"prompt], got {_shown(pair.alignment)}"
+        )
 
 
 def _check_sampled(pair: Pair, label: str) -> None:

@@ -19,7 +19,7 @@ from deltalens.lm.activations import activations, activations_at
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.pairs import pair_label
 from deltalens.lm.sites import Site
-from deltalens.lm.tokenise import EncodedPair
+from deltalens.lm.text.encoded import EncodedPair
 
 MEASURED_TOKENS = 4096  # from which a stream's median is taken
 
@@ -217,9 +217,9 @@ def without_sinks_at(
 ) -> list[Counted]:
     """:func:`without_sinks` for each of several sites, whose prompts are read in one pass."""
     if sinks is None:
-        counted = sum(sum(pair.counted) for pair in encoded)
-        return [(list(encoded), LeftOut(0, 0, counted, None, None)) for _ in sites]
-    first_with = {tuple(pair.prompt_ids): n for n, pair in reversed(list(enumerate(encoded, 1)))}
+        return [(list(encoded), LeftOut(0, 0, _counted(encoded), None, None)) for _ in sites]
+    numbered = [(ids, n) for n, pair in enumerate(encoded, 1) for ids in _sequences(pair)]
+    first_with = dict(reversed(numbered))
     prompts = list(first_with)[::-1]
 
     def label(number: int) -> str:
@@ -241,6 +241,13 @@ def without_sinks_at(
     ]
 
 
+def _sequences(pair: EncodedPair) -> list[tuple[int, ...]]:
+    """What the positive and the negative completion are read after, and a counterpart."""
+    positive, negative = (tuple(row.prompt_ids) for row in pair.rows)
+    other = () if pair.counterpart is None else (tuple(pair.counterpart.ids),)
+    return [positive, negative, *other]
+
+
 def _without(
     encoded: Sequence[EncodedPair],
     norms: dict[tuple[int, ...], Tensor],
@@ -252,20 +259,46 @@ def _without(
     limit = sinks.limit(median)
     kept = {prompt: no_sink(one, limit).tolist() for prompt, one in norms.items()}
     found = [
-        _kept_only(pair, kept[tuple(pair.prompt_ids)], number)
+        _kept_only(pair, [kept[ids] for ids in _sequences(pair)], number)
         for number, pair in enumerate(encoded, start=1)
     ]
-    first = sum(pair.counted[0] for pair in encoded)
-    counted = sum(sum(pair.counted) for pair in encoded)
-    left = counted - sum(sum(pair.counted) for pair in found)
+    first = sum(map(_counted_first, encoded))
+    counted = _counted(encoded)
+    left = counted - _counted(found)
     return found, LeftOut(first, left - first, counted, median, limit)
 
 
-def _kept_only(pair: EncodedPair, kept: list[bool], number: int) -> EncodedPair:
-    counted = [was and keep for was, keep in zip(pair.counted, kept, strict=True)]
-    if not any(counted):
+def _counted(encoded: Sequence[EncodedPair]) -> int:
+    return sum(pair.counted_rows for pair in encoded)
+
+
+def _counted_first(pair: EncodedPair) -> int:
+    """How many first tokens are counted: one, or one of each prompt where these have none alike."""
+    firsts = [pair.counted[:1]] if pair.counted else [own.counted[:1] for own in pair.own]
+    return sum(map(sum, firsts))
+
+
+def _kept_only(pair: EncodedPair, kept: Sequence[list[bool]], number: int) -> EncodedPair:
+    """kept: of each of the pair's sequences."""
+    positive, negative, *other = kept
+    shared = len(pair.counted)
+    counted = _both(pair.counted, positive[:shared])
+    own = [
+        replace(one, counted=_both(one.counted, of_side[shared:]))
+        for one, of_side in zip(pair.own, (positive, negative), strict=True)
+    ]
+    if pair.counterpart is not None:
+        (there,) = other
+        places = pair.counterpart.places
+        counted = _both(counted, [place is not None and there[place] for place in places])
+    found = replace(pair, counted=counted, own=(own[0], own[1]))
+    if not all(any(row.counted) for row in found.rows):
         raise InputError(
             f"{pair_label(pair.pair, number)}: no token of the prompt is left to count: its first "
             "and those of massive norm are left out (sinks=None or --keep-sinks counts them)"
         )
-    return replace(pair, counted=counted)
+    return found
+
+
+def _both(counted: Sequence[bool], kept: Sequence[bool]) -> list[bool]:
+    return [was and keep for was, keep in zip(counted, kept, strict=True)]

@@ -4,67 +4,28 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Literal, cast
+from dataclasses import replace
+from typing import Any
 
 from deltalens.errors import InputError
 from deltalens.lm.model.parts import vocabulary_size
-from deltalens.lm.pairs import Pair, is_chat, pair_label
-from deltalens.lm.rows import TokenRow
+from deltalens.lm.pairs import Pair, pair_label
 from deltalens.lm.sites import text_config
-from deltalens.lm.targets.objectives import Objective
-from deltalens.lm.text.chat import (
-    ChatOptions,
-    answer_text,
-    prompt_text,
-    template_options,
-    warn_of_plain_prompts,
+from deltalens.lm.text.chat import ChatOptions, template_options, warn_of_plain_prompts
+from deltalens.lm.text.completions import vocabulary_fingerprint
+from deltalens.lm.text.encoded import (
+    WHOLE_PROMPT,
+    Counterpart,
+    Doubt,
+    EncodedPair,
+    Own,
+    Reading,
+    counterpart,
+    shared_length,
 )
-from deltalens.lm.text.completions import (
-    Completion,
-    Way,
-    bare_ids,
-    following_ids,
-    given_ids,
-    sampled_ids,
-    vocabulary_fingerprint,
-)
-from deltalens.lm.text.reasoning import has_reasoning, opens_reasoning
+from deltalens.lm.text.pair_ids import PairTokenizer, PromptIds
 
 _NAMED = 5  # pairs that a warning names
-
-Doubt = Literal["text", "prompt", "reasoning"]
-"""What to warn of: ids that do not say what a completion's text says; a prompt that was other
-tokens where the completions were sampled; a completion without reasoning after a prompt that opens
-some."""
-
-
-@dataclass(frozen=True)
-class EncodedPair:
-    """Token ids of a pair; ``counted`` says for each prompt token whether it is attributed to.
-
-    ``ways``: where the ids of the positive and of the negative completion come from;
-    ``objectives``: what their losses are, None: the log-loss.
-    """
-
-    pair: Pair
-    prompt_ids: list[int]
-    positive_ids: list[int]
-    negative_ids: list[int]
-    counted: list[bool]
-    ways: tuple[Way, Way] = ("ids", "ids")
-    doubts: tuple[Doubt, ...] = ()
-    objectives: tuple[Objective | None, Objective | None] = (None, None)
-
-    @property
-    def rows(self) -> tuple[TokenRow, TokenRow]:
-        """What runs through the model: the prompt with the positive and with the negative
-        completion."""
-        positive, negative = self.objectives
-        return (
-            TokenRow(self.prompt_ids, self.positive_ids, self.counted, positive),
-            TokenRow(self.prompt_ids, self.negative_ids, self.counted, negative),
-        )
 
 
 def encode_pair(
@@ -75,6 +36,7 @@ def encode_pair(
     number: int | None = None,
     chat_template_kwargs: ChatOptions | None = None,
     vocabulary: str | None = None,
+    reading: Reading = WHOLE_PROMPT,
 ) -> EncodedPair:
     """Tokenise the prompt once, and each completion as it follows it.
 
@@ -90,38 +52,38 @@ def encode_pair(
     be None. Every prompt token is counted except a leading ``bos_token_id``. Completions get no
     end-of-text token.
 
+    ``reading`` says what the completions are read after: their first tokens may count as prompts,
+    and so may another prompt of the negative one, up to where the two differ as tokens of both.
+
     Raises :class:`InputError`, naming the pair by its id or else by ``number``, for an empty
     prompt, empty or identical completions, ids that do not say their text, a missing tokenizer or
-    chat template.
+    chat template, and for what does not go with ``reading``.
     """
     label = pair_label(pair, number)
-    options = template_options(chat_template_kwargs, tokenizer)
-    prompt = _encode_prompt(tokenizer, pair, options, label, vocabulary)
-    positive, negative = (
-        _encode_completion(tokenizer, pair, side, prompt, options, f"{label}: {side}")
-        for side in ("positive", "negative")
-    )
-    if positive.ids == negative.ids:
+    encode = PairTokenizer(tokenizer, template_options(chat_template_kwargs, tokenizer), vocabulary)
+    prompt, other, aligned = _prompts(encode, pair, reading, label)
+    positive = encode.completion(pair, "positive", prompt, f"{label}: positive")
+    turned = pair if other is prompt else _negative_alone(pair)
+    negative = encode.completion(turned, "negative", other, f"{label}: negative")
+    if positive.ids == negative.ids and prompt.ids == other.ids:
         raise InputError(f"{label}: positive and negative are the same completion")
-    counted = [True] * len(prompt.ids)
-    if prompt.ids[:1] == [bos_token_id]:
-        counted[0] = False
-    if not any(counted):
-        raise InputError(f"{label}: the prompt has no token after the BOS")
     doubts: dict[Doubt, bool] = {
         "text": not (positive.exact and negative.exact),
         "prompt": prompt.other,
         "reasoning": not (positive.outside and negative.outside),
     }
-    return EncodedPair(
+    whole = EncodedPair(
         pair,
         prompt.ids,
         positive.ids,
         negative.ids,
-        counted,
+        _counted(prompt.ids, bos_token_id, aligned, label),
         (positive.way, negative.way),
         tuple(doubt for doubt, there in doubts.items() if there),
+        counterpart=aligned,
     )
+    _counted(other.ids, bos_token_id, None, label)
+    return _read_apart(whole, other.ids, reading.prefix_tokens, bos_token_id, label)
 
 
 def encode_pairs(
@@ -130,6 +92,7 @@ def encode_pairs(
     pairs: Iterable[Pair],
     *,
     chat_template_kwargs: ChatOptions | None = None,
+    reading: Reading = WHOLE_PROMPT,
 ) -> list[EncodedPair]:
     """Every pair as :func:`encode_pair` encodes it, with the model's BOS.
 
@@ -139,7 +102,7 @@ def encode_pairs(
     """
     bos = find_bos(model, tokenizer)
     pairs = list(pairs)
-    warn_of_plain_prompts(tokenizer, (pair.prompt for pair in pairs))
+    warn_of_plain_prompts(tokenizer, (prompt for pair in pairs for prompt in pair.prompts))
     carried = tokenizer is not None and any(pair.tokenizer for pair in pairs)
     vocabulary = vocabulary_fingerprint(tokenizer) if carried else None
     encoded = []
@@ -151,13 +114,9 @@ def encode_pairs(
             number=number,
             chat_template_kwargs=chat_template_kwargs,
             vocabulary=vocabulary,
+            reading=reading,
         )
-        for side in ("positive", "negative"):
-            completion = getattr(item, f"{side}_ids")
-            label = f"{pair_label(pair, number)}: {side}"
-            check_ids(model, item.prompt_ids + completion, label)
-            lengths = f"prompt {len(item.prompt_ids)} + completion {len(completion)}"
-            check_context(model, len(item.prompt_ids) + len(completion), f"{label}: {lengths}")
+        _check_fits(model, item, pair_label(pair, number))
         encoded.append(item)
     _warn(encoded)
     return encoded
@@ -191,83 +150,81 @@ def check_context(model: Any, length: int, label: str) -> None:
         )
 
 
-@dataclass(frozen=True)
-class _Prompt:
-    """A prompt's ids; ``text``: a chat as it was rendered; ``sampled``: the pair's own ids are
-    used, of a tokenizer with this vocabulary; ``other``: today's rendering gives other ids."""
-
-    ids: list[int]
-    text: str | None = None
-    sampled: bool = False
-    other: bool = False
-
-
-def _encode_prompt(
-    tokenizer: Any, pair: Pair, options: ChatOptions, label: str, vocabulary: str | None
-) -> _Prompt:
-    sampled = pair.positive_ids is not None and _is_own(tokenizer, pair, vocabulary)
-    if not sampled or pair.prompt_ids is None:
-        fresh = _fresh_prompt(tokenizer, pair, options, label)
-        return _Prompt(fresh.ids, fresh.text, sampled)
-    try:
-        here = None if tokenizer is None else _fresh_prompt(tokenizer, pair, options, label).ids
-    except InputError:  # such as a base model's tokenizer, without a template
-        here = None
-    other = here is not None and here != pair.prompt_ids
-    return _Prompt(list(pair.prompt_ids), None, sampled, other)
+def _check_fits(model: Any, item: EncodedPair, label: str) -> None:
+    for side, row in zip(("positive", "negative"), item.rows, strict=True):
+        check_ids(model, row.prompt_ids + row.completion_ids, f"{label}: {side}")
+        prompt, completion = len(row.prompt_ids), len(row.completion_ids)
+        lengths = f"prompt {prompt} + completion {completion}"
+        check_context(model, prompt + completion, f"{label}: {side}: {lengths}")
+    if item.counterpart is not None:
+        ids = item.counterpart.ids
+        check_ids(model, ids, f"{label}: negative_prompt")
+        check_context(model, len(ids), f"{label}: negative_prompt {len(ids)}")
 
 
-def _is_own(tokenizer: Any, pair: Pair, vocabulary: str | None) -> bool:
-    if tokenizer is None or pair.tokenizer is None:
-        return True
-    return pair.tokenizer == (vocabulary or vocabulary_fingerprint(tokenizer))
+def _counted(
+    ids: Sequence[int], bos_token_id: int | None, aligned: Counterpart | None, label: str
+) -> list[bool]:
+    counted = [True] * len(ids) if aligned is None else [at is not None for at in aligned.places]
+    if list(ids[:1]) == [bos_token_id]:
+        counted[0] = False
+    if not any(counted):
+        which = "no token after the BOS" if aligned is None else "no aligned token after the BOS"
+        raise InputError(f"{label}: the prompt has {which}")
+    return counted
 
 
-def _fresh_prompt(tokenizer: Any, pair: Pair, options: ChatOptions, label: str) -> _Prompt:
-    if isinstance(pair.prompt, str):
-        return _Prompt(_text_prompt_ids(_required(tokenizer, f"{label}: prompt"), pair.prompt))
-    if is_chat(pair.prompt):
-        messages = cast(list[dict[str, str]], pair.prompt)
-        text = prompt_text(_required(tokenizer, f"{label}: prompt"), messages, options, label)
-        return _Prompt(bare_ids(tokenizer, text), text)
-    return _Prompt(cast(list[int], list(pair.prompt)))
+def _read_apart(
+    whole: EncodedPair, other: Sequence[int], prefix: int, bos_token_id: int | None, label: str
+) -> EncodedPair:
+    """The pair with ``prefix`` tokens of each completion read as prompts, of which the negative's
+    begins with ``other``; what both have in common is the prompt of both."""
+    completions = whole.positive_ids, whole.negative_ids
+    for side, ids in zip(("positive", "negative"), completions, strict=True):
+        if prefix and len(ids) <= prefix:
+            raise InputError(
+                f"{label}: {side} has {len(ids)} tokens, of which prefix_tokens={prefix} leaves "
+                "none to explain; give fewer, or leave the pair out"
+            )
+    read = [
+        [*prompt, *ids[:prefix]]
+        for prompt, ids in zip((whole.prompt_ids, other), completions, strict=True)
+    ]
+    shared = shared_length(*read)
+    flags = [[at > 0 or ids[0] != bos_token_id for at in range(len(ids))] for ids in read]
+    positive, negative = (
+        Own(ids[shared:], counted[shared:]) for ids, counted in zip(read, flags, strict=True)
+    )
+    return replace(
+        whole,
+        prompt_ids=read[0][:shared],
+        positive_ids=whole.positive_ids[prefix:],
+        negative_ids=whole.negative_ids[prefix:],
+        counted=flags[0][:shared] if whole.counterpart is None else whole.counted,
+        own=(positive, negative),
+        prefix=prefix,
+    )
 
 
-def _text_prompt_ids(tokenizer: Any, text: str) -> list[int]:
-    plain = bare_ids(tokenizer, text)
-    ids = list(tokenizer(text)["input_ids"])
-    bos, eos = tokenizer.bos_token_id, tokenizer.eos_token_id
-    if ids[-1:] == [eos] and plain[-1:] != [eos]:
-        ids = ids[:-1]  # a tokenizer set to close every text would end the prompt here
-    return plain if plain[:1] == [bos] else ids  # the text may spell out its BOS
+def _prompts(
+    encode: PairTokenizer, pair: Pair, reading: Reading, label: str
+) -> tuple[PromptIds, PromptIds, Counterpart | None]:
+    """What the positive and the negative completion follow, and the counterpart of the first."""
+    prompt = encode.prompt(pair, label)
+    if reading.align is not None and pair.negative_prompt is None:
+        raise InputError(f"{label}: align needs a negative_prompt; add one, or leave align out")
+    if pair.negative_prompt is None:
+        return prompt, prompt, None
+    other = encode.prompt(_negative_alone(pair), label)
+    if reading.align is None:
+        return prompt, other, None
+    return prompt, prompt, counterpart(pair, prompt.ids, other.ids, reading.align, label)
 
 
-def _encode_completion(
-    tokenizer: Any, pair: Pair, side: str, prompt: _Prompt, options: ChatOptions, label: str
-) -> Completion:
-    value, kept = getattr(pair, side), getattr(pair, f"{side}_ids")
-    if not isinstance(value, str):
-        found = given_ids(value)
-    elif kept is not None and prompt.sampled:
-        found = sampled_ids(tokenizer, value, kept, label)
-    else:
-        found = _text_completion(_required(tokenizer, label), value, pair, prompt, options)
-    if not found.ids:
-        raise InputError(f"{label} completion is empty")
-    return found
-
-
-def _text_completion(
-    tokenizer: Any, text: str, pair: Pair, prompt: _Prompt, options: ChatOptions
-) -> Completion:
-    if prompt.text is None or not text:
-        return following_ids(tokenizer, text)
-    messages = cast(list[dict[str, str]], pair.prompt)
-    answer = answer_text(tokenizer, messages, options, prompt.text, text)
-    if answer is None:
-        inside = opens_reasoning(prompt.text) and not has_reasoning(text)
-        return replace(following_ids(tokenizer, text), outside=not inside)
-    return following_ids(tokenizer, answer, prompt.text, prompt.ids)
+def _negative_alone(pair: Pair) -> Pair:
+    """The pair after the negative completion's own prompt."""
+    prompt = pair.prompt if pair.negative_prompt is None else pair.negative_prompt
+    return replace(pair, prompt=prompt, prompt_ids=None, negative_prompt=None, alignment=None)
 
 
 def _warn(encoded: Sequence[EncodedPair]) -> None:
@@ -289,9 +246,3 @@ def _warn(encoded: Sequence[EncodedPair]) -> None:
             more = ", …" if len(found) > _NAMED else ""
             names = ", ".join(found[:_NAMED]) + more
             warnings.warn(f"{len(found)} of {len(encoded)} pairs ({names}): {text}", stacklevel=4)
-
-
-def _required(tokenizer: Any, label: str) -> Any:
-    if tokenizer is None:
-        raise InputError(f"{label} is text, which needs a tokenizer; pass one or give token ids")
-    return tokenizer

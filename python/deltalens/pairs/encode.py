@@ -11,6 +11,7 @@ from deltalens.lm import EncodedPair, Pair, encode_pair, encode_pairs
 from deltalens.lm.targets.aim import aimed
 from deltalens.lm.targets.target import LOSS, Target
 from deltalens.lm.text.chat import ChatOptions
+from deltalens.lm.text.encoded import WHOLE_PROMPT, Reading
 from deltalens.lm.text.reasoning import completion_text as completion_text
 from deltalens.pairs.row import Prompt
 
@@ -20,6 +21,7 @@ def encode_study(
     tokenizer: Any,
     pairs: Sequence[Pair],
     chat_template_kwargs: ChatOptions | None = None,
+    reading: Reading = WHOLE_PROMPT,
     *,
     target: Target = LOSS,
 ) -> list[EncodedPair]:
@@ -30,7 +32,9 @@ def encode_study(
     if not pairs:
         raise InputError("no pairs given; a study needs at least one")
     _check_ids_differ(pairs)
-    encoded = encode_pairs(model, tokenizer, pairs, chat_template_kwargs=chat_template_kwargs)
+    encoded = encode_pairs(
+        model, tokenizer, pairs, chat_template_kwargs=chat_template_kwargs, reading=reading
+    )
     return aimed(model, tokenizer, encoded, target)
 
 
@@ -47,9 +51,14 @@ def _check_ids_differ(pairs: Sequence[Pair]) -> None:
 
 
 def rows_tokens(pair: EncodedPair) -> int:
-    """What a model reads of a pair: the prompt and a completion but its last token, twice; or as
-    much of the completions as their losses look at."""
+    """What a model reads of a pair: each prompt and completion but its last token, or as much of
+    the completions as their losses look at."""
     return sum(row.length for row in pair.rows)
+
+
+def other_tokens(pair: EncodedPair) -> int:
+    """What it reads of the prompt that the pair's is aligned with."""
+    return 0 if pair.counterpart is None else len(pair.counterpart.ids)
 
 
 def encode_prompt(

@@ -31,18 +31,19 @@ def pairs_fingerprint(encoded: Sequence[EncodedPair]) -> str:
     """Hash of the token ids that run through the model, of the pairs' ids, and of what losses look
     at where that is not all of a completion."""
     return _digest(
-        json.dumps(
-            [
-                item.pair.id,
-                item.prompt_ids,
-                item.positive_ids,
-                item.negative_ids,
-                item.counted,
-                *_looked_at(item),
-            ]
-        ).encode()
-        for item in encoded
+        json.dumps([*_shared(item), *_looked_at(item), *_apart(item)]).encode() for item in encoded
     )
+
+
+def _shared(item: EncodedPair) -> list[Any]:
+    return [item.pair.id, item.prompt_ids, item.positive_ids, item.negative_ids, item.counted]
+
+
+def _apart(item: EncodedPair) -> list[Any]:
+    """What not every pair has: tokens that one completion alone follows, and another prompt."""
+    own = [[one.ids, one.counted] for one in item.own] if any(one.ids for one in item.own) else []
+    other = item.counterpart
+    return [*own, *([] if other is None else [other.ids, other.places])]
 
 
 def _looked_at(item: EncodedPair) -> list[Any]:

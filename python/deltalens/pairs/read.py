@@ -33,8 +33,9 @@ def read_pairs(
     their prompt, and a ``prompt`` repeated beside whole conversations is not used. A ``system``
     field is put before the prompt as its system message. A prompt that is text is continued as it
     stands, or, with ``as_chat``, is what a user says. ``positive_ids``, ``negative_ids``,
-    ``prompt_ids``, ``tokenizer``, ``positive_weights`` and ``negative_weights`` are a pair's of
-    these names.
+    ``prompt_ids``, ``tokenizer``, ``positive_weights``, ``negative_weights``, ``negative_prompt``
+    and ``alignment`` are a pair's of these names; ``clean_prefix``, ``clean_answer``,
+    ``patch_prefix`` and ``patch_answer`` are a pair too.
 
     Raises :class:`InputError` with the file's name and line number for every bad row.
     """
@@ -65,6 +66,7 @@ def write_pairs(path: str | Path, pairs: Iterable[Pair]) -> None:
 def _row(pair: Pair) -> Row:
     row: Row = {} if pair.id is None else {"id": pair.id}
     texts = {"prompt": pair.prompt, "positive": pair.positive, "negative": pair.negative}
-    kept = ("positive_ids", "negative_ids", "prompt_ids", "tokenizer", *_WEIGHTS)
-    ids = {name: getattr(pair, name) for name in kept if getattr(pair, name) is not None}
-    return row | texts | ids
+    ids = ("positive_ids", "negative_ids", "prompt_ids", "tokenizer")
+    kept = ("negative_prompt", "alignment", *ids, *_WEIGHTS)
+    more = {name: getattr(pair, name) for name in kept if getattr(pair, name) is not None}
+    return row | texts | more

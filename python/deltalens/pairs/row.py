@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from deltalens.errors import InputError, quoted
@@ -15,9 +15,12 @@ Messages = list[dict[str, str]]
 Prompt = str | Messages | list[int]
 
 SYSTEM_FIELD = "system"
+NEGATIVE_PROMPT = "negative_prompt"
 
 TRANSCRIPT_TURN = "\n\nAssistant:"
 PREFERENCE_FIELDS = {"chosen", "rejected"}
+MINIMAL_FIELDS = {"clean_answer": "clean_prefix", "patch_answer": "patch_prefix"}
+"""Of minimal pairs as feature circuits have them: each answer and its own prompt."""
 
 
 @dataclass(frozen=True)
@@ -39,18 +42,27 @@ def parse_pair(row: Row, fields: PairFields) -> Pair:
     Completions are text, token ids, one assistant message, or whole conversations that share
     everything but their last message; two transcripts in ``\\n\\nAssistant:`` style that share
     their prompt are split at its last turn. A ``system`` field is the prompt's system message.
+    ``negative_prompt`` is the negative completion's own prompt, ``alignment`` which tokens of both
+    belong together; ``clean_prefix``, ``clean_answer``, ``patch_prefix`` and ``patch_answer`` are
+    such a pair, with the clean answer as the positive one unless ``fields`` name the other.
     Raises :class:`InputError` saying what is wrong.
     """
+    row, fields = _of_minimal_pair(row, fields)
     positive, negative = (_required(row, name) for name in (fields.positive, fields.negative))
+    other = row.get(NEGATIVE_PROMPT)
     if _is_conversation(positive) or _is_conversation(negative):
+        if other is not None:
+            raise InputError(
+                f"{quoted(NEGATIVE_PROMPT)} beside whole conversations; write prompts and "
+                "completions apart"
+            )
         prompt, positive, negative = _split_conversations(positive, negative, fields)
-    elif not _has_prompt(row, fields) and _are_transcripts(positive, negative):
+    elif other is None and not _has_prompt(row, fields) and _are_transcripts(positive, negative):
         prompt, positive, negative = _split_transcripts(positive, negative)
     else:
         prompt = _plain_prompt(row, fields.prompt)
-    prompt = as_chat(prompt) if fields.as_chat else prompt
     pair = Pair(
-        prompt=with_system(prompt, row),
+        prompt=_finished(prompt, row, fields),
         positive=_completion(positive, fields.positive),
         negative=_completion(negative, fields.negative),
         id=_identifier(row),
@@ -60,14 +72,36 @@ def parse_pair(row: Row, fields: PairFields) -> Pair:
         tokenizer=_kept_tokenizer(row),
         positive_weights=_kept_weights(row, f"{fields.positive}_weights"),
         negative_weights=_kept_weights(row, f"{fields.negative}_weights"),
+        negative_prompt=None
+        if other is None
+        else _finished(_plain_prompt(row, NEGATIVE_PROMPT), row, fields),
+        alignment=None if other is None else row.get("alignment"),
     )
-    if pair.positive == pair.negative:
+    if pair.positive == pair.negative and pair.negative_prompt is None:
         raise InputError(
             f"{quoted(fields.positive)} and {quoted(fields.negative)} are identical; remove "
             f"the pair, "
             "it has nothing to attribute"
         )
     return pair
+
+
+def _of_minimal_pair(row: Row, fields: PairFields) -> tuple[Row, PairFields]:
+    """A row of feature circuits' fields as one of ours; others as they are."""
+    sides = fields.positive, fields.negative
+    if not {*MINIMAL_FIELDS, *MINIMAL_FIELDS.values()} <= row.keys():
+        return row, fields
+    if sides == (PairFields.positive, PairFields.negative) and not {*sides} & row.keys():
+        sides = "clean_answer", "patch_answer"
+    if {*sides} != {*MINIMAL_FIELDS} or fields.prompt is not None:
+        return row, fields
+    prompt, other = (MINIMAL_FIELDS[side] for side in sides)
+    named = replace(fields, prompt=prompt, positive=sides[0], negative=sides[1])
+    return {**row, NEGATIVE_PROMPT: row[other]}, named
+
+
+def _finished(prompt: Prompt, row: Row, fields: PairFields) -> Prompt:
+    return with_system(as_chat(prompt) if fields.as_chat else prompt, row)
 
 
 def parse_prompt(row: Row, field: str | None) -> Prompt:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from deltalens.lm import Pair
 from deltalens.report.completions_part import shown_completions
 from deltalens.report.evidence import Evidence
 from deltalens.report.findings import findings
@@ -75,11 +76,21 @@ def _pairs(result: Attribution, by_token: int) -> list[Json]:
     """Of the first ``by_token`` pairs completions are shown token by token, not as texts."""
     found: list[Json] = []
     for number, pair in enumerate(result.pairs[:PAIRS_SHOWN], start=1):
-        one: Json = {"id": readable(pair.id or str(number), 80), "prompt": messages(pair.prompt)}
+        one: Json = {"id": readable(pair.id or str(number), 80), "prompt": _prompts(pair)}
         if number > by_token:
             one["positive"], one["negative"] = map(completion, (pair.positive, pair.negative))
         found.append(one)
     return found
+
+
+def _prompts(pair: Pair) -> list[list[str]]:
+    """(role, text) of the prompt's messages, and of the negative completion's own prompt."""
+    if pair.negative_prompt is None:
+        return messages(pair.prompt)
+    other = [
+        [f"negative prompt {role}".strip(), text] for role, text in messages(pair.negative_prompt)
+    ]
+    return [*messages(pair.prompt), *other]
 
 
 def _left_out(result: Attribution) -> list[str]:

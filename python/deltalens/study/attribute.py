@@ -16,6 +16,7 @@ from deltalens.lm.forward import Loss
 from deltalens.lm.several import AnySite, Asked, SeveralSites, resolve_sites
 from deltalens.lm.sinks import SINKS, Sinks
 from deltalens.lm.text.chat import ChatOptions
+from deltalens.lm.text.encoded import Align
 from deltalens.ranks.alone import alone
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.storage.lock import lock_in
@@ -89,6 +90,8 @@ def attribute(
     save_scores: bool = False,
     chat_template_kwargs: ChatOptions | None = None,
     target: str = "loss",
+    prefix_tokens: int = 0,
+    align: Align | None = None,
     run_dir: str | Path | None = None,
     batch_tokens: int = BATCH_TOKENS,
     impl: str = "auto",
@@ -122,8 +125,12 @@ def attribute(
     save_scores: keep every latent's score; chat_template_kwargs: further arguments of the chat
     template, such as ``{"enable_thinking": False}``; target: which loss of the completions is
     differenced (``docs/targets.md``): "loss", "first:8", "text:…", "regex:…",
-    'logits:" yes"|" no"', 'probabilities:…|…' or "file.py:function"; metadata: entries to
-    record beside the run's own; ranks: the processes that make the study together in one
+    'logits:" yes"|" no"', 'probabilities:…|…' or "file.py:function"; prefix_tokens: so many first
+    tokens of each completion count as its prompt, and are no part of the loss; align: pairs with a
+    ``negative_prompt`` are read after ``prompt`` alone, and the other prompt's activations, found
+    by "position" or as "given" by their ``alignment``, take the place of ā
+    (``docs/minimal-pairs.md``; without it each completion follows its own prompt); metadata:
+    entries to record beside the run's own; ranks: the processes that make the study together in one
     ``run_dir``, such as :func:`deltalens.ranks.processes.joined` gives, all of which make this
     call: each captures some of the pairs and scans a range of latents, and all return the same as
     one process would. A
@@ -161,6 +168,8 @@ def attribute(
         save_scores=save_scores,
         chat_template_kwargs=chat_template_kwargs,
         target=target,
+        prefix_tokens=prefix_tokens,
+        align=align,
         batch_tokens=batch_tokens,
         impl=impl,
         progress=progress,

@@ -12,6 +12,7 @@ from deltalens.lm.capture import Gradients
 from deltalens.lm.forward import Loss
 from deltalens.lm.sinks import SINKS, Sinks
 from deltalens.lm.targets.target import LOSS, Target
+from deltalens.lm.text.encoded import Align, Reading
 
 Ranking = Literal["top", "bottom", "abs"]
 Score = Literal["direction", "latent"]
@@ -42,6 +43,8 @@ class Options:
     sinks: Sinks | None = SINKS
     chat_template_kwargs: dict[str, Any] = field(default_factory=dict)
     target: Target = LOSS
+    prefix_tokens: int = 0
+    align: Align | None = None
 
     def __post_init__(self) -> None:
         choices = {"ranking": Ranking, "loss": Loss, "gradients": StudyGradients, "score": Score}
@@ -52,6 +55,8 @@ class Options:
                     f"{name} must be one of {', '.join(get_args(allowed))}, got {value!r}"
                 )
 
+        self.reading.check_gradients(self.gradients)
+        self.reading.check_score(self.score)
         if self.score == "latent" and self.normalize:
             raise InputError(
                 "normalize has no meaning with score='latent', whose latents write their decoder "
@@ -62,6 +67,11 @@ class Options:
                 "gradients='integrated-latents' are those of score='latent'; for directions there "
                 "is gradients='integrated'"
             )
+
+    @property
+    def reading(self) -> Reading:
+        """What of a pair is its prompt."""
+        return Reading(self.prefix_tokens, self.align)
 
     @property
     def order(self) -> TopRanking:
@@ -81,3 +91,8 @@ def recorded_sinks(options: Mapping[str, Any]) -> Sinks | None:
     """The rule in a run's recorded options; runs made before there was one left nothing out."""
     times_median = options.get("sinks")
     return None if times_median is None else Sinks(times_median)
+
+
+def recorded_reading(options: Mapping[str, Any]) -> Reading:
+    """What a run's recorded options say is a pair's prompt; earlier runs had no choice."""
+    return Reading(options.get("prefix_tokens", 0), options.get("align"))

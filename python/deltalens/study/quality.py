@@ -40,10 +40,12 @@ def target_sentences(metadata: Mapping[str, Any]) -> Iterator[str]:
 
 
 def quality_sentences(metadata: Mapping[str, Any]) -> Iterator[str]:
-    """Tokens left out, whether first order holds, and a token that decides scores by itself.
+    """What was counted and left out, whether first order holds, and a token that decides scores by
+    itself.
 
     ``metadata`` is a run's; one made before any of this was recorded gives no sentence on it.
     """
+    yield from _counted_sentence(metadata)
     sinks, checked = metadata.get("sinks") or {}, metadata.get("first_order") or {}
     if sinks.get("limit") is not None:
         yield (
@@ -75,4 +77,25 @@ def quality_sentences(metadata: Mapping[str, Any]) -> Iterator[str]:
         yield (
             f"The prompts' token {where} ({token['norm']:.2g} times the median norm) carries more "
             f"than half of the score of {len(token['latents'])} latents."
+        )
+
+
+def _counted_sentence(metadata: Mapping[str, Any]) -> Iterator[str]:
+    """What beside prompts was counted, or took the baseline's place; nothing where nothing did."""
+    options, counts = metadata.get("options") or {}, metadata.get("counts") or {}
+    prefix, own = options.get("prefix_tokens"), counts.get("before_positive")
+    if prefix:
+        yield (
+            f"The first {prefix:,} tokens of each completion were counted as its prompt; the "
+            "losses are those of its other tokens."
+        )
+    if own is not None:
+        yield (
+            f"Of {counts['prompt_tokens']:,} counted tokens {own:,} precede positive completions "
+            f"alone and {counts['before_negative']:,} negative ones alone."
+        )
+    if options.get("align"):
+        yield (
+            "Activations were held against those of the negative prompts at aligned tokens "
+            f"({options['align']}), not against the baseline."
         )

@@ -29,6 +29,8 @@ BEFORE: Settings = {
     "chat_template_kwargs": {},
     "target": "loss",
     "target_code": None,
+    "prefix_tokens": 0,
+    "align": None,
 }
 """Options of runs made before these were choices."""
 

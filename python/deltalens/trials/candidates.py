@@ -21,7 +21,7 @@ from deltalens.study.activation.difference import VALUES_FILE, ActivationDiffere
 from deltalens.study.activation.latent_means import encoder_at
 from deltalens.study.attribution import Attribution
 from deltalens.study.directions.push import push_of
-from deltalens.study.options import recorded_sinks
+from deltalens.study.options import recorded_reading, recorded_sinks
 from deltalens.trials.arm import latents_of
 from deltalens.trials.interventions.ablated import lowered_by_ablation, without_others
 from deltalens.trials.result import CHOSEN, MATCHED, RANDOM, RANDOM_SETS, Candidate, Direction
@@ -205,8 +205,11 @@ def _activation(
     distinct = {id(model): model for model in models.values()}
     if len(distinct) == 1:
         (model,) = distinct.values()
-        return delta_activation_of_pairs(model, tokenizer, result.pairs, sae, **options)
-    prompts = [pair.prompt for pair in result.pairs]
+        prefix = recorded_reading(result.metadata["options"]).prefix_tokens
+        return delta_activation_of_pairs(
+            model, tokenizer, result.pairs, sae, prefix_tokens=prefix, **options
+        )
+    prompts = [prompt for pair in result.pairs for prompt in pair.prompts]
     return delta_activation(models["away"], models["toward"], tokenizer, prompts, sae, **options)
 
 

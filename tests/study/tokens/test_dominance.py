@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from deltalens.lm import Pair
-from deltalens.lm.tokenise import EncodedPair
+from deltalens.lm.text.encoded import EncodedPair
 from deltalens.study.tokens.dominance import dominant_tokens, warn_of_sinks
 
 LENGTH, K = 12, 6

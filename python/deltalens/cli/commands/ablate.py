@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> None:
     from deltalens.cli.studies.target import target_of_run
     from deltalens.study import Attribution, ablate, compare_ablation
     from deltalens.study.ablation.table import first_order, write_ablation
-    from deltalens.study.options import recorded_sinks
+    from deltalens.study.options import recorded_reading, recorded_sinks
 
     attribution = Attribution.load(args.run_dir)
     fill_from_run(args, attribution.metadata)
@@ -84,6 +84,7 @@ def run(args: argparse.Namespace) -> None:
         "target": target_of_run(args.target, attribution.metadata["options"], args.run_dir),
         "sinks": recorded_sinks(attribution.metadata["options"]),
         "chat_template_kwargs": args.chat_template_kwargs,
+        **vars(recorded_reading(attribution.metadata["options"])),
         "progress": not args.quiet,
         **batch_options(args),
     }

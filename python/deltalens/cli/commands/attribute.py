@@ -135,6 +135,7 @@ def summary(result: Any) -> dict[str, Any]:
         "certified": result.metadata.get("certified"),
         "significance": result.metadata.get("significance"),
         "stand_out": result.stand_out,
+        "counted": counted(result.metadata),
         "sinks": result.metadata.get("sinks"),
         "first_order": result.metadata.get("first_order"),
         "dominant_tokens": result.metadata.get("dominant_tokens"),
@@ -148,4 +149,16 @@ def summary(result: Any) -> dict[str, Any]:
             }
             for rank, latent in enumerate(result.latents.tolist())
         ],
+    }
+
+
+def counted(metadata: dict[str, Any]) -> dict[str, Any]:
+    """Which tokens scores come from, and what their activations were held against."""
+    options, counts = metadata["options"], metadata["counts"]
+    return {
+        "tokens": counts.get("prompt_tokens"),
+        "before_positive": counts.get("before_positive", 0),
+        "before_negative": counts.get("before_negative", 0),
+        "prefix_tokens": options.get("prefix_tokens", 0),
+        "align": options.get("align"),
     }

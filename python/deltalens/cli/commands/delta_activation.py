@@ -13,6 +13,7 @@ from deltalens.cli.arguments import (
     add_model,
     add_output,
     add_pairs,
+    add_prefix_tokens,
     add_sae,
     add_sinks,
     add_site,
@@ -51,6 +52,7 @@ def configure(commands: Any) -> None:
         default="completion",
         help="with --pairs: average over the completions, or over the prompts too",
     )
+    add_prefix_tokens(parser)
     parser.add_argument(
         "-k", "--k", type=positive_int, help="latents in the table; default: 100, or all"
     )
@@ -120,7 +122,15 @@ def _compare(
     if args.pairs is None:
         return chosen.found(delta_activation(model, original, tokenizer, read, saes, **options))
     return chosen.found(
-        delta_activation_of_pairs(model, tokenizer, read, saes, tokens=args.tokens, **options)
+        delta_activation_of_pairs(
+            model,
+            tokenizer,
+            read,
+            saes,
+            tokens=args.tokens,
+            prefix_tokens=args.prefix_tokens,
+            **options,
+        )
     )
 
 

@@ -299,7 +299,7 @@ def _prompts(args: argparse.Namespace, result: Any) -> list[Any]:
 
     if args.prompts is not None:
         return [question.prompt for question in read_questions(args.prompts, as_chat=args.as_chat)]
-    unique = {str(pair.prompt): pair.prompt for pair in result.pairs}
+    unique = {str(prompt): prompt for pair in result.pairs for prompt in pair.prompts}
     return list(unique.values())
 
 

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from typing import Any
 
-from deltalens.cli.arguments import positive_int
+from deltalens.cli.arguments import add_prefix_tokens, positive_int
 
 DEFAULT_K = 100
 
@@ -37,6 +37,14 @@ def add_method(parser: argparse.ArgumentParser, checked: str = "8") -> None:
     )
     group.add_argument("--loss", choices=("sum", "mean"), default="sum")
     add_target(group)
+    add_prefix_tokens(group)
+    group.add_argument(
+        "--align",
+        choices=("position", "given"),
+        help="read pairs with a negative_prompt after their prompt alone, and take its tokens' "
+        "activations at the same position, or as the pair's alignment says, for the baseline; "
+        "default: each completion follows its own prompt",
+    )
     group.add_argument(
         "--gradients",
         choices=("plain", "integrated", "integrated-latents", "relp", "relp-fixed-attention"),
@@ -95,6 +103,8 @@ def request_options(args: argparse.Namespace, saes: Sequence[Any]) -> dict[str, 
         "sinks": sinks_of(args),
         "save_scores": args.save_scores,
         "chat_template_kwargs": args.chat_template_kwargs,
+        "prefix_tokens": args.prefix_tokens,
+        "align": args.align,
         "impl": args.impl,
         "progress": not args.quiet,
         **({} if args.check is None else {"check": args.check}),

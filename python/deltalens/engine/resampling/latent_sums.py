@@ -21,12 +21,14 @@ class LatentSums:
     """The sums of every latent, a tile at a time; ``tiles()`` reads both matrices once.
 
     offsets: [segments + 1] into the problem's tokens; present_only: admit only latents whose
-    activation, averaged over the tokens of a segment and then over segments, exceeds z̄.
+    activation, averaged over the tokens of a segment and then over segments, exceeds z̄; shares:
+    what each token has in its segment's average, fp64 [tokens], None for equal ones.
     """
 
     problem: LatentProblem
     offsets: Sequence[int]
     present_only: bool
+    shares: Tensor | None = None
 
     def tiles(self) -> Iterator[TileSums]:
         """All tiles, in order; of several processes each has a range of them."""
@@ -63,11 +65,16 @@ class LatentSums:
             for at in range(0, len(tile.W_dec), _PRESENCE_ROWS)
         ]
         means = [
-            torch.stack([exact.latents(part, span).mean(1) for span in spans]).mean(0)
+            torch.stack([self._mean(exact.latents(part, span), span) for span in spans]).mean(0)
             - part.gate.mean
             for part in parts
         ]
         return torch.cat(means)
+
+    def _mean(self, latents: Tensor, span: slice) -> Tensor:
+        if self.shares is None:
+            return latents.mean(1)
+        return latents @ self.shares[span].to(latents)
 
     def _scorer(self, span: slice) -> LatentScorer:
         return replace(self.problem, source=self.problem.source.part(span)).scorer()

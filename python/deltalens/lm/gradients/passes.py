@@ -13,34 +13,27 @@ from deltalens.cost.pace import advance
 from deltalens.errors import InputError
 from deltalens.lm.batching import TokenBudget, run_batches
 from deltalens.lm.forward import Loss
+from deltalens.lm.gradients.pair_rows import Captured, site_tensors
 from deltalens.lm.gradients.providers import BatchGradients, Provider, SiteBatch
 from deltalens.lm.hooks import frozen, without_graph
-from deltalens.lm.pairs import Pair, pair_label
+from deltalens.lm.pairs import pair_label
 from deltalens.lm.rows import PaddingSide, TokenRow, pad_rows
 from deltalens.lm.sites import Site
-from deltalens.lm.tokenise import EncodedPair
+from deltalens.lm.text.encoded import EncodedPair
 from deltalens.storage.in_order import Arrival
 
 
 @dataclass(frozen=True)
-class PairRows:
-    """One pair's rows: float32 tensors [T, d_model] on the CPU, T the prompt's counted tokens.
+class PairRow(TokenRow):
+    """One of a pair's two rows; the activations of its first ``known`` counted tokens are the
+    other's too, and not kept."""
 
-    ``acts`` are the site's activations; ``grad_positive`` and ``grad_negative`` the gradients of
-    the completions' log-losses ``loss_positive`` and ``loss_negative``.
-    """
-
-    acts: Tensor
-    grad_positive: Tensor
-    grad_negative: Tensor
-    pair: Pair
-    loss_positive: float
-    loss_negative: float
+    known: int = 0
 
 
 @dataclass(frozen=True)
-class _Row:
-    """A completion's acts and grads [T, d_model] at every site; no acts of a negative one."""
+class SideRows:
+    """A completion's acts, from the first that are not known, and grads at every site."""
 
     acts: list[Tensor]
     grads: list[Tensor]
@@ -57,57 +50,47 @@ class PairRunner:
     loss: Loss
     padding_side: PaddingSide
 
-    def __call__(self, rows: Sequence[Sequence[TokenRow]], numbers: list[int]) -> list[_Row]:
+    def __call__(self, rows: Sequence[Sequence[PairRow]], numbers: list[int]) -> list[SideRows]:
         """rows: for each site the same rows, with the tokens that are counted there."""
         with frozen(self.model), without_graph():
-            batches = (
-                pad_rows([of_site[number] for number in numbers], numbers, side=self.padding_side)
-                for of_site in rows
-            )
+            chosen = [[of_site[number] for number in numbers] for of_site in rows]
+            batches = (pad_rows(one, numbers, side=self.padding_side) for one in chosen)
             at = list(map(SiteBatch, self.sites, batches))
             found = self.provider(self.model, at, self.loss)
             losses = found[0].losses.tolist()
             # One site's at a time, so that not all are there twice.
-            parts = [_parts(one, found.pop(0), numbers) for one in at]
-            advance(sum(rows[0][number].length for number in numbers))
+            parts = [
+                _parts(one, found.pop(0), of_site) for one, of_site in zip(at, chosen, strict=True)
+            ]
+            advance(sum(row.length for row in chosen[0]))
             return [
-                _Row([acts for acts, _ in of_row], [grads for _, grads in of_row], loss)
+                SideRows([acts for acts, _ in of_row], [grads for _, grads in of_row], loss)
                 for of_row, loss in zip(zip(*parts, strict=True), losses, strict=True)
             ]
 
 
 def _parts(
-    at: SiteBatch, found: BatchGradients, numbers: Sequence[int]
+    at: SiteBatch, found: BatchGradients, rows: Sequence[PairRow]
 ) -> list[tuple[Tensor, Tensor]]:
-    """Acts and grads of each row, in memory of their own; a pair's acts are its positive row's."""
+    """Acts that are not known and grads of each row, in memory of their own."""
     sizes = at.batch.counted.sum(dim=1).tolist()
-    each = zip(found.acts.split(sizes), found.grads.split(sizes), numbers, strict=True)
-    return [
-        (acts[:0].clone() if number % 2 else acts.clone(), grads.clone())
-        for acts, grads, number in each
-    ]
-
-
-@dataclass(frozen=True)
-class Captured:
-    """What comes with a pair's tensors: the pair, and its completions' log-losses."""
-
-    pair: Pair
-    losses: tuple[float, float]
+    each = zip(found.acts.split(sizes), found.grads.split(sizes), rows, strict=True)
+    return [(acts[row.known :].clone(), grads.clone()) for acts, grads, row in each]
 
 
 def pair_arrivals(
     run: PairRunner, encoded: Sequence[Sequence[EncodedPair]], first: int, budget: TokenBudget
 ) -> Iterator[Arrival[Captured]]:
-    """The pairs as soon as both completions have run; tensors as :func:`pair_rows` takes them.
+    """The pairs as soon as both completions have run; tensors as
+    :func:`~deltalens.lm.gradients.pair_rows.pair_rows` takes them.
 
     encoded: for each site the same pairs, with the tokens that are counted there; ``first`` is the
     number of the first in errors.
     """
     pairs = encoded[0]
     # Row 2i is pair i's positive completion and row 2i + 1 its negative one.
-    rows = [[row for item in of_site for row in item.rows] for of_site in encoded]
-    halves: dict[int, _Row] = {}
+    rows = [[row for item in of_site for row in _both_rows(item)] for of_site in encoded]
+    halves: dict[int, SideRows] = {}
     batches = run_batches(
         [(2 * index, 2 * index + 1) for index in range(len(pairs))],
         [row.length for row in rows[0]],
@@ -122,19 +105,21 @@ def pair_arrivals(
             halves[number] = result
             continue
         positive, negative = (other, result) if number % 2 else (result, other)
-        of_sites = zip(positive.acts, positive.grads, negative.grads, strict=True)
-        about = Captured(pairs[number // 2].pair, (positive.loss, negative.loss))
-        yield Arrival(number // 2, [tensor for site in of_sites for tensor in site], about)
+        index = number // 2
+        own = tuple(of_site[index].own_counted for of_site in encoded)
+        about = Captured(pairs[index].pair, (positive.loss, negative.loss), own)
+        sides = zip(positive.acts, positive.grads, negative.acts, negative.grads, strict=True)
+        tensors = [
+            tensor
+            for of_site, counts in zip(sides, own, strict=True)
+            for tensor in site_tensors(*of_site, counts)
+        ]
+        yield Arrival(index, tensors, about)
 
 
-def pair_rows(arrival: Arrival[Captured]) -> list[PairRows]:
-    """Of acts and both completions' grads, one site after the other."""
-    positive, negative = arrival.note.losses
-    each = iter(arrival.tensors)
-    return [
-        PairRows(acts, up, down, arrival.note.pair, positive, negative)
-        for acts, up, down in zip(each, each, each, strict=True)
-    ]
+def _both_rows(item: EncodedPair) -> tuple[PairRow, PairRow]:
+    positive, negative = item.rows
+    return PairRow(**vars(positive)), PairRow(**vars(negative), known=sum(item.counted))
 
 
 def _row_label(pairs: Sequence[EncodedPair], first: int, row: int) -> str:
@@ -143,7 +128,7 @@ def _row_label(pairs: Sequence[EncodedPair], first: int, row: int) -> str:
     return f"{pair_label(pair, first + index)}: {('positive', 'negative')[side]}"
 
 
-def _check_row(row: _Row, label: str, sites: Sequence[Site]) -> None:
+def _check_row(row: SideRows, label: str, sites: Sequence[Site]) -> None:
     for site, acts, grads in zip(sites, row.acts, row.grads, strict=True):
         values = {"activations": acts, "loss": torch.tensor(row.loss), "gradients": grads}
         for name, value in values.items():

@@ -11,8 +11,9 @@ from deltalens.errors import InputError
 from deltalens.lm.pairs import pair_label
 from deltalens.lm.targets.objectives import Answers, Weighted
 from deltalens.lm.targets.target import Side, Target
+from deltalens.lm.text.encoded import EncodedPair
 from deltalens.lm.text.token_text import token_text
-from deltalens.lm.tokenise import EncodedPair, check_ids
+from deltalens.lm.tokenise import check_ids
 
 _NAMED = 5  # completions that an error names
 
@@ -50,8 +51,18 @@ def aimed(
 def _sides(pair: EncodedPair, number: int) -> list[Side]:
     label = pair_label(pair.pair, number)
     return [
-        Side(f"{label}: positive", pair.prompt_ids, pair.positive_ids, pair.pair.positive_weights),
-        Side(f"{label}: negative", pair.prompt_ids, pair.negative_ids, pair.pair.negative_weights),
+        Side(
+            f"{label}: {name}",
+            row.prompt_ids,
+            row.completion_ids,
+            None if weights is None else weights[pair.prefix :],
+        )
+        for name, row, weights in zip(
+            ("positive", "negative"),
+            pair.rows,
+            (pair.pair.positive_weights, pair.pair.negative_weights),
+            strict=True,
+        )
     ]
 
 

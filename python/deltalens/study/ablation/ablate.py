@@ -18,7 +18,6 @@ from deltalens.errors import InputError
 from deltalens.lm import (
     EncodedPair,
     Pair,
-    RowBatch,
     Sinks,
     Site,
     completion_losses,
@@ -31,7 +30,9 @@ from deltalens.lm.sinks import SINKS
 from deltalens.lm.targets.losses import Edit
 from deltalens.lm.targets.parse import parse_target
 from deltalens.lm.text.chat import ChatOptions
-from deltalens.pairs.encode import encode_study, rows_tokens
+from deltalens.lm.text.encoded import Align, Reading
+from deltalens.pairs.encode import encode_study, other_tokens, rows_tokens
+from deltalens.study.ablation.directions import direction_ablation
 from deltalens.study.ablation.latents import ChosenLatents, latent_ablation
 from deltalens.study.baseline import Baseline, as_baseline, check_baseline
 from deltalens.study.latents import check_d_model, latent_indices, latent_rows, unit
@@ -54,6 +55,8 @@ def ablate(
     sinks: Sinks | None = SINKS,
     chat_template_kwargs: ChatOptions | None = None,
     target: str = "loss",
+    prefix_tokens: int = 0,
+    align: Align | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> Tensor:
@@ -69,11 +72,16 @@ def ablate(
     the latent writes at each of those tokens, (z − z̄) times its decoder row as the reconstruction
     has it, is taken away. That is what ``attribute(score="latent")`` approximates.
 
-    Attention sinks are not counted, as in :func:`~deltalens.attribute`; None counts them. Each
+    ``prefix_tokens`` and ``align`` as there: each completion is ablated at all counted tokens that
+    it follows, and T is the mean of both numbers; with ``align`` the projection becomes that of the
+    counterpart. Attention sinks are not counted, as in :func:`~deltalens.attribute`; None counts
+    them. Each
     latent costs two rows per pair, beside two without ablation; rows of all pairs and
     latents share batches. Raises :class:`InputError` for everything that does not fit.
     """
     place = resolve_site(model, site)
+    reading = Reading(prefix_tokens, align)
+    reading.check_score(score)
     baseline = as_baseline(baseline)
     check_baseline(baseline, place)
     W_dec = as_decoder(decoder)
@@ -81,7 +89,12 @@ def ablate(
     encoded, _ = without_sinks(
         model,
         encode_study(
-            model, tokenizer, pairs, chat_template_kwargs, target=parse_target(target, loss)
+            model,
+            tokenizer,
+            pairs,
+            chat_template_kwargs,
+            reading,
+            target=parse_target(target, loss),
         ),
         place,
         sinks,
@@ -100,7 +113,14 @@ def ablate(
                 batch_tokens=batch_tokens,
             )
         else:
-            edit = mean_ablation(unit(latent_rows(W_dec, latents)), baseline.mean)
+            edit = direction_ablation(
+                model,
+                encoded,
+                unit(latent_rows(W_dec, latents)),
+                site=place,
+                mean=baseline.mean,
+                batch_tokens=batch_tokens,
+            )
         return ablate_encoded(
             model,
             encoded,
@@ -112,7 +132,7 @@ def ablate(
             progress=progress,
         )
 
-    tokens = (1 + number) * sum(map(rows_tokens, encoded))
+    tokens = (1 + number) * sum(map(rows_tokens, encoded)) + sum(map(other_tokens, encoded))
     with begun(log, Work(Cost(forward=tokens), tokens), run):
         return run()
 
@@ -144,25 +164,8 @@ def ablate_encoded(
     )
     table = losses.reshape(len(encoded), 2, conditions)
     change = table[:, :, 1:] - table[:, :, :1]
-    counted = torch.tensor([sum(pair.counted) for pair in encoded], dtype=torch.float64)
+    counted = torch.tensor([pair.tokens for pair in encoded], dtype=torch.float64)
     return (change[:, 0] - change[:, 1]) / counted[:, None]
-
-
-def mean_ablation(units: Tensor, mean: Tensor) -> Edit:
-    """An edit under which row r ablates ``units[r % (k + 1) - 1]``, and none where r % (k + 1) = 0.
-
-    Computed in fp32, or in the model's own dtype where that is wider.
-    """
-    directions = torch.cat([torch.zeros_like(units[:1]), units])
-
-    def edit(hidden: Tensor, batch: RowBatch) -> Tensor:
-        wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32))
-        chosen = directions[batch.rows.cpu() % len(directions)].to(wide)
-        centred = wide - mean.to(wide)
-        projection = torch.einsum("btd,bd->bt", centred, chosen) * batch.counted.to(wide)
-        return (wide - projection[:, :, None] * chosen[:, None, :]).to(hidden.dtype)
-
-    return edit
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,8 @@ from torch import Tensor
 from deltalens.errors import InputError
 from deltalens.lm import EncodedPair, Site
 from deltalens.lm.forward import Loss
-from deltalens.study.ablation.ablate import (
-    AblationCheck,
-    ablate_encoded,
-    compare_ablation,
-    mean_ablation,
-)
+from deltalens.study.ablation.ablate import AblationCheck, ablate_encoded, compare_ablation
+from deltalens.study.ablation.directions import direction_ablation
 from deltalens.study.latents import unit
 
 CHECKED = 8  # latents
@@ -47,15 +43,18 @@ def check_first_order(
     disagree. A model that cannot be run so leaves the reason in place of the numbers.
     """
     pairs = checked_pairs(len(encoded))
+    checked = [encoded[pair] for pair in pairs]
     estimates = per_pair[list(pairs)]
     if not normalized:
         estimates = estimates / rows.square().sum(1)
     try:
         exact = ablate_encoded(
             model,
-            [encoded[pair] for pair in pairs],
+            checked,
             len(rows),
-            mean_ablation(unit(rows), mean),
+            direction_ablation(
+                model, checked, unit(rows), site=site, mean=mean, batch_tokens=batch_tokens
+            ),
             site=site,
             loss=loss,
             batch_tokens=batch_tokens,

@@ -75,24 +75,32 @@ def latent_ablation(
     a ← a − (z − z̄) · f · out · d at every counted token.
 
     z is the latent's activation there and f what the SAE multiplies its reconstruction with, both
-    as :func:`~deltalens.attribute` with ``score="latent"`` has them; they are found once a pair, by
-    a pass without edits. Rows are those of pairs, two completions each, as the caller orders them.
+    as :func:`~deltalens.attribute` with ``score="latent"`` has them; they are found once for
+    all that a completion follows, by a pass without edits. Rows are those of pairs, two completions
+    each, as the caller orders them.
     """
-    prompts = (pair.prompt_ids for pair in encoded)
-    stream = activations(model, prompts, site=site, batch_tokens=batch_tokens)
-    moved = [
-        chosen.moved(acts[torch.tensor(pair.counted)])
-        for pair, (_, acts) in zip(encoded, stream, strict=True)
+    sides = [row for pair in encoded for row in pair.rows]
+    read = [
+        number
+        for number, row in enumerate(sides)
+        if number % 2 == 0 or row.prompt_ids != sides[number - 1].prompt_ids
     ]
+    prompts = (sides[number].prompt_ids for number in read)
+    stream = activations(model, prompts, site=site, batch_tokens=batch_tokens)
+    found = {
+        number: chosen.moved(acts[torch.tensor(sides[number].counted)])
+        for number, (_, acts) in zip(read, stream, strict=True)
+    }
+    moved = [found[number if number in found else number - 1] for number in range(len(sides))]
     written, conditions = chosen.written, 1 + len(chosen.latents)
 
     def edit(hidden: Tensor, batch: RowBatch) -> Tensor:
         wide = hidden.to(torch.promote_types(hidden.dtype, torch.float32), copy=True)
         for at, row in enumerate(batch.rows.tolist()):
-            pair, latent = row // (2 * conditions), row % conditions - 1
-            if latent >= 0:
-                amounts = moved[pair][latent].to(wide)
-                wide[at, batch.counted[at]] -= torch.outer(amounts, written[latent].to(wide))
+            side, latent = divmod(row, conditions)
+            if latent > 0:
+                amounts = moved[side][latent - 1].to(wide)
+                wide[at, batch.counted[at]] -= torch.outer(amounts, written[latent - 1].to(wide))
         return wide.to(hidden.dtype)
 
     return edit

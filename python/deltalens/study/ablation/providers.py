@@ -12,19 +12,21 @@ import torch
 from torch import Tensor
 
 from deltalens.cost.dry_run import Work, begun, piece_of_work
+from deltalens.cost.total import Cost
 from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.errors import InputError
 from deltalens.lm import EncodedPair, Pair, Sinks, Site, resolve_site, without_sinks
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.capture import Gradients, capture_encoded, check_weights
 from deltalens.lm.forward import Loss, check_loss
-from deltalens.lm.gradients.passes import PairRows, pair_rows
+from deltalens.lm.gradients.pair_rows import PairRows, pair_rows
 from deltalens.lm.gradients.providers import Start
 from deltalens.lm.progress import Progress
 from deltalens.lm.sinks import SINKS
 from deltalens.lm.targets.parse import parse_target
 from deltalens.lm.text.chat import ChatOptions
-from deltalens.pairs.encode import encode_study, rows_tokens
+from deltalens.lm.text.encoded import Align, Reading
+from deltalens.pairs.encode import encode_study, other_tokens, rows_tokens
 from deltalens.storage.in_order import in_order
 from deltalens.study.ablation.ablate import AblationCheck, compare_ablation
 from deltalens.study.ablation.latents import ChosenLatents
@@ -70,6 +72,8 @@ def first_order_by_gradients(
     sinks: Sinks | None = SINKS,
     chat_template_kwargs: ChatOptions | None = None,
     target: str = "loss",
+    prefix_tokens: int = 0,
+    align: Align | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> list[Estimates]:
@@ -87,6 +91,8 @@ def first_order_by_gradients(
     place = resolve_site(model, site)
     baseline = as_baseline(baseline)
     check_baseline(baseline, place)
+    reading = Reading(prefix_tokens, align)
+    reading.check_score(score)
     W_dec = as_decoder(decoder)
     check_d_model(W_dec, place.d_model, place.name)
     starts: dict[StudyGradients, Tensor | Start] = {"integrated": baseline.mean}
@@ -95,11 +101,16 @@ def first_order_by_gradients(
         starts["integrated-latents"] = path_start(chosen.score, scan_device(place))
         first_order = _of_latents(chosen)
     else:
-        first_order = _of_directions(unit(latent_rows(W_dec, latents)), baseline.mean)
+        first_order = _of_directions(unit(latent_rows(W_dec, latents)), baseline.mean, reading)
     encoded, _ = without_sinks(
         model,
         encode_study(
-            model, tokenizer, pairs, chat_template_kwargs, target=parse_target(target, loss)
+            model,
+            tokenizer,
+            pairs,
+            chat_template_kwargs,
+            reading,
+            target=parse_target(target, loss),
         ),
         place,
         sinks,
@@ -107,7 +118,7 @@ def first_order_by_gradients(
         batch_tokens=batch_tokens,
     )
     captured = _Captured(model, encoded, place, loss, starts, steps, batch_tokens)
-    return [_estimates(captured, kind, first_order, progress) for kind in KINDS[score]]
+    return [_estimates(captured, kind, first_order, reading, progress) for kind in KINDS[score]]
 
 
 def compare_gradients(estimates: Estimates, exact: Tensor, which: slice) -> AblationCheck | None:
@@ -144,13 +155,22 @@ class _Captured:
 
     def work(self, kind: StudyGradients) -> Work:
         tokens = sum(map(rows_tokens, self.encoded))
-        cost = gradients_cost(kind, tokens, self.steps)
-        return Work(cost, tokens, sentence=f"To do for {kind} gradients: {cost.words()}.")
+        others = sum(map(other_tokens, self.encoded))
+        cost = gradients_cost(kind, tokens, self.steps) + Cost(forward=others)
+        return Work(cost, tokens + others, sentence=f"To do for {kind} gradients: {cost.words()}.")
 
 
 def _estimates(
-    captured: _Captured, kind: StudyGradients, first_order: FirstOrder, progress: bool
+    captured: _Captured,
+    kind: StudyGradients,
+    first_order: FirstOrder,
+    reading: Reading,
+    progress: bool,
 ) -> Estimates:
+    try:
+        reading.check_gradients(kind)
+    except InputError as error:
+        return Estimates(kind, None, str(error))
     values = []
     try:
         with (
@@ -168,18 +188,20 @@ def _estimates(
     return Estimates(kind, torch.stack(values) if values else None)  # none in a dry run
 
 
-def _of_directions(units: Tensor, mean: Tensor) -> FirstOrder:
+def _of_directions(units: Tensor, mean: Tensor, reading: Reading) -> FirstOrder:
+    subtracted = reading.subtracted(mean)
+
     def first_order(rows: PairRows) -> Tensor:
-        moved = (rows.acts.double() - mean) @ units.T  # [T, latents]
-        return -(moved * (_slopes(rows) @ units.T)).mean(0)
+        moved = (rows.moved - subtracted) @ units.T  # [rows, latents]
+        return -rows.total(moved * (_slopes(rows) @ units.T))
 
     return first_order
 
 
 def _of_latents(chosen: ChosenLatents) -> FirstOrder:
     def first_order(rows: PairRows) -> Tensor:
-        moved = chosen.moved(rows.acts).T  # [T, latents]
-        return -(moved * (_slopes(rows) @ chosen.written.T)).mean(0)
+        moved = chosen.moved(rows.acts).T  # [rows, latents]
+        return -rows.total(moved * (_slopes(rows) @ chosen.written.T))
 
     return first_order
 

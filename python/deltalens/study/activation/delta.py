@@ -13,12 +13,13 @@ from torch import Tensor
 from deltalens.cost.dry_run import Work, begun
 from deltalens.cost.total import Cost
 from deltalens.errors import InputError
-from deltalens.lm import EncodedPair, Pair, Sinks, find_bos
+from deltalens.lm import Pair, Sinks, TokenRow, find_bos
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.model.identity import compared_fingerprints, model_fingerprint, model_name
 from deltalens.lm.several import AnySite, Asked, SeveralSites, resolve_sites
 from deltalens.lm.sinks import SINKS
 from deltalens.lm.text.chat import ChatOptions, template_options
+from deltalens.lm.text.encoded import Reading
 from deltalens.pairs.encode import encode_prompt, encode_study
 from deltalens.pairs.row import Prompt
 from deltalens.ranks.ranks import ALONE, Ranks
@@ -166,6 +167,7 @@ def delta_activation_of_pairs(
     k: int = ...,
     sinks: Sinks | None = ...,
     chat_template_kwargs: ChatOptions | None = ...,
+    prefix_tokens: int = ...,
     batch_tokens: int = ...,
     progress: bool = ...,
     out: str | Path | None = ...,
@@ -185,6 +187,7 @@ def delta_activation_of_pairs(
     k: int = ...,
     sinks: Sinks | None = ...,
     chat_template_kwargs: ChatOptions | None = ...,
+    prefix_tokens: int = ...,
     batch_tokens: int = ...,
     progress: bool = ...,
     out: str | Path | None = ...,
@@ -203,6 +206,7 @@ def delta_activation_of_pairs(
     k: int = 100,
     sinks: Sinks | None = SINKS,
     chat_template_kwargs: ChatOptions | None = None,
+    prefix_tokens: int = 0,
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
     out: str | Path | None = None,
@@ -217,11 +221,11 @@ def delta_activation_of_pairs(
     if tokens not in ("completion", "all"):
         raise InputError(f"tokens must be 'completion' or 'all', got {tokens!r}")
     options = template_options(chat_template_kwargs, tokenizer)
-    encoded = encode_study(model, tokenizer, pairs, options)
+    encoded = encode_study(model, tokenizer, pairs, options, Reading(prefix_tokens))
     rows = [
-        Row(item.prompt_ids + completion, _first(item, tokens))
+        Row(row.prompt_ids + row.completion_ids, _first(row, tokens))
         for item in encoded
-        for completion in (item.positive_ids, item.negative_ids)
+        for row in item.rows
     ]
     asked = Asked.of(site)
     places = resolve_sites(model, asked.names)
@@ -235,6 +239,7 @@ def delta_activation_of_pairs(
         "against": None,
         "fingerprints": {"model": fingerprint},
         "tokens": tokens,
+        "prefix_tokens": prefix_tokens,
         "chat_template_kwargs": options,
     }
     settings = partial(sums_settings, [fingerprint], places, [one.sae for one in at], sinks)
@@ -248,9 +253,9 @@ def delta_activation_of_pairs(
     return asked.answer(_compared(summing, at, said, out, asked.several, progress))
 
 
-def _first(item: EncodedPair, tokens: str) -> int:
-    """The first token that counts of a pair's prompt and completion."""
-    return len(item.prompt_ids) if tokens == "completion" else int(not item.counted[0])
+def _first(row: TokenRow, tokens: str) -> int:
+    """The first token that counts of a prompt and a completion."""
+    return len(row.prompt_ids) if tokens == "completion" else int(not row.counted[0])
 
 
 def _compared(

@@ -15,7 +15,16 @@ MUST_AGREE = {
     "ranking": "rank both at the same end",
     "normalize": "normalise decoder rows in both or in neither",
 }
-MAY_DIFFER = ("loss", "target", "target_code", "gradients", "steps", "present_only")
+MAY_DIFFER = (
+    "loss",
+    "target",
+    "target_code",
+    "gradients",
+    "steps",
+    "present_only",
+    "prefix_tokens",
+    "align",
+)
 
 
 def check_comparable(a: Attribution, b: Attribution, names: tuple[str, str]) -> None:

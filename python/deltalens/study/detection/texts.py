@@ -17,6 +17,7 @@ from deltalens.pairs.encode import encode_study
 from deltalens.pairs.row import Messages, Prompt
 
 _GRADES = {"shown": True, "absent": False}
+_SIDES = ("positive", "negative")
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,9 @@ def texts_of_pairs(
     """
     encoded = encode_study(model, tokenizer, pairs, options)
     return [
-        _text(item, side, item.pair.prompt, f"{pair_label(item.pair, number)}: {side}")
+        _text(item, side, prompt, f"{pair_label(item.pair, number)}: {side}")
         for number, item in enumerate(encoded, start=1)
-        for side in ("positive", "negative")
+        for side, prompt in zip(_SIDES, (item.pair.prompts * 2)[:2], strict=True)
     ]
 
 
@@ -96,9 +97,8 @@ def check_both(texts: Sequence[Text], left_out: int) -> None:
 
 
 def _text(item: EncodedPair, side: str, prompt: Prompt, label: str) -> Text:
-    completion: list[int] = getattr(item, f"{side}_ids")
-    shown = side == "positive"
-    return Text(item.prompt_ids, completion, item.counted, shown, _said(prompt), label)
+    row, shown = item.rows[_SIDES.index(side)], side == "positive"
+    return Text(row.prompt_ids, row.completion_ids, row.counted, shown, _said(prompt), label)
 
 
 def _side(answer: GradedAnswer) -> str:

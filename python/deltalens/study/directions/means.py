@@ -59,9 +59,9 @@ class DirectionSums:
 
     def add(self, row: PairRows) -> None:
         """A pair's rows."""
-        push = (row.grad_negative.double() - row.grad_positive.double()).mean(0)
+        push = row.total(row.grad_negative.double() - row.grad_positive.double())
         self._push = self._push + push
-        self._acts = self._acts + row.acts.double().mean(0)
+        self._acts = self._acts + row.mean(row.moved)
         self._pair_push.append(push.float())
 
     def result(self, mean: Tensor) -> Directions:

@@ -72,7 +72,7 @@ def stderr_over_pairs(values: Tensor) -> Tensor:
 def study_moment(
     rows: Iterable[PairRows], pairs: int, mean: Tensor, device: torch.device
 ) -> CrossMoment:
-    """S of the whole study: γ = g(C) − g(C′), every row weighing 1 / (pairs · tokens of its pair).
+    """S of the whole study: γ = g(C) − g(C′), every row weighing 1 / (pairs · T of its pair).
 
     γ is taken in fp64, where the difference of two float32 gradients is exact to rounding.
     """
@@ -83,23 +83,32 @@ def study_moment(
 
 
 def add_pair(moment: CrossMoment, row: PairRows, pairs: int, mean: Tensor) -> None:
-    """Add to the moment of a study of so many ``pairs`` the rows of one of them."""
-    tokens = row.acts.shape[0]
-    weights = torch.full((tokens,), 1.0 / (pairs * tokens), dtype=torch.float64)
+    """Add to the moment of a study of so many ``pairs`` the rows of one of them.
+
+    Rows of one completion alone weigh half, with twice the gradient: their part of S and of push
+    is what it is, while presence is the mean of both completions'.
+    """
+    shares = row.shares
     difference = row.grad_positive.double() - row.grad_negative.double()
-    moment.add(row.acts.double(), difference, baseline=mean, weights=weights)
+    moment.add(
+        row.moved,
+        difference / shares[:, None],
+        baseline=mean,
+        weights=shares / (pairs * row.tokens),
+    )
 
 
 def pair_effects(rows: Iterable[PairRows], directions: Tensor, mean: Tensor) -> PairEffects:
     """−mean_t (g_t·d_i)((a_t − ā)·d_i) of both completions, for directions fp64 [k, d_model], and
-    the means over tokens of −γ_t·d_i (push) and of (a_t − ā)·d_i (presence)."""
+    the means over tokens of −γ_t·d_i (push) and of (a_t − ā)·d_i (presence). Means are over the
+    tokens that a completion follows, T of the pair."""
     sums = EffectSums()
     for row in rows:
         sums.add(
             row,
             row.grad_positive.double() @ directions.T,
             row.grad_negative.double() @ directions.T,
-            (row.acts.double() - mean) @ directions.T,
+            (row.moved - mean) @ directions.T,
         )
     return sums.result()
 
@@ -122,10 +131,10 @@ class EffectSums:
         """A pair's products of both gradients with what a unit of the latent writes, and how far
         the latent is there; fp64 [tokens, k]."""
         positive, negative = up * present, down * present
-        self._positive.append(-positive.mean(0))
-        self._negative.append(-negative.mean(0))
-        self._push.append((down - up).mean(0))
-        self._presence.append(present.mean(0))
+        self._positive.append(-row.total(positive))
+        self._negative.append(-row.total(negative))
+        self._push.append(row.total(down - up))
+        self._presence.append(row.mean(present))
         self._losses.append([row.loss_positive, row.loss_negative])
         self._directions.add(row)
         self._tokens += len(present)

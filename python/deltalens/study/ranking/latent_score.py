@@ -83,8 +83,7 @@ def rank_by_latents(
     They are laid out in files under ``work`` that are mapped to memory; a ``device`` other than
     the CPU gets a copy. Each of ``ranks`` scans a range of latents.
     """
-    lengths = [len(row.acts) for row in rows]
-    tokens = _Tokens.write(score, rows, lengths, work)
+    tokens = _Tokens.write(score, rows, work)
     problem = gated_problem(
         tokens.inputs.to(device),
         tokens.grads.to(device),
@@ -106,12 +105,16 @@ def rank_by_latents(
 
 @dataclass(frozen=True)
 class _Tokens:
-    """All pairs' tokens in one piece: x̃ fp32, γ fp64 [tokens, d_model]; fp64 [tokens] each."""
+    """All pairs' tokens in one piece: x̃ fp32, γ fp64 [tokens, d_model]; fp64 [tokens] each.
+
+    shares: what each token has in its pair's mean, None where those of a pair have the same.
+    """
 
     inputs: Tensor
     grads: Tensor
     factors: Tensor
-    weights: Tensor  # factors / (pairs · tokens of the pair)
+    weights: Tensor  # factors / (pairs · T of the pair)
+    shares: Tensor | None
     lengths: list[int]
 
     @property
@@ -119,18 +122,20 @@ class _Tokens:
         return [0, *accumulate(self.lengths)]
 
     @classmethod
-    def write(
-        cls, score: LatentScore, rows: Iterable[PairRows], lengths: list[int], work: Path
-    ) -> _Tokens:
+    def write(cls, score: LatentScore, rows: Iterable[PairRows], work: Path) -> _Tokens:
+        sizes = [(len(row.acts), any(row.own)) for row in rows]
+        lengths = [length for length, _ in sizes]
         shape = (sum(lengths), score.W_dec.d_model)
         inputs = mapped_tensor(work / "inputs.bin", shape, torch.float32)
         grads = mapped_tensor(work / "grads.bin", shape, torch.float64)
-        factors, weights = torch.empty(2, shape[0], dtype=torch.float64)
+        factors, weights, shares = torch.empty(3, shape[0], dtype=torch.float64)
         for part, row in zip(_parts(lengths), rows, strict=True):
             inputs[part], factors[part] = encoder_inputs(score.encoding, row.acts)
             grads[part] = row.grad_positive.double() - row.grad_negative.double()
-            weights[part] = factors[part] / (len(lengths) * len(row.acts))
-        return cls(inputs, grads, factors, weights, lengths)
+            weights[part] = factors[part] / (len(lengths) * row.tokens)
+            shares[part] = row.shares / row.tokens
+        own = any(apart for _, apart in sizes)
+        return cls(inputs, grads, factors, weights, shares if own else None, lengths)
 
 
 def _parts(lengths: list[int]) -> list[slice]:
@@ -142,7 +147,7 @@ def _pair_sums(problem: LatentProblem, tokens: _Tokens, options: Options) -> Lat
     source = problem.source
     rows = replace(source.rows, weights=source.rows.weights * len(tokens.lengths))
     per_pair = replace(problem, source=replace(source, rows=rows))
-    return LatentSums(per_pair, tokens.offsets, options.present_only)
+    return LatentSums(per_pair, tokens.offsets, options.present_only, tokens.shares)
 
 
 def _top(
@@ -172,7 +177,10 @@ def _presence(
     score: LatentScore, problem: LatentProblem, tokens: _Tokens, latents: Tensor
 ) -> Tensor:
     """Mean over pairs of the mean over tokens of z − z̄, fp64 [k]."""
-    means = [centred.mean(1) for _, centred in _centred(score, problem, tokens, latents)]
+    means = [
+        centred.mean(1) if tokens.shares is None else centred @ tokens.shares[part]
+        for part, centred in _centred(score, problem, tokens, latents)
+    ]
     return torch.stack(means).mean(0)
 
 

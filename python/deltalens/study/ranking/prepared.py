@@ -38,6 +38,11 @@ class PreparedStudy:
     by_latents: LatentScore | None  # for score="latent"
 
     @property
+    def mean(self) -> Tensor:
+        """What is subtracted from rows: ā, or 0 where another prompt's rows have been already."""
+        return self.options.reading.subtracted(self.baseline.mean)
+
+    @property
     def scan_device(self) -> torch.device:
         """Where decoders are scanned."""
         return scan_device(self.site)

@@ -101,7 +101,7 @@ def _by_direction(
 
 def _moment(one: CapturedStudy) -> CrossMoment:
     study = one.study
-    return study_moment(one.store, len(study.pairs), study.baseline.mean, study.scan_device)
+    return study_moment(one.store, len(study.pairs), study.mean, study.scan_device)
 
 
 def _problem(study: PreparedStudy, moment: CrossMoment, ranks: Ranks) -> Problem:
@@ -129,7 +129,7 @@ def _found(
     every = None
     if options.save_scores:
         every = full_scores(problem, normalize=options.normalize)[0].cpu()
-    effects = pair_effects(one.store, directions, study.baseline.mean)
+    effects = pair_effects(one.store, directions, study.mean)
     return Found(top, effects, every, _pair_sums(one, presence, shared, ranks))
 
 
@@ -138,7 +138,7 @@ def _pair_sums(
 ) -> Iterator[TileSums]:
     """Every latent's Δ of every pair; nothing is read before the first is asked for."""
     study, options = one.study, one.study.options
-    source, offsets = study_tokens(one.store, study.baseline.mean, one.work, study.scan_device)
+    source, offsets = study_tokens(one.store, study.mean, one.work, study.scan_device)
     sums = TokenSums(
         source,
         offsets,

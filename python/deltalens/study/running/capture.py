@@ -9,7 +9,7 @@ from typing import Any
 
 from deltalens.lm import EncodedPair
 from deltalens.lm.capture import capture_encoded
-from deltalens.lm.gradients.passes import Captured, pair_rows
+from deltalens.lm.gradients.pair_rows import Captured, pair_rows
 from deltalens.lm.progress import Progress
 from deltalens.ranks.ranks import Ranks
 from deltalens.storage.in_order import Arrival
@@ -103,11 +103,8 @@ def _capture_shard(shard: range, lacking: Sequence[CapturedStudy], batch_tokens:
     encoded = _encoded(studies, shard)
     with ExitStack() as stack:
         fillers = [
-            [
-                stack.enter_context(one.store.filling(shard, [sum(p.counted) for p in of_site]))
-                for one in some
-            ]
-            for some, of_site in zip(sharing.values(), encoded, strict=True)
+            [stack.enter_context(one.store.filling(shard)) for one in some]
+            for some in sharing.values()
         ]
         for arrival in _arrivals(studies, encoded, batch_tokens):
             for of_site, rows in zip(fillers, pair_rows(arrival), strict=True):

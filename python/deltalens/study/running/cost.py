@@ -10,7 +10,7 @@ from deltalens.cost.total import Cost
 from deltalens.engine import plan
 from deltalens.engine.cost.resampling import resampling_cost
 from deltalens.engine.decoder import TensorDecoder
-from deltalens.pairs.encode import rows_tokens
+from deltalens.pairs.encode import other_tokens, rows_tokens
 from deltalens.study.ablation.first_order import checked_pairs
 from deltalens.study.options import StudyGradients, of_model
 from deltalens.study.ranking.prepared import PreparedStudy
@@ -29,7 +29,7 @@ def missing_shards(study: PreparedStudy, directory: Path | None) -> list[range]:
     """The pairs of each shard that a run in ``directory`` is still to capture."""
     if directory is None:
         return shards(len(study.pairs))
-    return RowStore(directory / WORK_DIRECTORY, study.pairs, study.site.d_model).missing
+    return RowStore(directory / WORK_DIRECTORY, study.encoded, study.site.d_model).missing
 
 
 def study_work(
@@ -62,10 +62,12 @@ def _capture(
     for shard, lacking in sites_lacking(missing, len(studies[0].pairs)):
         if not lacking:
             continue
-        tokens = sum(map(rows_tokens, (studies[0].encoded[pair] for pair in shard)))
+        pairs = [studies[0].encoded[pair] for pair in shard]
+        tokens, others = sum(map(rows_tokens, pairs)), sum(map(other_tokens, pairs))
         captured = len(with_other_rows(studies[number] for number in lacking))
         total += gradients_cost(options.gradients, tokens, options.steps * captured)
-        rows += tokens
+        total += Cost(forward=others)
+        rows += tokens + others
     return total, rows
 
 
@@ -85,11 +87,14 @@ def _checked_tokens(study: PreparedStudy, check: int) -> int:
 
 
 def _lengths(study: PreparedStudy, pairs: Sequence[int]) -> list[int]:
-    return [sum(study.encoded[pair].counted) for pair in pairs]
+    return [study.encoded[pair].counted_rows for pair in pairs]
 
 
 def _shards_bytes(study: PreparedStudy, missing: Sequence[range]) -> int:
-    return sum(shard_bytes(_lengths(study, shard), study.site.d_model) for shard in missing)
+    return sum(
+        shard_bytes([study.encoded[pair] for pair in shard], study.site.d_model)
+        for shard in missing
+    )
 
 
 def _token_files(study: PreparedStudy, flips: int) -> int:

@@ -96,7 +96,7 @@ def _result(study: PreparedStudy, ranked: Ranked) -> Attribution:
         lens=lens_if_possible(study.model, study.tokenizer, study.decoder, top.latents),
         all_scores=ranked.all_scores,
         token_effects=token_effects(study.tokenizer, study.encoded, effects.per_token),
-        directions=effects.directions.result(study.baseline.mean),
+        directions=effects.directions.result(study.mean),
     )
 
 
@@ -130,6 +130,7 @@ def _metadata(study: PreparedStudy, effects: PairEffects, certified: bool) -> di
             "prompt_tokens": effects.tokens,
             "left_out": study.left_out.first + study.left_out.massive,
             "latents": study.decoder.n_latents,
+            **_apart(study),
         },
         "sinks": study.left_out.as_dict(),
         "completions": ways_counted(study.encoded),
@@ -138,3 +139,11 @@ def _metadata(study: PreparedStudy, effects: PairEffects, certified: bool) -> di
         "certified": certified,
         **({} if study.by_latents is None else {"latent_score": study.by_latents.describe()}),
     }
+
+
+def _apart(study: PreparedStudy) -> dict[str, int]:
+    """How many of the counted tokens only the positive and only the negative completions follow."""
+    positive, negative = (
+        sum(each) for each in zip(*(pair.own_counted for pair in study.encoded), strict=True)
+    )
+    return {"before_positive": positive, "before_negative": negative} if positive + negative else {}

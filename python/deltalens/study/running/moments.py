@@ -12,13 +12,14 @@ from deltalens.lm import Pair, Sinks, Site
 from deltalens.lm.batching import BATCH_TOKENS
 from deltalens.lm.capture import Gradients, capture_encoded, check_weights
 from deltalens.lm.forward import Loss, check_loss
-from deltalens.lm.gradients.passes import pair_rows
+from deltalens.lm.gradients.pair_rows import pair_rows
 from deltalens.lm.model.independence import check_readable
 from deltalens.lm.progress import Progress
 from deltalens.lm.several import AnySite, Asked, SeveralSites, resolve_sites
 from deltalens.lm.sinks import SINKS, without_sinks_at
 from deltalens.lm.targets.parse import parse_target
 from deltalens.lm.text.chat import ChatOptions
+from deltalens.lm.text.encoded import Align, Reading
 from deltalens.pairs.encode import encode_study
 from deltalens.storage.in_order import in_order
 from deltalens.study.baseline import Baseline, baselines_of, check_baseline
@@ -39,6 +40,8 @@ class MomentOptions(TypedDict, total=False):
     sinks: Sinks | None
     chat_template_kwargs: ChatOptions | None
     target: str
+    prefix_tokens: int
+    align: Align | None
     batch_tokens: int
     progress: bool
 
@@ -80,6 +83,8 @@ def study_moments(
     sinks: Sinks | None = SINKS,
     chat_template_kwargs: ChatOptions | None = None,
     target: str = "loss",
+    prefix_tokens: int = 0,
+    align: Align | None = None,
     batch_tokens: int = BATCH_TOKENS,
     progress: bool = False,
 ) -> CrossMoment | dict[AnySite, CrossMoment]:
@@ -95,6 +100,8 @@ def study_moments(
     """
     check_loss(loss)
     aim = parse_target(target, loss)
+    reading = Reading(prefix_tokens, align)
+    reading.check_gradients(gradients)
     asked = Asked.of(site)
     sites = resolve_sites(model, asked.names)
     baselines = baselines_of(asked, baseline)
@@ -104,14 +111,14 @@ def study_moments(
     check_readable(model)
     counted = without_sinks_at(
         model,
-        encode_study(model, tokenizer, pairs, chat_template_kwargs, target=aim),
+        encode_study(model, tokenizer, pairs, chat_template_kwargs, reading, target=aim),
         sites,
         sinks,
         medians=[one.median_norm for one in baselines],
         batch_tokens=batch_tokens,
     )
     encoded = [of_site for of_site, _ in counted]
-    means = [one.mean for one in baselines]
+    means = [reading.subtracted(one.mean) for one in baselines]
     moments = [CrossMoment(place.d_model, scan_device(place)) for place in sites]
     options = {"loss": loss, "gradients": gradients, "steps": steps, "batch_tokens": batch_tokens}
     with Progress(progress, "pairs", len(pairs)) as bar:

@@ -98,7 +98,14 @@ def _counted(
     medians = {one.site: one.baseline.median_norm for one in at}
     found = without_sinks_at(
         model,
-        encode_study(model, tokenizer, pairs, options.chat_template_kwargs, target=options.target),
+        encode_study(
+            model,
+            tokenizer,
+            pairs,
+            options.chat_template_kwargs,
+            options.reading,
+            target=options.target,
+        ),
         list(medians),
         options.sinks,
         medians=list(medians.values()),

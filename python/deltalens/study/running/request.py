@@ -11,6 +11,7 @@ from deltalens.lm.forward import Loss
 from deltalens.lm.sinks import SINKS, Sinks
 from deltalens.lm.targets.parse import parse_target
 from deltalens.lm.text.chat import ChatOptions, template_options
+from deltalens.lm.text.encoded import Align
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.study.ablation.first_order import CHECKED
 from deltalens.study.options import Options, Ranking, Score, StudyGradients
@@ -35,6 +36,8 @@ class RequestOptions(TypedDict, total=False):
     save_scores: bool
     chat_template_kwargs: ChatOptions | None
     target: str
+    prefix_tokens: int
+    align: Align | None
     batch_tokens: int
     impl: str
     progress: bool
@@ -59,6 +62,8 @@ class Request:
     save_scores: bool = False
     chat_template_kwargs: ChatOptions | None = None
     target: str = "loss"
+    prefix_tokens: int = 0
+    align: Align | None = None
     batch_tokens: int = BATCH_TOKENS
     impl: str = "auto"
     progress: bool = False
@@ -86,6 +91,8 @@ class Request:
             self.sinks,
             template_options(self.chat_template_kwargs, tokenizer),
             parse_target(self.target, self.loss),
+            self.prefix_tokens,
+            self.align,
         )
 
     def running(self) -> Running:

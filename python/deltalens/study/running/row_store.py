@@ -10,12 +10,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from deltalens.lm import Pair, PairRows
+from deltalens.lm import EncodedPair, PairRows
 from deltalens.storage.filled import FilledTensors, filled_bytes, filled_tensors
 from deltalens.storage.tensor_header import Blank
 
 SHARD_PAIRS = 16
 _FIELDS = ("acts", "grad_positive", "grad_negative")
+_COUNTERPART = "counterpart"
 
 
 def shards(pairs: int) -> list[range]:
@@ -23,29 +24,34 @@ def shards(pairs: int) -> list[range]:
     return [range(start, min(start + SHARD_PAIRS, pairs)) for start in range(0, pairs, SHARD_PAIRS)]
 
 
-def shard_bytes(lengths: Sequence[int], d_model: int) -> int:
-    """How large the file of a shard's pairs is, of ``lengths`` tokens each."""
-    return filled_bytes(_blanks(lengths, d_model))
+def shard_bytes(pairs: Sequence[EncodedPair], d_model: int) -> int:
+    """How large the file of a shard's pairs is."""
+    return filled_bytes(_blanks(pairs, d_model))
 
 
-def _blanks(lengths: Sequence[int], d_model: int) -> dict[str, Blank]:
-    tokens, pairs = sum(lengths), len(lengths)
+def _blanks(encoded: Sequence[EncodedPair], d_model: int) -> dict[str, Blank]:
+    tokens, pairs = sum(pair.counted_rows for pair in encoded), len(encoded)
     return {
         "losses": Blank((pairs, 2), torch.float64),
         "lengths": Blank((pairs,), torch.int64),
-        **{name: Blank((tokens, d_model), torch.float32) for name in _FIELDS},
+        **{name: Blank((tokens, d_model), torch.float32) for name in _fields(encoded)},
     }
+
+
+def _fields(encoded: Sequence[EncodedPair]) -> tuple[str, ...]:
+    """Pairs of a study are all aligned or none is."""
+    return _FIELDS if encoded[0].counterpart is None else (*_FIELDS, _COUNTERPART)
 
 
 class ShardFiller:
     """Takes the rows of a shard's pairs."""
 
-    def __init__(self, file: FilledTensors, offsets: Sequence[int]) -> None:
-        self._file, self._offsets = file, offsets
+    def __init__(self, file: FilledTensors, fields: Sequence[str], offsets: Sequence[int]) -> None:
+        self._file, self._fields, self._offsets = file, fields, offsets
 
     def put(self, index: int, rows: PairRows) -> None:
         """The rows of the pair at place ``index`` of the shard."""
-        for name in _FIELDS:
+        for name in self._fields:
             self._file.put(name, self._offsets[index], getattr(rows, name))
         losses = torch.tensor([[rows.loss_positive, rows.loss_negative]], dtype=torch.float64)
         self._file.put("losses", index, losses)
@@ -58,7 +64,7 @@ class RowStore:
     and after an interruption went through the model in the same batches.
     """
 
-    def __init__(self, directory: Path, pairs: Sequence[Pair], d_model: int) -> None:
+    def __init__(self, directory: Path, pairs: Sequence[EncodedPair], d_model: int) -> None:
         self._directory = directory
         self._pairs = pairs
         self._d_model = d_model
@@ -73,11 +79,13 @@ class RowStore:
         return self._path(shard).exists()
 
     @contextmanager
-    def filling(self, shard: range, lengths: Sequence[int]) -> Iterator[ShardFiller]:
-        """Store the rows of the shard's pairs, of ``lengths`` tokens each, in whatever order."""
-        with filled_tensors(self._path(shard), _blanks(lengths, self._d_model)) as file:
+    def filling(self, shard: range) -> Iterator[ShardFiller]:
+        """Store the rows of the shard's pairs, in whatever order."""
+        pairs = [self._pairs[pair] for pair in shard]
+        lengths = [pair.counted_rows for pair in pairs]
+        with filled_tensors(self._path(shard), _blanks(pairs, self._d_model)) as file:
             file.put("lengths", 0, torch.tensor(lengths))
-            yield ShardFiller(file, [0, *accumulate(lengths)])
+            yield ShardFiller(file, _fields(pairs), [0, *accumulate(lengths)])
 
     def __iter__(self) -> Iterator[PairRows]:
         """All pairs' rows in order, one shard in memory at a time; every shard must be there."""
@@ -89,21 +97,24 @@ class RowStore:
 
         tensors = load_file(self._path(shard))
         lengths = tensors["lengths"].tolist()
-        parts = [tensors[name].split(lengths) for name in _FIELDS]
+        parts = [tensors[name].split(lengths) for name in _fields(self._pairs)]
         for pair, losses, rows in zip(
             shard, tensors["losses"].tolist(), zip(*parts, strict=True), strict=True
         ):
             yield self._pair_rows(pair, rows, losses)
 
     def _pair_rows(self, pair: int, rows: tuple[Tensor, ...], losses: list[float]) -> PairRows:
-        acts, grad_positive, grad_negative = rows
+        encoded = self._pairs[pair]
+        acts, grad_positive, grad_negative, *there = rows
         return PairRows(
             acts=acts,
             grad_positive=grad_positive,
             grad_negative=grad_negative,
-            pair=self._pairs[pair],
+            pair=encoded.pair,
             loss_positive=losses[0],
             loss_negative=losses[1],
+            own=encoded.own_counted,
+            counterpart=there[0] if there else None,
         )
 
     def _shards(self) -> list[range]:

@@ -161,7 +161,7 @@ def _run(
 def _opened(stack: ExitStack, run: StudyRun, sites: int, ranks: Ranks) -> _Opened:
     study = run.study
     work = stack.enter_context(work_directory(run.directory, study.settings, ranks))
-    store = RowStore(work, study.pairs, study.site.d_model)
+    store = RowStore(work, study.encoded, study.site.d_model)
     return _Opened(run, CapturedStudy(study, store, work), sites)
 
 

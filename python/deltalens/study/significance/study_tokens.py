@@ -21,16 +21,18 @@ def study_tokens(
     They are laid out in files under ``work`` that are mapped to memory, γ = g(C) − g(C′) rounded
     to fp32 once; a ``device`` other than the CPU gets a copy. ``rows`` is read twice.
     """
-    lengths = torch.tensor([len(row.acts) for row in rows])
+    sizes = [(len(row.acts), row.tokens) for row in rows]
+    lengths = torch.tensor([length for length, _ in sizes])
+    tokens = torch.tensor([each for _, each in sizes], dtype=torch.float64)
     offsets = [0, *lengths.cumsum(0).tolist()]
     shape = (offsets[-1], mean.shape[0])
     acts = mapped_tensor(work / "acts.bin", shape, torch.float32)
     grads = mapped_tensor(work / "differences.bin", shape, torch.float32)
     for start, row in zip(offsets, rows, strict=False):
         part = slice(start, start + len(row.acts))
-        acts[part] = row.acts
+        acts[part] = row.moved
         grads[part] = row.grad_positive.double() - row.grad_negative.double()
-    weights = lengths.double().reciprocal().repeat_interleave(lengths)
+    weights = tokens.reciprocal().repeat_interleave(lengths)
     source = TokenRows(
         acts.to(device), grads.to(device), mean.to(device, torch.float64), weights.to(device)
     )

@@ -67,7 +67,7 @@ class Contents:
         )
 
     def _check_same(self, directory: Path, there: Contents) -> None:
-        here = {**self.options, "model": self.model}
+        here = {**BEFORE, **self.options, "model": self.model}
         found = {**BEFORE, **there.options, "model": there.model}
         differing = sorted(name for name in {*here, *found} if here.get(name) != found.get(name))
         if differing:

@@ -51,15 +51,12 @@ def dominant_tokens(
     if not per_token or sum(map(len, per_token)) < _FEWEST * len(per_token):
         return []
     median = float(torch.cat(list(norms)).median())
-    weighted = torch.cat([values.double() / len(values) for values in per_token])
     sizes = torch.cat(list(norms)).double() / median
-    counted = [
-        (place, token)
-        for pair, _ in zip(encoded, per_token, strict=False)
-        for place, (token, is_counted) in enumerate(zip(pair.prompt_ids, pair.counted, strict=True))
-        if is_counted
-    ]
-    places, tokens = torch.tensor(counted).T
+    pairs = encoded[: len(per_token)]
+    weighted = torch.cat(
+        [values.double() / pair.tokens for pair, values in zip(pairs, per_token, strict=True)]
+    )
+    places, tokens = torch.tensor([place for pair in pairs for place in pair.places]).T
     by_place = _over_half(places, weighted, sizes)
     by_token = _over_half(tokens, weighted, sizes)
     found = [Dominant(place, None, size, ranks) for place, size, ranks in by_place]

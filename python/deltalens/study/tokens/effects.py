@@ -1,9 +1,9 @@
-"""Which tokens of the prompts a latent's score comes from."""
+"""Which counted tokens a latent's score comes from."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,19 +28,24 @@ VALUES_KEPT = 1 << 24  # tokens times latents, 64 MiB
 class TokenEffects:
     """Of the first pairs of a study, and of the latents with the largest scores.
 
-    tokens: per pair the texts of its counted prompt tokens; values: per pair δ_{i,t}(C) −
-    δ_{i,t}(C′), float32 [tokens, latents] with columns in rank order. A column's mean is the pair's
-    value in ``per_pair``. There are up to :data:`LATENTS_KEPT` latents, :data:`TOKENS_KEPT` tokens,
+    tokens: per pair the texts of its counted tokens; values: per pair δ_{i,t}(C) − δ_{i,t}(C′),
+    float32 [tokens, latents] with columns in rank order. own: per pair how many of the last tokens
+    only the positive completion follows, and after them only the negative one. A column's mean is
+    the pair's value in ``per_pair``; with ``own`` tokens it is the sum over T, of which each counts
+    as half a one. There are up to :data:`LATENTS_KEPT` latents, :data:`TOKENS_KEPT` tokens,
     and :data:`VALUES_KEPT` values.
     """
 
     tokens: list[list[str]]
     values: list[Tensor]
+    own: list[tuple[int, int]]
 
     def save(self, directory: Path) -> None:
         """Write both files of a run directory."""
         lengths = torch.tensor([0, *map(len, self.values)], dtype=torch.int64)
         tensors = {"per_token": torch.cat(self.values), "offsets": lengths.cumsum(0)}
+        if any(map(any, self.own)):
+            tensors["own"] = torch.tensor(self.own, dtype=torch.int64)
         write_tensors(directory / VALUES_FILE, tensors)
         lines = [json.dumps(tokens, ensure_ascii=False) + "\n" for tokens in self.tokens]
         write_text(directory / TOKENS_FILE, "".join(lines))
@@ -56,8 +61,9 @@ def token_effects(
 ) -> TokenEffects:
     """``values`` of the first pairs with the texts of their tokens."""
     text = token_text(tokenizer)
-    tokens = [list(map(text, counted_ids(pair))) for pair in encoded[: len(values)]]
-    return TokenEffects(tokens, list(values))
+    kept = encoded[: len(values)]
+    tokens = [[text(token) for _, token in pair.places] for pair in kept]
+    return TokenEffects(tokens, list(values), [pair.own_counted for pair in kept])
 
 
 def kept_by_token(values: Sequence[Tensor], per_pair: Tensor) -> dict[str, list[int]]:
@@ -67,11 +73,6 @@ def kept_by_token(values: Sequence[Tensor], per_pair: Tensor) -> dict[str, list[
     names = ("pairs", "latents")
     both = zip(names, kept, per_pair.shape, strict=True)
     return {name: [count, of] for name, count, of in both}
-
-
-def counted_ids(pair: EncodedPair) -> list[int]:
-    """The prompt's token ids that are attributed to."""
-    return [token for token, counted in zip(pair.prompt_ids, pair.counted, strict=True) if counted]
 
 
 def read_token_effects(run: str | Path) -> TokenEffects | None:
@@ -90,9 +91,20 @@ def read_token_effects(run: str | Path) -> TokenEffects | None:
         tokens = [_texts(parse_json(line)) for line in lines if line]
         if list(map(len, tokens)) != list(map(len, values)):
             raise ValueError(f"{TOKENS_FILE} and {VALUES_FILE} differ in length")
+        own = _own(stored, values)
     except Exception as error:  # a damaged file fails in many ways
         raise InputError(f"the run in {run} is damaged: {error}; run it again") from error
-    return TokenEffects(tokens, list(values))
+    return TokenEffects(tokens, list(values), own)
+
+
+def _own(stored: Mapping[str, Tensor], values: Sequence[Tensor]) -> list[tuple[int, int]]:
+    own = stored.get("own", torch.zeros(len(values), 2, dtype=torch.int64))
+    lengths = torch.tensor(list(map(len, values)))
+    if own.shape != (len(values), 2) or own.dtype != torch.int64:
+        raise ValueError(f"{VALUES_FILE} holds no numbers of a completion's own tokens")
+    if bool((own < 0).any()) or bool((own.sum(1) > lengths).any()):
+        raise ValueError(f"{VALUES_FILE} has more of a completion's own tokens than tokens")
+    return [(positive, negative) for positive, negative in own.tolist()]
 
 
 def _texts(line: Any) -> list[str]:

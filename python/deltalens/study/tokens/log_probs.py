@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +94,7 @@ def _log_probs(
     batch_tokens: int,
     progress: bool,
 ) -> list[PairLogProbs]:
-    completions = [ids for item in encoded for ids in (item.positive_ids, item.negative_ids)]
-    rows = [
-        TokenRow(encoded[number // 2].prompt_ids, ids, encoded[number // 2].counted)
-        for number, ids in enumerate(completions)
-    ]
+    rows = [replace(row, objective=None) for item in encoded for row in item.rows]
     found: list[list[float]] = [[] for _ in rows]
     text = token_text(tokenizer)
     batches = run_batches(
@@ -114,8 +110,8 @@ def _log_probs(
             found[number] = [round(value, _DIGITS) for value in values.tolist()]
             bar.advance()
     each = [
-        TokenLogProbs(list(map(text, ids)), log_p)
-        for ids, log_p in zip(completions, found, strict=True)
+        TokenLogProbs(list(map(text, row.completion_ids)), log_p)
+        for row, log_p in zip(rows, found, strict=True)
     ]
     return [PairLogProbs(*both) for both in zip(each[::2], each[1::2], strict=True)]
 
