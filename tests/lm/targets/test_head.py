@@ -192,7 +192,10 @@ def test_repeats_are_bitwise_equal(monkeypatch: pytest.MonkeyPatch) -> None:
 
 MEASURE = """
 import ctypes, sys, torch, transformers
-from deltalens.lm import Pair, TokenRow, capture, completion_losses, resolve_site, sample
+from deltalens.lm import EncodedPair, Pair, TokenRow, capture, completion_losses
+from deltalens.lm import resolve_site, sample
+from deltalens.lm.capture import capture_encoded
+from deltalens.lm.targets.objectives import Answers
 
 def status(field):
     for line in open("/proc/self/status"):
@@ -208,6 +211,15 @@ model = getattr(transformers, f"{name}ForCausalLM")(config).to(getattr(torch, dt
 def run(tokens):
     if work == "capture":
         list(capture(model, None, [Pair([1, 2], [5] * tokens, [6] * tokens)], site=0))
+    elif work == "answers":
+        answers = Answers((5, 6), probabilities=True)
+        pair = Pair([1, 2], [5], [6])
+        both = EncodedPair(pair, [1, 2], [5], [6], [True, True], objectives=(answers, answers))
+        options = dict(loss="sum", gradients="plain", baselines=[], steps=1, batch_tokens=4096)
+        list(capture_encoded(model, [[both] * tokens], [resolve_site(model, 0)], **options))
+    elif work == "first":
+        pair = Pair([1, 2], [5] * 2 * tokens, [6] * 2 * tokens)
+        list(capture(model, None, [pair], site=0, target=f"first:{tokens}"))
     elif work == "sample":
         sample(model, None, [[1, 2, 3 + row] for row in range(tokens // 4)], max_new_tokens=2)
     else:
@@ -224,8 +236,15 @@ print(status("VmHWM") - before)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peaks are read from /proc")
-@pytest.mark.parametrize("work", ["capture", "losses", "sample"])
-@pytest.mark.parametrize(("name", "dtype"), [("Llama", "float32"), ("Gemma2", "bfloat16")])
+@pytest.mark.parametrize(
+    ("work", "name", "dtype"),
+    [
+        *((work, "Llama", "float32") for work in ("capture", "losses", "sample")),
+        *((work, "Gemma2", "bfloat16") for work in ("capture", "losses", "sample")),
+        ("answers", "Llama", "float32"),
+        ("first", "Llama", "float32"),
+    ],
+)
 def test_memory_is_five_chunks_for_256_thousand_tokens(work: str, name: str, dtype: str) -> None:
     """A thousand completion tokens' logits are 1 GiB in float32, and there are several of them;
     for the last tokens of 125 prompts, torch would copy the head's weight once for each."""
