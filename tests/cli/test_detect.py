@@ -48,12 +48,13 @@ def test_detect_prints_and_writes_what_the_library_finds(run, held_out, inputs, 
 
 
 def test_detect_prints_a_table(run, held_out, capsys, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "120")
+    monkeypatch.setenv("COLUMNS", "80")
     assert main(["detect", str(run), "--held-out", str(held_out), "--show", "2", "--quiet"]) == 0
     out = capsys.readouterr().out
     assert out.startswith("Held out: 9 completions with the behaviour and 9 without it")
     assert "mean difference" in out
-    assert "completion, max" in out
+    assert "activation at completion tokens" in out
+    assert "…" not in out
     assert "of 6 latents the intervals of" in out
 
 

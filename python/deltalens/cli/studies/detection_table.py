@@ -13,12 +13,11 @@ def print_detection(found: Any, rows: int) -> None:
     :class:`~deltalens.study.detection.Detection`."""
     for sentence in detection_sentences(found):
         print_line(sentence)
-    kinds = list(dict.fromkeys((row.tokens, row.over) for row in found.rows))
-    latents = list(dict.fromkeys(row.latent for row in found.rows))
-    columns = ("rank", "latent", *(f"{tokens}, {over}" for tokens, over in kinds))
-    table = [_row(found.of_latent(latent)) for latent in latents[: 1 + rows]]
-    value = found.metadata["value"]
-    print_table(f"AUC on held-out texts by each latent's {value}", columns, table)
+    latents = list(dict.fromkeys(row.latent for row in found.rows))[: 1 + rows]
+    for tokens in dict.fromkeys(row.tokens for row in found.rows):
+        told = ([r for r in found.of_latent(one) if r.tokens == tokens] for one in latents)
+        title = f"AUC of each latent's {found.metadata['value']} at {tokens} tokens"
+        print_table(title, ("rank", "latent", "mean", "max"), list(map(_row, told)))
     if found.metadata["why"]:
         print_line(f"projections on decoder directions: {found.metadata['why']}")
     print_line(
@@ -28,6 +27,7 @@ def print_detection(found: Any, rows: int) -> None:
 
 
 def _row(told: Any) -> list[str]:
+    """Of one detector: the mean over tokens, and the largest."""
     rank = "" if told[0].rank is None else str(told[0].rank)
     name = told[0].detector if told[0].latent is None else str(told[0].latent)
     return [rank, name, *map(auc_text, told)]
