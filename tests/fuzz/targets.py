@@ -323,7 +323,7 @@ def checkpoint_targets(place: Path) -> Iterator[Target]:
         "detection.csv",
     )
     files = [file for file in sorted(runs[1].rglob("*")) if file.name in read]
-    for file in [*files, *(runs[1] / "steering").glob("*.jsonl")]:
+    for file in [*files, *(runs[1] / "steering").glob("*.*.jsonl")]:
         yield Target(f"checkpoint/{file.name}", file, file.read_bytes(), check)
 
 

@@ -56,9 +56,9 @@ def compare_checkpoints(
         for one, place in zip(evidence, places, strict=True)
     ]
     return CheckpointComparison(
-        site=results[0].site,
-        sae=results[0].metadata["fingerprints"]["sae"],
-        n_latents=results[0].metadata["counts"]["latents"],
+        site=evidence[0].about.site,
+        sae=evidence[0].about.sae,
+        n_latents=evidence[0].about.n_latents,
         checkpoints=_checkpoints(evidence, places),
         courses=[
             Course(latent, _promotes(results, latent), [each[latent] for each in states])
@@ -113,7 +113,7 @@ def _checkpoints(evidence: Sequence[Evidence], places: Sequence[Path]) -> list[C
             name=one.name,
             step=step,
             run=str(place),
-            model=str(one.result.metadata["model"]["name"]),
+            model=one.about.model,
             pairs=len(one.result.pairs),
             ranked=len(one.result.latents),
             activation=None if one.activation is None else source_of(one.activation),

@@ -9,6 +9,7 @@ from typing import Any
 from deltalens.checkpoints.activation import read_activation
 from deltalens.checkpoints.steered import read_sweep
 from deltalens.errors import InputError
+from deltalens.lm.points.names import saved_name
 from deltalens.pairs.row import Prompt
 from deltalens.storage.typed import checked_types
 from deltalens.study.activation.difference import ActivationDifference
@@ -71,21 +72,23 @@ def _about(run: Path, result: Attribution) -> About:
                 said["model"]["name"],
                 prints["model"],
                 prints["sae"],
-                result.site,
+                saved_name(said["options"]["site"]),
                 prints["baseline"],
                 prints.get("pairs"),
                 said["counts"]["latents"],
                 said["options"],
             )
         )
-        _check_latents(result, about.n_latents)
+        _check(result, about)
     except Exception as error:  # a damaged file fails in many ways
         raise InputError(f"the run in {run} is damaged: {error!r}; run it again") from error
     return about
 
 
-def _check_latents(result: Attribution, n_latents: int) -> None:
-    outside = (result.latents < 0) | (result.latents >= n_latents)
+def _check(result: Attribution, about: About) -> None:
+    if not {"ranking", "normalize"} <= about.options.keys():
+        raise ValueError("options are missing")
+    outside = (result.latents < 0) | (result.latents >= about.n_latents)
     scores = result.all_scores
-    if bool(outside.any()) or (scores is not None and list(scores.shape) != [n_latents]):
-        raise ValueError(f"it ranks others than {n_latents} latents")
+    if bool(outside.any()) or (scores is not None and list(scores.shape) != [about.n_latents]):
+        raise ValueError(f"it ranks others than {about.n_latents} latents")
