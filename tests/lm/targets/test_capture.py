@@ -253,3 +253,27 @@ def test_integrated_gradients_are_complete(target, folder, monkeypatch):
     for (grad, loss), before in zip(ends, start, strict=True):
         along = float(((rows.acts - mean).double() * grad.double()).sum())
         assert along == pytest.approx(loss - before, rel=0.01, abs=1e-4)
+
+
+@pytest.mark.parametrize("target", ["loss", "first:2", 'logits:"Sure"|" I"', "own.py:unsure"])
+def test_tokens_that_count_as_prompt_are_no_targets(target, folder, monkeypatch):
+    """With weights, where a target has tokens: those of what is left of the completion."""
+    monkeypatch.chdir(folder)
+    model, tokenizer = asked_model("llama, SentencePiece")
+    encoded = encode_pairs(model, tokenizer, PAIRS)
+    plain = "own" in target or "logits" in target
+    pairs = [
+        pair
+        if plain
+        else replace(pair, positive_weights=list(map(float, range(len(one.positive_ids)))))
+        for pair, one in zip(PAIRS, encoded, strict=True)
+    ]
+    options = {"site": LAYER, "sinks": None, "target": target, "prefix_tokens": 1}
+    for rows, pair in zip(capture(model, tokenizer, pairs, **options), encoded, strict=True):
+        first, *ids = pair.positive_ids
+        measure = measure_of(target, tokenizer, ids)
+        if not plain:
+            limit = 2 if target == "first:2" else 1000
+            measure = weighted([(n + 1.0) * (n < limit) for n, _ in enumerate(ids)])
+        _, _, loss = naive(model, [*pair.prompt_ids, first], ids, measure)
+        assert rows.loss_positive == pytest.approx(loss, rel=1e-12)
