@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from deltalens.checkpoints.known import known
-from deltalens.errors import quoted
 from deltalens.trials.effects import Effect, arm_effects
-from deltalens.trials.interventions import ADD
 from deltalens.trials.result import (
     STEERING_DIRECTORY,
     SUMMARY_FILE,
@@ -49,21 +46,10 @@ class ArmState:
 
 
 def read_sweep(run: Path) -> SweepResult | None:
-    """The finished sweep in ``run``, None where there is none.
-
-    One of another intervention than adding is left out with a warning: its strengths are others.
-    """
+    """The finished sweep in ``run``, None where there is none."""
     if not (run / STEERING_DIRECTORY / SUMMARY_FILE).exists():
         return None
-    found = SweepResult.load(run)
-    if found.intervention != ADD.name:
-        warnings.warn(
-            f"the sweep in {run} is left out: compared is what adding latents does, and its "
-            f"intervention is another ({quoted(found.intervention)})",
-            stacklevel=2,
-        )
-        return None
-    return found
+    return SweepResult.load(run)
 
 
 def arm_states(found: SweepResult) -> dict[Direction, ArmState]:
