@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ import deltalens
 from deltalens.cli.commands import COMMANDS
 from deltalens.cli.main import main
 from deltalens.cli.output import print_table
+from deltalens.storage.lock import lock_in, locked
 from helpers.command_line import N_LATENTS, attribute_args, error_line, printed_json
 from helpers.tiny_study import (
     D_MODEL,
@@ -116,6 +118,14 @@ def test_ablate_reads_everything_from_the_run(inputs, tmp_path, capsys):
     expected = np.corrcoef(estimates, exact.mean(0))[0, 1]
     assert found["correlation"] == pytest.approx(expected, abs=1e-5)
     assert (tmp_path / "run" / "ablation.csv").read_text().count("\n") == 7
+
+
+def test_ablate_leaves_a_run_alone_that_another_process_writes(inputs, tmp_path, capsys):
+    main(attribute_args(inputs, tmp_path / "run"))
+    with locked(lock_in(tmp_path / "run")):
+        assert main(["ablate", str(tmp_path / "run"), "--quiet"]) == 2
+    assert f"process {os.getpid()} on " in capsys.readouterr().err
+    assert not (tmp_path / "run" / "ablation.csv").exists()
 
 
 def test_ablate_compares_kinds_of_gradients(inputs, tmp_path, capsys):

@@ -60,6 +60,15 @@ def configure(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Ablate, compare, write ``ablation.csv`` or ``gradients.csv`` into the run, print."""
+    from deltalens.ranks.alone import alone
+    from deltalens.ranks.ranks import ALONE
+    from deltalens.storage.lock import lock_in
+
+    with alone(lock_in(args.run_dir), ALONE):
+        _run(args)
+
+
+def _run(args: argparse.Namespace) -> None:
     from deltalens.cli.loading import (
         batch_options,
         fill_from_run,
