@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from deltalens.sae import save_saelens
 from deltalens.study.detection import Detection, detect
 from deltalens.study.detection.result import read_detection
 from deltalens.study.detection.sentences import detection_sentences
+from deltalens.study.detection.texts import texts_of_pairs
 from helpers.tiny_study import D_MODEL, SITE, make_model
 from helpers.tokenizers import llama_3
 
@@ -228,6 +230,15 @@ def test_prompts_of_the_run_are_left_out_however_they_are_spaced(model, tokenize
     assert found.metadata["left_out"] == 4
     assert found.rows == detect(model, tokenizer, run, sae, OTHERS).rows
     assert "4 completions to prompts of the run's own pairs" in next(detection_sentences(found))
+
+
+def test_both_texts_of_a_pair_of_two_prompts_belong_together(model, tokenizer, sae, run):
+    two = [replace(one, negative_prompt=chat(f"{said(n)} again?")) for n, one in enumerate(OTHERS)]
+    texts = texts_of_pairs(model, tokenizer, two, None)
+    assert [text.group for text in texts[::2]] == [text.group for text in texts[1::2]]
+    assert len({text.group for text in texts}) == len(two)
+    found = detect(model, tokenizer, run, sae, two)
+    assert (found.metadata["prompts"], found.metadata["shown"]) == (16, 8)
 
 
 def test_only_prompts_of_the_run_are_refused(model, tokenizer, sae, run):

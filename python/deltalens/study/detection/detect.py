@@ -209,9 +209,9 @@ def _scores(
 
 
 def _clusters(texts: Iterable[Text]) -> Tensor:
-    """A number for each text, equal for those to one prompt."""
+    """A number for each text, equal for those that belong together."""
     numbers: dict[tuple[int, ...], int] = {}
-    return torch.tensor([numbers.setdefault(tuple(t.prompt_ids), len(numbers)) for t in texts])
+    return torch.tensor([numbers.setdefault(text.group, len(numbers)) for text in texts])
 
 
 def _told_apart(texts: Sequence[Text], scores: Tensor) -> list[dict[str, AUC]]:
@@ -242,7 +242,7 @@ def _counts(texts: Sequence[Text], graded: bool) -> dict[str, Any]:
     found = {
         "shown": int(shown.sum()),
         "absent": int((~shown).sum()),
-        "prompts": len(clusters.unique()),
+        "prompts": len({tuple(text.prompt_ids) for text in texts}),
     }
     if not graded:
         return found

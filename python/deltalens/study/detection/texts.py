@@ -24,7 +24,8 @@ _SIDES = ("positive", "negative")
 class Text:
     """A completion after its prompt; ``counted`` has a flag for each prompt token.
 
-    said: what the prompt says, None where it is token ids; label: what errors call the text.
+    said: what the prompt says, None where it is token ids; label: what errors call the text; group:
+    equal for texts that belong together, those to one prompt and both of a pair of two prompts.
     """
 
     prompt_ids: list[int]
@@ -33,6 +34,7 @@ class Text:
     shown: bool
     said: str | None
     label: str
+    group: tuple[int, ...]
 
     @property
     def ids(self) -> list[int]:
@@ -98,7 +100,8 @@ def check_both(texts: Sequence[Text], left_out: int) -> None:
 
 def _text(item: EncodedPair, side: str, prompt: Prompt, label: str) -> Text:
     row, shown = item.rows[_SIDES.index(side)], side == "positive"
-    return Text(row.prompt_ids, row.completion_ids, row.counted, shown, _said(prompt), label)
+    group = tuple(item.rows[0].prompt_ids)
+    return Text(row.prompt_ids, row.completion_ids, row.counted, shown, _said(prompt), label, group)
 
 
 def _side(answer: GradedAnswer) -> str:
