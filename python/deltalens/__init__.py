@@ -24,6 +24,7 @@ _HOME = {
     "Encoder": "deltalens.sae",
     "Generation": "deltalens.trials",
     "InputError": "deltalens.errors",
+    "Neutral": "deltalens.trials",
     "Pair": "deltalens.lm",
     "PairRows": "deltalens.lm",
     "PairSet": "deltalens.pairs",
@@ -65,6 +66,7 @@ _HOME = {
     "rows_from": "deltalens.engine",
     "sample_pairs": "deltalens.pairs",
     "scan_moments": "deltalens.engine",
+    "side_effects": "deltalens.trials",
     "steering": "deltalens.lm",
     "study_moments": "deltalens.study",
     "survey": "deltalens.study",
@@ -88,6 +90,7 @@ __all__ = [
     "Encoder",
     "Generation",
     "InputError",
+    "Neutral",
     "Pair",
     "PairRows",
     "PairSet",
@@ -128,6 +131,7 @@ __all__ = [
     "rows_from",
     "sample_pairs",
     "scan_moments",
+    "side_effects",
     "steering",
     "study_moments",
     "survey",
@@ -198,9 +202,11 @@ if TYPE_CHECKING:
     from deltalens.trials import (
         Candidate,
         Generation,
+        Neutral,
         SweepResult,
         candidate_sets,
         interpret,
+        side_effects,
         sweep,
     )
 

@@ -302,3 +302,39 @@ def test_latents_chosen_greedily(ready, run, capsys):
     assert "holds a greedy selection" in error_line(capsys, again)
     assert "leave one of the two out" in error_line(capsys, [*argv, "--together", "2"])
     deltalens.write_report(run)
+
+
+def test_side_effects_are_shown(ready, run, inputs, capsys):
+    neutral = ["--neutral", str(inputs / "texts.txt"), "--neutral-tokens", "4"]
+    questions = ["--prompts", str(ready / "questions.txt")]
+    assert main([*steer_args(ready, run), *questions, "--both-ways", *neutral]) == 0
+    shown, found = capsys.readouterr().out, SweepResult.load(run)
+    for title in ("greedy", "away: loss", "toward: loss", "effects steered away"):
+        assert title in shown
+    arm = found.arms["toward"]
+    assert arm.unsteered_effects is not None
+    assert arm.unsteered_effects.neutral is not None
+    assert (arm.unsteered_effects.neutral.texts, arm.unsteered_effects.neutral.tokens) == (2, 6)
+    for candidate in found.sets["Δ-attribution"]:
+        point = arm.chosen(candidate)
+        if point is not None:
+            assert f"{point.side_effects.neutral.rise.value:+.2f}" in shown
+    printed = printed_json(capsys, [*steer_args(ready, run), *questions, "--both-ways"])
+    assert printed["arms"]["toward"]["unsteered"]["side_effects"]["neutral"]["rise"] is None
+    first = printed["arms"]["toward"]["sets"]["Δ-attribution"]["latents"][0]
+    assert set(first["side_effects"]["neutral"]) >= {"loss", "rise", "changed", "rises"}
+
+
+def test_side_effects_of_a_finished_sweep(ready, run, inputs, capsys):
+    questions = ["--prompts", str(ready / "questions.txt")]
+    against = ["--against", str(ready / "base")]
+    assert main([*steer_args(ready, run), *questions, *against]) == 0
+    assert "greedy" in capsys.readouterr().out
+    alone = ["steer", str(run), "--only-side-effects", "--quiet"]
+    neutral = ["--neutral", str(inputs / "texts.txt")]
+    assert "toward is not the one" in error_line(capsys, [*alone, *neutral])
+    printed = printed_json(capsys, [*alone, *neutral, *against])
+    first = printed["arms"]["away"]["sets"]["Δ-attribution"]["latents"][0]
+    assert first["side_effects"]["neutral"]["texts"] == 2
+    assert "goes with --neutral" in error_line(capsys, alone)
+    assert "goes with --neutral" in error_line(capsys, [*alone, *neutral, "--choose-again"])

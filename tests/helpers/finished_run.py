@@ -47,6 +47,7 @@ from deltalens.trials.result import (
     Point,
 )
 from deltalens.trials.settings import keep_prompts
+from deltalens.trials.side_effects import Estimate, Length, NeutralEffect, SideEffects
 from deltalens.trials.verdicts import ArmVerdict, arm_verdict
 from deltalens.trials.weighing import rows_of
 from helpers.simulated_sweep import table
@@ -192,7 +193,17 @@ def _arm(direction: Direction, sets: Any, draw: random.Random, model: str) -> Ar
         Curve(c.latent, c.sign, _points(c, number, direction, draw), None)
         for number, c in enumerate(candidates)
     ]
-    return Arm(direction, model, 2.5, 0.0, Tally(30, 65, 5, 0, 0, 100), curves)
+    unsteered = _side_effects(None)
+    return Arm(direction, model, 2.5, 0.0, Tally(30, 65, 5, 0, 0, 100), curves, unsteered)
+
+
+def _side_effects(rise: float | None) -> SideEffects:
+    """Of a loss of 3 nats a token without steering."""
+    beside = None if rise is None else Estimate(rise, (rise - 0.02, rise + 0.03))
+    share = None if rise is None else Estimate(rise / 2, None)
+    length = Length(Estimate(12.5, (11.0, 14.0)), 12.0, beside, 3, 10, 0)
+    neutral = NeutralEffect(Estimate(3 + (rise or 0), (2.5, 4.0)), beside, share, 8, 250)
+    return SideEffects(length, neutral)
 
 
 def _points(
@@ -204,7 +215,7 @@ def _points(
         shown = 0 if number == 5 else draw.randrange(*_range(candidate))
         absent = 0 if number == 5 else 20 - shown
         tally = Tally(shown, absent, incoherent, 0, 20 if number == 5 else 0, 25)
-        found.append(Point(sign * strength, tally))
+        found.append(Point(sign * strength, tally, _side_effects(number / 20)))
     return found
 
 

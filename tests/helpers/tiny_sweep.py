@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from deltalens.judge import Answer, JudgeError, Outcome, Verdict
-from deltalens.trials import sweep
+from deltalens.trials import Neutral, sweep
 from deltalens.trials.result import ACTIVATION, ATTRIBUTION, RANDOM, Candidate, SweepResult
 from deltalens.trials.settings import Generation
 from helpers.tiny_study import (
@@ -26,6 +26,9 @@ SETS = {
     ACTIVATION: [Candidate(7, 1), Candidate(9, 1)],
     RANDOM: [Candidate(31, 1), Candidate(32, 1)],
 }
+NEUTRAL = Neutral(
+    ["w1 w2 w3 w4 w5 w6 w7 w8 w9", "", "w3 w2", "w9 w9 w1 w0 w5 w30", "w4 w4 w4"], count=3, tokens=8
+)
 OUTCOMES: tuple[Outcome, ...] = ("shown", "absent", "shown", "incoherent", "evasive", "unparsable")
 
 

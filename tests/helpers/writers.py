@@ -30,7 +30,7 @@ from helpers.examples_oracle import KEPT, make_sae, make_texts
 from helpers.graded_answers import HashJudge, asked
 from helpers.tiny_study import D_MODEL, SITE, make_model, make_pairs, make_tokenizer
 from helpers.tiny_survey import decoders, make_survey
-from helpers.tiny_sweep import run_sweep
+from helpers.tiny_sweep import NEUTRAL, W_DEC, run_sweep
 
 Write = Callable[[Path], object]
 TWO = [Shard(number=0, of=2), Shard(number=1, of=2)]
@@ -45,10 +45,12 @@ def make_small() -> None:
     for name in ("contexts", "collect", "store"):
         importlib.import_module(f"deltalens.examples.{name}").BLOCK = 64
     importlib.import_module("deltalens.storage.line_log")._BATCH = 6
+    importlib.import_module("deltalens.trials.side_effects.reading")._LINE = 4
     transposed.IN_MEMORY_BYTES, transposed.CHUNK_BYTES = 0, 3000
 
 
 model, tokenizer = cache(make_model), cache(make_tokenizer)
+other_model = cache(partial(make_model, seed=1))
 
 
 def prepare(folder: Path) -> None:
@@ -168,6 +170,11 @@ def log_probs(out: Path) -> None:
     save_log_probs(out, pair_log_probs(model(), tokenizer(), result.pairs))
 
 
+def beside(out: Path) -> None:
+    models: Any = {"away": model(), "toward": other_model()}
+    deltalens.side_effects(out, models, tokenizer(), W_DEC, NEUTRAL)
+
+
 def copy_of_columns(out: Path) -> None:
     os.environ["XDG_CACHE_HOME"] = str(out / "cache")
     decoder = decoder_from(open_tensors(out / "columns.pt"), "D", transposed=True)
@@ -209,6 +216,7 @@ WRITERS: dict[str, Write] = {
     "survey": lambda out: make_survey(out / "survey", decoders=decoders(300), flips=20),
     "pairs": pairs,
     "steer": run_sweep,
+    "steer, side effects": beside,
     "examples": examples,
     "examples of a run": examples,
     "interpret": names,
@@ -227,6 +235,7 @@ BEFORE = {
     "interpret": "study",
     "detect": "study",
     "tokens": "study",
+    "steer, side effects": "study",
     **{f"merge of {name}": f"shards/{name}" for name in SHARED},
 }
 

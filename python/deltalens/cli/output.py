@@ -50,7 +50,7 @@ def print_table(
     fixed = sum(width for name, width in zip(columns, widths, strict=True) if name not in left)
     room = console.width - fixed - _GAP * (len(columns) - 1) - _EDGES
     table = Table(
-        title=escape(visible(title)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False
+        title=escape(visible_lines(title)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False
     )
     for name, width in zip(columns, widths, strict=True):
         if name in left:

@@ -7,6 +7,7 @@ from itertools import chain
 from typing import Any
 
 from deltalens.cli.output import print_line, print_table
+from deltalens.cli.studies.side_effects_table import effects_summary, print_side_effects
 from deltalens.trials.interventions.intervention import strength_unit
 from deltalens.trials.rates import Rate, Tally
 from deltalens.trials.result import (
@@ -38,6 +39,7 @@ def print_sweep(result: SweepResult, shown: int = 20) -> None:
     for name in suspect_names(result.sets):
         _print_latents(result, name, shown)
     _print_sets(result)
+    print_side_effects(result, shown)
     for line in chosen_lines(result):
         print_line(line)
     for line in verdict_lines(result):
@@ -152,7 +154,10 @@ def _arm_summary(result: SweepResult, direction: Direction) -> dict[str, Any]:
         "model": arm.model,
         "norm": arm.norm,
         "incoherence_budget": arm.budget,
-        "unsteered": tally_summary(arm.unsteered),
+        "unsteered": {
+            **tally_summary(arm.unsteered),
+            "side_effects": effects_summary(arm.unsteered_effects),
+        },
         "random_band": result.band(direction),
         "verdict": asdict(result.verdicts[direction]) if direction in result.verdicts else None,
         "sets": {
@@ -172,7 +177,10 @@ def _candidate_summary(arm: Arm, candidate: Candidate) -> dict[str, Any]:
     point = arm.chosen(candidate)
     found = {**asdict(candidate), "within_budget": point is not None}
     found |= {"strength": point and point.strength, "change": arm.change(candidate)}
-    return found if point is None else {**found, **tally_summary(point.tally)}
+    if point is None:
+        return found
+    effects = effects_summary(point.side_effects)
+    return {**found, **tally_summary(point.tally), "side_effects": effects}
 
 
 def tally_summary(tally: Tally) -> dict[str, Any]:

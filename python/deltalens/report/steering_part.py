@@ -11,6 +11,7 @@ from deltalens.trials.interventions.intervention import strength_unit
 from deltalens.trials.log import Key
 from deltalens.trials.rates import Rate, Tally
 from deltalens.trials.result import ATTRIBUTION, Arm, Candidate, Direction, Point, SweepResult
+from deltalens.trials.side_effects.effects import Estimate, SideEffects
 from deltalens.trials.together.latents import Latents
 
 Json = dict[str, Any]
@@ -41,7 +42,10 @@ def steering_document(steering: Steering) -> Json:
                 "unit": strength_unit(steering.result.intervention),
                 "budget": short(arm.budget),
                 "band": steering.result.band(direction),
-                "unsteered": tally_values(arm.unsteered),
+                "unsteered": {
+                    **tally_values(arm.unsteered),
+                    **effect_values(arm.unsteered_effects),
+                },
                 "completions": _completions(steering, direction, None, 0.0),
             }
             for direction, arm in steering.result.arms.items()
@@ -112,7 +116,30 @@ def _compared(result: SweepResult, direction: Direction, candidate: Candidate) -
 
 
 def _curve_point(point: Point) -> Json:
-    return {"strength": point.strength, **tally_values(point.tally)}
+    found = {"strength": point.strength, **tally_values(point.tally)}
+    return found | effect_values(point.side_effects)
+
+
+def effect_values(found: SideEffects | None) -> Json:
+    """Side effects of a condition, as far as they are known."""
+    said: Json = {}
+    if found is not None and found.neutral is not None:
+        neutral = found.neutral
+        said["loss"] = short(neutral.loss.value)
+        if neutral.rise is not None and neutral.changed is not None:
+            said |= {"rise": _estimated(neutral.rise), "changed": _estimated(neutral.changed)}
+            said["marked"] = neutral.rises
+    if found is not None and found.length is not None:
+        length = found.length
+        said |= {"length": short(length.mean.value), "cut": short(length.cut_share)}
+        if length.change is not None:
+            said["longer"] = _estimated(length.change)
+    return {"beside": said} if said else {}
+
+
+def _estimated(found: Estimate) -> list[float | None]:
+    """The value, and the ends of its interval where there is one."""
+    return [short(found.value), *map(short, found.interval or ())]
 
 
 def tally_values(tally: Tally) -> Json:

@@ -5,6 +5,8 @@ from deltalens.trials.interpretation import Interpretation, interpret, read_inte
 from deltalens.trials.interventions import Intervention, Reference
 from deltalens.trials.result import Candidate, SweepResult
 from deltalens.trials.settings import Generation
+from deltalens.trials.side_effects.finished import side_effects
+from deltalens.trials.side_effects.texts import Neutral
 from deltalens.trials.sweep import sweep
 from deltalens.trials.weighing import weighed
 
@@ -13,12 +15,14 @@ __all__ = [
     "Generation",
     "Interpretation",
     "Intervention",
+    "Neutral",
     "Reference",
     "SweepResult",
     "activation_of_run",
     "candidate_sets",
     "interpret",
     "read_interpretations",
+    "side_effects",
     "sweep",
     "weighed",
 ]

@@ -65,6 +65,10 @@ class ArmTrial:
         conditions = self._conditions(candidates, strengths)
         return self.work.rehearsed([k for c in conditions for k in self.grid.keys(c, prompts)])
 
+    def wanted(self) -> list[Condition]:
+        """Steering with every candidate at every strength of the grid."""
+        return self._conditions(self.candidates, self.grid.strengths)[1:]
+
     def _conditions(
         self, candidates: Iterable[Candidate], strengths: Iterable[float]
     ) -> list[Condition]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from deltalens.errors import InputError
 from deltalens.judge import Outcome, Verdict
@@ -30,11 +30,15 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True)
 class Completion:
-    """One completion and the seed of its stream of random numbers."""
+    """One completion and the seed of its stream of random numbers.
+
+    tokens: how many were drawn, without an end-of-text token; None where that was not kept.
+    """
 
     key: Key
     seed: int
     text: str
+    tokens: int | None = None
 
 
 def completions_path(run: str | Path, direction: Direction) -> Path:
@@ -62,9 +66,12 @@ def read_graded(
 
 def append_completions(path: Path, completions: Iterable[Completion]) -> None:
     """Add lines; they are on disk when this returns."""
-    append_rows(
-        path, ({**item.key._asdict(), "seed": item.seed, "text": item.text} for item in completions)
-    )
+    append_rows(path, map(_completion_row, completions))
+
+
+def _completion_row(completion: Completion) -> Row:
+    row = {**completion.key._asdict(), "seed": completion.seed, "text": completion.text}
+    return row if completion.tokens is None else {**row, "tokens": completion.tokens}
 
 
 def append_verdicts(path: Path, verdicts: Iterable[tuple[Key, Verdict]]) -> None:
@@ -75,9 +82,15 @@ def append_verdicts(path: Path, verdicts: Iterable[tuple[Key, Verdict]]) -> None
 def read_completions(path: Path) -> dict[Key, Completion]:
     """Every completion there is, but for a line that was cut while it was written."""
     return {
-        key: Completion(key, row["seed"], row["text"])
+        key: Completion(key, row["seed"], row["text"], _count(row.get("tokens")))
         for key, row in _rows(path, {"seed": int, "text": str})
     }
+
+
+def _count(stored: Any) -> int | None:
+    if stored is not None and (type(stored) is not int or not 0 <= stored < 1 << 63):
+        raise InputError("is damaged: it counts no tokens; choose another run directory")
+    return stored
 
 
 def read_verdicts(path: Path) -> dict[Key, Verdict]:

@@ -15,6 +15,7 @@ from deltalens.storage.atomic import write_text
 from deltalens.storage.json_text import parse_json
 from deltalens.storage.typed import checked_types
 from deltalens.trials.rates import Tally
+from deltalens.trials.side_effects.effects import SideEffects
 from deltalens.trials.together.latents import Latents, Signed, members, named, read_latents
 from deltalens.trials.verdicts.result import ArmVerdict
 from deltalens.trials.verdicts.strength import equal_strength
@@ -66,6 +67,7 @@ class Point:
 
     strength: float
     tally: Tally
+    side_effects: SideEffects | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class Arm:
     """One model steered in one direction with every candidate.
 
     norm: median‖a‖ at the site. budget: the largest share of incoherent first samples allowed.
+    unsteered_effects: what side effects are held against.
     """
 
     direction: Direction
@@ -94,6 +97,7 @@ class Arm:
     budget: float
     unsteered: Tally
     curves: list[Curve]
+    unsteered_effects: SideEffects | None = None
 
     def curve(self, candidate: Candidate) -> Curve:
         for curve in self.curves:
@@ -238,6 +242,7 @@ def _from_json(stored: dict[str, Any]) -> SweepResult:
                 **arm,
                 "unsteered": Tally(**arm["unsteered"]),
                 "curves": list(map(_curve, arm["curves"])),
+                "unsteered_effects": SideEffects.from_json(arm.get("unsteered_effects")),
             }
         )
         for name, arm in stored["arms"].items()
@@ -254,7 +259,14 @@ def _candidate(stored: dict[str, Any]) -> Candidate:
 
 
 def _curve(stored: dict[str, Any]) -> Curve:
-    points = [Point(item["strength"], Tally(**item["tally"])) for item in stored["points"]]
+    points = [
+        Point(
+            item["strength"],
+            Tally(**item["tally"]),
+            SideEffects.from_json(item.get("side_effects")),
+        )
+        for item in stored["points"]
+    ]
     if stored["chosen"] is not None:
         points[stored["chosen"]]  # IndexError where there is none
     return Curve(read_latents(stored["latent"]), stored["sign"], points, stored["chosen"])

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor
 
 from deltalens.cost.dry_run import Work, begun
-from deltalens.cost.total import Prices
+from deltalens.cost.total import Cost, Prices
 from deltalens.engine.decoder import Decoder, as_decoder
 from deltalens.errors import InputError
 from deltalens.judge import Judge
@@ -23,7 +23,7 @@ from deltalens.lm.sampling.engine import Engine, Transformers
 from deltalens.lm.sinks import SINKS
 from deltalens.lm.text.chat import ChatOptions, template_options, warn_of_plain_prompts
 from deltalens.pairs.encode import encode_prompt
-from deltalens.pairs.identity import decoder_fingerprint, vector_fingerprint
+from deltalens.pairs.identity import decoder_fingerprint
 from deltalens.pairs.row import Prompt
 from deltalens.pairs.seen import Sees, check_sees, ends_in_reasoning
 from deltalens.ranks.alone import alone
@@ -56,6 +56,10 @@ from deltalens.trials.settings import (
     kept_settings,
     prompts_fingerprint,
 )
+from deltalens.trials.side_effects.arms import read_neutral, with_side_effects
+from deltalens.trials.side_effects.reading import NeutralReading, Steered, neutral_readings
+from deltalens.trials.side_effects.table import write_side_effects
+from deltalens.trials.side_effects.texts import Neutral, NeutralTexts
 from deltalens.trials.together.selection import Selection, Step, chosen_greedily
 from deltalens.trials.verdicts import ArmVerdict, controls_needed
 from deltalens.trials.weighing import weigh
@@ -90,6 +94,7 @@ def sweep(
     adaptive: bool = False,
     greedy: int = 0,
     prices: Prices | None = None,
+    neutral: Neutral | None = None,
     progress: bool = False,
     ranks: Ranks = ALONE,
 ) -> SweepResult:
@@ -118,6 +123,9 @@ def sweep(
     greedy: so many latents are chosen of each set of suspects, on half of the prompts in the first
     model, and what comes out is a set's one candidate, tested on the other half; controls are
     random groups of as many (docs/interventions.md).
+
+    neutral: texts that are read with every condition that was tried, for its side effects
+    (docs/side-effects.md); what was read before is kept without them.
 
     Under ``run``/steering every completion and every verdict is appended as it comes. The same
     call continues after any interruption, generates and grades nothing twice, and ends with the
@@ -169,15 +177,19 @@ def sweep(
             direction: _subject(given, model, engines[direction], direction)
             for direction, model in models.items()
         }
+        texts = _neutral_texts(given, subjects, neutral)
         ranks.from_first(lambda: _keep_settings(given, subjects))
         _log_controls(given)
         trials = list(_trials(given, subjects, progress))
-        with begun(log, _work(given, trials), lambda: _rehearsal(given, trials)):
+        beside = _neutral(given, subjects, texts)
+        work = _work(given, trials, beside)
+        with begun(log, work, lambda: _rehearsal(given, trials, beside)):
             given, trials = _selected(given, trials)
             arms = _arms(given, trials)
+        read_neutral(beside, {d: arm for d, (arm, _) in arms.items()}, progress=progress)
         result = SweepResult(
             {name: list(candidates) for name, candidates in given.sets.items()},
-            {direction: arm for direction, (arm, _) in arms.items()},
+            {trial.direction: _described(given, trial, arms) for trial in trials},
             _settings(given, subjects),
             {direction: verdict for direction, (_, verdict) in arms.items()},
         )
@@ -339,7 +351,7 @@ def _keep_settings(given: _Given, subjects: Mapping[Direction, Subject]) -> None
         "engine": first.engine.name,
         "chat_template_kwargs": given.template or None,
         "intervention": given.intervention.name,
-        "baseline": _ablated_to(given),
+        "baseline": first.treatment.ablated_to,
         **asdict(given.generation),
     }
     wanted: dict[str, dict[str, Any]] = {"sampling": sampling}
@@ -349,15 +361,6 @@ def _keep_settings(given: _Given, subjects: Mapping[Direction, Subject]) -> None
         kept = kept_references(given.run) | dict(given.references)
         wanted[REFERENCES] = {str(latent): value for latent, value in sorted(kept.items())}
     keep_settings(given.run, wanted)
-
-
-def _ablated_to(given: _Given) -> str | None:
-    """What latents are ablated to, where they are."""
-    if given.intervention.kind != "ablate" or given.baseline is None:
-        return None
-    latent = given.intervention.of == "latent"
-    mean = given.baseline.latent_mean_of(given.source) if latent else given.baseline.mean
-    return vector_fingerprint(mean)
 
 
 def _readable(tokenizer: Any, prompt: Prompt) -> str | list[dict[str, str]]:
@@ -379,9 +382,42 @@ def _trials(
         yield ArmTrial(work, candidates, given.grid, direction, given.limit, progress=progress)
 
 
+def _neutral_texts(
+    given: _Given, subjects: Mapping[Direction, Subject], neutral: Neutral | None
+) -> NeutralTexts | None:
+    if neutral is None:
+        return None
+    first = next(iter(subjects.values()))
+    return NeutralTexts.of(neutral, first.model, given.tokenizer, given.template)
+
+
+def _neutral(
+    given: _Given, subjects: Mapping[Direction, Subject], texts: NeutralTexts | None
+) -> dict[Direction, NeutralReading]:
+    """What of neutral text has been read; none where there is none to read."""
+    if texts is None:
+        return {}
+    tokens = given.generation.steer_tokens
+    steered = {
+        direction: Steered(one.model, one.treatment, tokens) for direction, one in subjects.items()
+    }
+    return neutral_readings(given.run, texts, steered, ranks=given.ranks)
+
+
+def _described(
+    given: _Given, trial: ArmTrial, arms: Mapping[Direction, tuple[Arm, ArmVerdict]]
+) -> Arm:
+    """An arm with its side effects."""
+    arm, _ = arms[trial.direction]
+    completions = trial.work.completions.values()
+    longest = given.generation.max_new_tokens
+    return with_side_effects(arm, given.run, completions, given.tokenizer, longest)
+
+
 def _save(given: _Given, result: SweepResult) -> None:
     keep_prompts(given.run, given.prompts)
     result.save(given.run)
+    write_side_effects(given.run, result)
 
 
 def _arms(given: _Given, trials: Sequence[ArmTrial]) -> dict[Direction, tuple[Arm, ArmVerdict]]:
@@ -433,7 +469,9 @@ def _plan(given: _Given) -> Plan:
     return Plan.of(len(given.prompts), given.grid, given.generation.seed)
 
 
-def _work(given: _Given, trials: Sequence[ArmTrial]) -> Work:
+def _work(
+    given: _Given, trials: Sequence[ArmTrial], beside: Mapping[Direction, NeutralReading]
+) -> Work:
     """What there is to do."""
     found = Range()
     for trial in trials:
@@ -445,20 +483,29 @@ def _work(given: _Given, trials: Sequence[ArmTrial]) -> Work:
             found += adaptive_cost(*what, pilot=plan.pilot, first=plan.looks[0])
         else:
             found += full_cost(*what)
+        if trial.direction in beside:
+            read = Cost(forward=beside[trial.direction].tokens(trial.wanted()))
+            found += Range(read, read)
+    tokens = found.most.new_tokens + found.most.forward
     return Work(
         found.most,
-        tokens=found.most.new_tokens / given.ranks.parts,
+        tokens=tokens / given.ranks.parts,
         most=True,
         least=found.least,
         sentence=found.sentence(given.prices),
     )
 
 
-def _rehearsal(given: _Given, trials: Sequence[ArmTrial]) -> Iterator[object]:
-    """Completions as they would be sampled first, of which nothing is kept."""
+def _rehearsal(
+    given: _Given, trials: Sequence[ArmTrial], beside: Mapping[Direction, NeutralReading]
+) -> Iterator[object]:
+    """Completions as they would be sampled first, then neutral texts; nothing is kept of them."""
     prompts = _plan(given).pilot if given.adaptive else given.tested
     for trial in trials:
         yield from trial.rehearsed(trial.candidates, given.grid.strengths, prompts)
+    for trial in trials:
+        if trial.direction in beside:
+            yield from beside[trial.direction].rehearsed(trial.wanted())
 
 
 def _log_controls(given: _Given) -> None:

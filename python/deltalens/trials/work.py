@@ -191,7 +191,7 @@ class ArmWork:
         text = completion_reader(subject.tokenizer)
         for row, tokens in found:
             self.spending.tokens += len(subject.prompts[keys[row].prompt]) + len(tokens)
-            yield Completion(keys[row], options.seed, text(tokens))
+            yield Completion(keys[row], options.seed, text(tokens), len(tokens))
 
     def _grade(self, keys: Sequence[Key], progress: bool) -> None:
         missing = [key for key in keys if key not in self.verdicts]

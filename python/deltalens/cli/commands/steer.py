@@ -31,7 +31,8 @@ def configure(commands: Any) -> None:
         "deltalens steer runs/first --against BASE --prompts questions.yaml --judge rubric \\\n"
         "      --endpoint https://api.openai.com/v1 --judge-model NAME\n"
         "  deltalens steer runs/first --against BASE --judge my_judge.py:grade\n"
-        "  deltalens steer runs/first --choose-again --max-incoherence 0.2",
+        "  deltalens steer runs/first --choose-again --max-incoherence 0.2\n"
+        "  deltalens steer runs/first --only-side-effects --neutral texts.jsonl",
     )
     parser.add_argument("run_dir", type=Path, metavar="RUN", help="run directory of `attribute`")
     group = parser.add_mutually_exclusive_group()
@@ -52,6 +53,7 @@ def configure(commands: Any) -> None:
     _add_intervention(parser)
     _add_grid(parser)
     _add_sampling(parser)
+    _add_side_effects(parser)
     add_judge(parser)
     add_model(parser, required=False)
     add_engine(parser)
@@ -173,8 +175,30 @@ def _add_sampling(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_side_effects(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("side effects")
+    group.add_argument(
+        "--neutral",
+        type=Path,
+        metavar="FILE",
+        help="text file, JSONL file or run directory with texts that have nothing to do with the "
+        "behaviour: what every condition does to their loss, and to the tokens chosen there",
+    )
+    group.add_argument(
+        "--neutral-texts", type=positive_int, default=32, help="the first so many; default: 32"
+    )
+    group.add_argument(
+        "--neutral-tokens", type=positive_int, default=128, help="of each at most; default: 128"
+    )
+    group.add_argument(
+        "--only-side-effects",
+        action="store_true",
+        help="measure them of the sweep that is there; nothing is sampled or graded",
+    )
+
+
 def run(args: argparse.Namespace) -> None:
-    """Sweep, or choose again, and show what came out."""
+    """Sweep, choose again or measure side effects, and show what came out."""
     from deltalens.cli.judging import load_judge, usage_of
     from deltalens.ranks.alone import alone
     from deltalens.storage.lock import lock_in
@@ -183,6 +207,11 @@ def run(args: argparse.Namespace) -> None:
 
     if args.choose_again and args.dry_run:
         raise InputError("--choose-again samples nothing; leave --dry-run out")
+    if args.only_side_effects:
+        if args.neutral is None or args.choose_again:
+            raise InputError("--only-side-effects goes with --neutral, without --choose-again")
+        _show(args, _side_effects(args), None)
+        return
     if args.choose_again:
         with alone(lock_in(args.run_dir), args.ranks):
             chosen = SweepResult.load(args.run_dir).with_limit(args.max_incoherence)
@@ -200,15 +229,12 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
     from deltalens.cli.loading import (
         batch_options,
         fill_from_run,
-        load_model,
         load_sae_of_run,
-        load_two_models,
         warn_of_other_model,
     )
     from deltalens.study import Attribution
     from deltalens.trials import sweep
     from deltalens.trials.candidates import activation_of_run, candidate_sets
-    from deltalens.trials.result import Direction
     from deltalens.trials.settings import Generation
 
     result = Attribution.load(args.run_dir)
@@ -216,13 +242,7 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
     fill_from_run(args, result.metadata)
     prompts = _prompts(args, result)
     sae = load_sae_of_run(args, result.metadata)
-    models: dict[Direction, Any] = {}
-    if args.against is None:
-        models["away"], tokenizer = load_model(args)
-        if args.both_ways:
-            models["toward"] = models["away"]
-    else:
-        models["away"], models["toward"], tokenizer = load_two_models(args, args.against)
+    models, tokenizer = _models(args, both_ways=args.both_ways)
     engines = load_engines(args, models, tokenizer)
     warn_of_other_model(models["away"], args, result.metadata)
     activation = args.ranks.from_first(
@@ -272,6 +292,7 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
         adaptive=args.adaptive,
         greedy=args.greedy,
         prices=prices_of(args),
+        neutral=None if args.neutral is None else _neutral(args),
         ranks=args.ranks,
         progress=not args.quiet,
         **batch_options(args),
@@ -291,6 +312,51 @@ def _intervention(args: argparse.Namespace, result: Any) -> Any:
         else "direction",
         reference=None if args.clamp is None else Reference.parse(args.clamp),
         only_active=args.only_active,
+    )
+
+
+def _models(args: argparse.Namespace, *, both_ways: bool) -> tuple[dict[Any, Any], Any]:
+    """The models by the direction they are steered in, and their tokenizer."""
+    from deltalens.cli.loading import load_model, load_two_models
+
+    if args.against is None:
+        model, tokenizer = load_model(args)
+        return {"away": model, **({"toward": model} if both_ways else {})}, tokenizer
+    away, toward, tokenizer = load_two_models(args, args.against)
+    return {"away": away, "toward": toward}, tokenizer
+
+
+def _neutral(args: argparse.Namespace) -> Any:
+    from deltalens.pairs import read_texts
+    from deltalens.trials import Neutral
+
+    texts = read_texts(args.neutral)
+    return Neutral(texts, args.neutral_texts, args.neutral_tokens)
+
+
+def _side_effects(args: argparse.Namespace) -> Any:
+    """Of the sweep that is there."""
+    from deltalens.cli.loading import batch_options, fill_from_run, load_sae_of_run
+    from deltalens.study import Attribution
+    from deltalens.trials import side_effects
+    from deltalens.trials.result import SweepResult
+
+    arms, result = SweepResult.load(args.run_dir).arms, Attribution.load(args.run_dir)
+    intervention = _intervention(args, result)
+    fill_from_run(args, result.metadata)
+    neutral, sae = _neutral(args), load_sae_of_run(args, result.metadata)
+    models, tokenizer = _models(args, both_ways="toward" in arms)
+    return side_effects(
+        args.run_dir,
+        {direction: models[direction] for direction in arms if direction in models},
+        tokenizer,
+        sae,
+        neutral,
+        intervention=intervention,
+        baseline=result.baseline if intervention.kind == "ablate" else None,
+        progress=not args.quiet,
+        ranks=args.ranks,
+        **batch_options(args),
     )
 
 

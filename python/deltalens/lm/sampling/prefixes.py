@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache
 
 from deltalens.lm.hooks import answering, input_device
 from deltalens.lm.model.caches import as_argument
+from deltalens.lm.points.below import output_of, repeated, shares_states
 from deltalens.lm.points.edits import Edits, editing
 from deltalens.lm.rows import TokenRow, pad_rows
 from deltalens.lm.sampling.slots import States
-from deltalens.lm.sites import Site, decoder_blocks, text_config
+from deltalens.lm.sites import Site, decoder_blocks
 
 
 @dataclass(frozen=True)
@@ -30,10 +30,6 @@ class Prefixes:
     width: int
     layers: list[States | None]
     logits: Tensor
-
-
-class _SiteReached(Exception):
-    """Ends a forward pass below the site: what lies above depends on what is edited there."""
 
 
 def read_prompts(model: Any, prompts: Sequence[list[int]]) -> Prefixes:
@@ -50,7 +46,7 @@ def read_edited(
 
     Blocks below the site do not see what is edited, so they run once for equal prompts.
     """
-    if _shares_states(model) or not site.blocks_below:
+    if shares_states(model) or not site.blocks_below:
         with editing(site, edits, numbers):
             return read_prompts(model, prompts)
     distinct = {tuple(prompt): None for prompt in prompts}
@@ -58,8 +54,10 @@ def read_edited(
     item = torch.tensor([places[tuple(prompt)] for prompt in prompts])
     _, blocks = decoder_blocks(model)
     unsteered = blocks[: site.blocks_below]
-    below, output = _below(model, _padded(model, list(map(list, distinct))), unsteered[-1])
-    with answering(unsteered, _repeated(output, item)), editing(site, edits, numbers):
+    below = DynamicCache()
+    inputs = {**_padded(model, list(map(list, distinct))), **as_argument(model, below)}
+    output = output_of(model, {**inputs, "use_cache": True}, unsteered[-1])
+    with answering(unsteered, repeated(output, item)), editing(site, edits, numbers):
         above, logits = _forward(model, _padded(model, prompts))
     own = torch.arange(len(prompts))
     states = [
@@ -89,35 +87,5 @@ def _forward(model: Any, inputs: dict[str, Tensor]) -> tuple[Any, Tensor]:
     return cache, output.logits[:, -1]
 
 
-def _below(model: Any, inputs: dict[str, Tensor], last: nn.Module) -> tuple[Any, Any]:
-    """The cache of the blocks up to ``last``, and what that returns."""
-    outputs: list[Any] = []
-
-    def reached(module: Any, args: Any, output: Any) -> None:
-        outputs.append(output)
-        raise _SiteReached
-
-    cache = DynamicCache()
-    handle = last.register_forward_hook(reached)
-    try:
-        with suppress(_SiteReached):
-            model(**inputs, **as_argument(model, cache), use_cache=True)
-    finally:
-        handle.remove()
-    return cache, outputs[0]
-
-
-def _repeated(output: Any, item: Tensor) -> Any:
-    """A block's output for the prompts ``item``; transformers 4 blocks return (hidden, …)."""
-    if isinstance(output, tuple):
-        return (_repeated(output[0], item), *output[1:])
-    return output[item.to(output.device)]
-
-
 def _states(layer: Any, item: Tensor) -> States | None:
     return States(layer.keys, layer.values, item) if layer.is_initialized else None
-
-
-def _shares_states(model: Any) -> bool:
-    """Whether upper blocks read the keys and values of lower ones."""
-    return bool(getattr(text_config(model), "num_kv_shared_layers", 0))

@@ -96,6 +96,17 @@ def surprisals(states: HeadInput, targets: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def surprisals_and_greedy(states: HeadInput, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """As :func:`surprisals`, with the most probable token after each state, int64 [tokens]."""
+    found: list[Tensor] = []
+    greedy: list[Tensor] = []
+    for part in _chunks(states):
+        logits = states.logits(states.hidden[part])
+        found.append(_picked(_log_softmax(logits), targets[part]))
+        greedy.append(logits.argmax(-1))
+    return torch.cat(found), torch.cat(greedy)
+
+
 def surprisals_and_gradient(
     states: HeadInput, targets: Tensor, weights: Tensor
 ) -> tuple[Tensor, Tensor]:

@@ -41,10 +41,33 @@ function steeringPart(one) {
   const arms = Object.entries(one.steering).map(([name, arm]) => {
     const shared = data.steering.arms[name];
     return h("div", {}, h("div", { class: "label" }, `${ARM_TITLES[name]}: ${shared.model}`),
-      h("p", {}, armSentence(arm, shared)), curveChart(arm, shared, `${ARM_TITLES[name]}: rate over strengths`));
+      h("p", {}, armSentence(arm, shared)), curveChart(arm, shared, `${ARM_TITLES[name]}: rate over strengths`), sideEffects(arm, shared));
   });
   return h("section", { class: "steering" }, h("h3", {}, "Steering"), h("div", { class: "arms" }, arms),
     h("p", { class: "note" }, "Solid: the behaviour’s rate with 95% intervals; dotted: incoherent share, dashed: its budget; ring: the strength chosen."));
+}
+
+/* What steering did beside: a row for no steering and for each strength. */
+function sideEffects(arm, shared) {
+  const rows = [{ strength: 0, ...shared.unsteered }, ...arm.points].filter((point) => point.beside);
+  if (!rows.length) return null;
+  const neutral = rows.some((point) => known(point.beside.loss));
+  const columns = ["strength", ...(neutral ? ["loss", "rise", "greedy changed"] : []), "tokens", "change", "cut"];
+  return h("div", { class: "scroll" }, h("table", { class: "beside" },
+    h("caption", {}, neutral ? "Side effects: neutral text (nats a token; ! above 0.1), and the length of answers" : "The length of answers"),
+    h("thead", {}, h("tr", {}, columns.map((name) => h("th", { class: "number", scope: "col" }, name)))),
+    h("tbody", {}, rows.map((point) => h("tr", {}, besideCells(point, neutral).map((text) => h("td", { class: "number" }, text)))))));
+}
+
+function besideCells({ strength, beside }, neutral) {
+  const read = [number(beside.loss), estimate(beside.rise) + (beside.marked ? " !" : ""), estimate(beside.changed, (share) => percent(share, 1))];
+  return [number(strength), ...(neutral ? read : []), number(beside.length), estimate(beside.longer), percent(beside.cut)];
+}
+
+function estimate(found, show = number) {
+  if (!found) return "";
+  const [value, low, high] = found.map((one) => show(one));
+  return low === undefined ? value : `${value} [${low}, ${high}]`;
 }
 
 function armSentence(arm, shared) {

@@ -17,6 +17,7 @@ from deltalens.lm.points.edits import Additions, Edits
 from deltalens.lm.sampling.engine import Intervene, Steer
 from deltalens.lm.sinks import SINKS
 from deltalens.lm.steering import SteerTokens
+from deltalens.pairs.identity import vector_fingerprint
 from deltalens.study.baseline import Baseline, check_baseline
 from deltalens.study.latents import latent_rows, unit
 from deltalens.trials.conditions import Condition, directions
@@ -52,6 +53,15 @@ class Treatment:
             _ = self._gates
         if self.intervention.of == "latent":
             self._baseline.latent_mean_of(self.source)
+
+    @property
+    def ablated_to(self) -> str | None:
+        """Hash of what is put in a latent's place; None where nothing is ablated."""
+        if self.intervention.kind != "ablate":
+            return None
+        latent = self.intervention.of == "latent"
+        baseline = self._baseline
+        return vector_fingerprint(baseline.latent_mean_of(self.source) if latent else baseline.mean)
 
     def steer(self, conditions: Sequence[Condition], tokens: SteerTokens) -> Steer | Intervene:
         """What an engine is asked for, a row of each of ``conditions``."""
