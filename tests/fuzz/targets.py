@@ -34,7 +34,10 @@ from deltalens.study.survey.directory import read_contents
 from deltalens.study.tokens.log_probs import read_log_probs
 from deltalens.trials.interpretation.store import read_interpretations
 from deltalens.trials.log import read_completions, read_verdicts
+from deltalens.trials.result import SIGNS
 from deltalens.trials.settings import read_prompts
+from deltalens.trials.side_effects.log import NEUTRAL_DIRECTORY
+from deltalens.trials.side_effects.neutral import neutral_effects
 from fuzz.mutate import mutated
 from helpers.finished_run import (
     add_detection,
@@ -286,6 +289,8 @@ def run_targets(place: Path) -> Iterator[Target]:
         if "completions" in file.name or file.name.startswith(("toward.", "away.")):
             read = read_verdicts if file.name.count(".") > 1 else read_completions
             check = lambda read=read, file=file: read(file) and None  # noqa: E731
+        if file.parent.name == NEUTRAL_DIRECTORY:
+            check = lambda: [neutral_effects(run, arm) for arm in SIGNS] and None  # noqa: E731
         if file.suffix in (".json", ".jsonl", ".csv", ".safetensors"):
             yield Target(f"run/{file.name}", file, file.read_bytes(), check)
     survey = place / "survey"

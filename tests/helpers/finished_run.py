@@ -24,6 +24,7 @@ from deltalens.study.detection.result import MEAN_DIFFERENCE, Detection, Told
 from deltalens.study.tokens.effects import TokenEffects
 from deltalens.study.tokens.log_probs import PairLogProbs, TokenLogProbs, save_log_probs
 from deltalens.trials import SweepResult
+from deltalens.trials.conditions import Condition
 from deltalens.trials.interpretation.store import Interpretation, append
 from deltalens.trials.log import (
     Completion,
@@ -48,6 +49,12 @@ from deltalens.trials.result import (
 )
 from deltalens.trials.settings import keep_prompts
 from deltalens.trials.side_effects import Estimate, Length, NeutralEffect, SideEffects
+from deltalens.trials.side_effects.log import (
+    TextEffect,
+    append_effects,
+    effects_path,
+    keep_texts,
+)
 from deltalens.trials.verdicts import ArmVerdict, arm_verdict
 from deltalens.trials.weighing import rows_of
 from helpers.simulated_sweep import table
@@ -147,6 +154,7 @@ def add_everything(run: Path, result: Attribution, texts: Texts | None = None) -
     keep_prompts(run, [[{"role": "user", "content": text()}] for _ in range(PROMPTS)])
     for arm in sweep.arms.values():
         _add_completions(run, arm, text)
+        _add_neutral(run, arm)
     for latent in result.latents[:4].tolist():
         for kind in ("examples", "steering"):
             append(run, Interpretation(latent, kind, text(), text(), text(), "v1", "raw"))  # type: ignore[arg-type]
@@ -235,6 +243,14 @@ def _add_completions(run: Path, arm: Arm, text: Texts) -> None:
         verdicts_path(run, arm.direction, JUDGE),
         ((key, Verdict(text(), "shown", raw=text())) for key in keys),
     )
+
+
+def _add_neutral(run: Path, arm: Arm) -> None:
+    conditions = [Condition(curve.latent, p.strength) for curve in arm.curves for p in curve.points]
+    effects = [TextEffect(31.0 + number, 30.0, number % 9, 9) for number in range(len(conditions))]
+    keep_texts(run, {"texts": 2, "tokens": 20, "fingerprint": "abc"})
+    for text in range(2):
+        append_effects(effects_path(run, arm.direction), text, conditions, effects)
 
 
 def _add_examples(run: Path, result: Attribution, text: Texts) -> None:

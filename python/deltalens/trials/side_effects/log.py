@@ -19,6 +19,7 @@ from deltalens.trials.conditions import Condition
 from deltalens.trials.result import SIGNS, STEERING_DIRECTORY, Direction
 
 NEUTRAL_DIRECTORY, SETTINGS_FILE = "neutral", "settings.json"
+_LARGEST = 1 << 48  # of any number in a log: beyond it, it is damaged
 
 
 class TextAt(NamedTuple):
@@ -71,6 +72,8 @@ def read_effects(path: Path) -> Effects:
 def _parse(row: Row) -> Effects:
     try:
         text, tokens = _whole(row["text"]), _whole(row["tokens"])
+        if not tokens:
+            raise ValueError
         return {
             TextAt(_condition(condition), text): TextEffect(
                 _number(loss), _number(unsteered), _whole(changed), tokens
@@ -87,13 +90,13 @@ def _condition(stored: Any) -> Condition:
 
 
 def _whole(value: Any) -> int:
-    if type(value) is not int or value < 0:
+    if type(value) is not int or not 0 <= value < _LARGEST:
         raise TypeError
     return value
 
 
 def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not abs(value) < float("inf"):
+    if type(value) not in (int, float) or not abs(value) < _LARGEST:
         raise TypeError
     return value
 

@@ -32,7 +32,7 @@ def estimated(effects: Effects, texts: int) -> dict[Condition, NeutralEffect]:
     whole = {
         condition: [found[text] for text in range(texts)]
         for condition, found in by_condition.items()
-        if texts and found.keys() >= set(range(texts))
+        if texts and all(text in found for text in range(texts))
     }
     if not whole:
         return {}
