@@ -11,10 +11,11 @@ from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from deltalens.errors import InputError
-from deltalens.lm import head, resolve_site
+from deltalens.lm import resolve_site
 from deltalens.lm.batching import TokenBudget
 from deltalens.lm.points.edits import Additions
 from deltalens.lm.points.side_by_side import Reading, side_by_side
+from deltalens.lm.targets import head
 
 VOCABULARY, WIDTH, LAYERS = 32_003, 48, 4
 IDS = [1, 31_999, 7, 20_000, 7, 32_002, 512, 3, 15_000]

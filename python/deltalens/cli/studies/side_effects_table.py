@@ -35,8 +35,7 @@ def print_side_effects(result: SweepResult, shown: int) -> None:
 def _print_latents(name: str, candidates: Sequence[Candidate], arms: dict[Direction, Arm]) -> None:
     columns = ["latent", *chain(*((f"{arm}: loss", "greedy", "tokens") for arm in arms))]
     rows = [
-        [str(item.latent), *chain(*(_cells(arm, item) for arm in arms.values()))]
-        for item in candidates
+        [item.label, *chain(*(_cells(arm, item) for arm in arms.values()))] for item in candidates
     ]
     title = (
         f"{name}, side effects at the strength chosen; loss: rise on neutral text in nats a token,"

@@ -12,13 +12,13 @@ from torch import Tensor
 from deltalens.cost.pace import advance
 from deltalens.errors import InputError
 from deltalens.lm.batching import TokenBudget, run_batches
-from deltalens.lm.head import read_to_head, surprisals_and_greedy
 from deltalens.lm.hooks import answering, frozen, input_device, without_graph
 from deltalens.lm.points.below import output_of, repeated, shares_states
 from deltalens.lm.points.edits import Edits, edited_from
 from deltalens.lm.points.replacing import replacing
 from deltalens.lm.rows import TokenRow, pad_rows
 from deltalens.lm.sites import Site, decoder_blocks
+from deltalens.lm.targets.head import read_to_head, surprisals_and_greedy
 
 
 class Reading(NamedTuple):

@@ -100,7 +100,7 @@ def surprisals_and_greedy(states: HeadInput, targets: Tensor) -> tuple[Tensor, T
     """As :func:`surprisals`, with the most probable token after each state, int64 [tokens]."""
     found: list[Tensor] = []
     greedy: list[Tensor] = []
-    for part in _chunks(states):
+    for part in chunks(states):
         logits = states.logits(states.hidden[part])
         found.append(_picked(_log_softmax(logits), targets[part]))
         greedy.append(logits.argmax(-1))

@@ -17,6 +17,7 @@ from deltalens.storage.line_log import append_rows
 from deltalens.storage.parts import parts_of
 from deltalens.trials.conditions import Condition
 from deltalens.trials.result import SIGNS, STEERING_DIRECTORY, Direction
+from deltalens.trials.together.latents import members, read_latents
 
 NEUTRAL_DIRECTORY, SETTINGS_FILE = "neutral", "settings.json"
 _LARGEST = 1 << 48  # of any number in a log: beyond it, it is damaged
@@ -85,8 +86,13 @@ def _parse(row: Row) -> Effects:
 
 
 def _condition(stored: Any) -> Condition:
-    latent, strength = stored
-    return Condition(_whole(latent), _number(strength))
+    latents, strength = stored
+    read = read_latents(latents)
+    if any(abs(sign) != 1 for _, sign in members(read)):
+        raise ValueError
+    for latent, _ in members(read):
+        _whole(latent)
+    return Condition(read, _number(strength))
 
 
 def _whole(value: Any) -> int:

@@ -45,7 +45,7 @@ def _rows(result: SweepResult, arm: Arm) -> Iterator[list[str]]:
             yield [
                 arm.direction,
                 cell("; ".join(_sets(result, curve))),
-                str(curve.latent),
+                cell(Candidate(curve.latent, curve.sign).label),
                 str(curve.sign),
                 repr(point.strength),
                 str(int(number == curve.chosen)),
