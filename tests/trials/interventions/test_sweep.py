@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +188,12 @@ def test_what_does_not_fit_is_refused_before_it_begins(
     with pytest.raises(InputError, match=message):
         swept(tmp_path, name, **changes)
     assert not list(tmp_path.glob("steering/*.jsonl"))
+
+
+@pytest.mark.parametrize("damage", [[1, 2], {"7": "x"}, {"seven": 1.0}, {"7": [1]}, 3])
+def test_damaged_references_are_refused(runs: Any, tmp_path: Path, damage: Any) -> None:
+    run = Path(shutil.copytree(runs["clamp"][0], tmp_path / "run"))
+    path = run / "steering" / "settings.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "references": damage}))
+    with pytest.raises(InputError, match="is damaged"):
+        swept(run, "clamp")

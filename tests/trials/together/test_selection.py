@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,6 +14,7 @@ import torch
 import deltalens
 from deltalens.errors import InputError
 from deltalens.judge import Verdict
+from deltalens.ranks.shard import Shard, ShardDone
 from deltalens.trials import work as sweep_work
 from deltalens.trials.arm import ArmTrial, distinct
 from deltalens.trials.candidates import candidate_sets
@@ -207,3 +209,24 @@ def test_chance_passes_as_often_as_said_and_would_not_on_the_same_prompts() -> N
     same = sum(passes(seed, False) for seed in range(sweeps)) / sweeps
     allowed = 0.05 + 3 * (0.05 * 0.95 / sweeps) ** 0.5
     assert apart <= allowed < same
+
+
+def test_what_there_is_to_do_is_known_before_anything_is_chosen(
+    tmp_path: Path, caplog: Any
+) -> None:
+    caplog.set_level(logging.INFO)
+    swept(tmp_path, max_incoherence=1.0)
+    (said,) = [line for line in caplog.messages if line.startswith("To do: ")]
+    first = sum(
+        key.attempt == 0
+        for direction in SIGNS
+        for key in read_completions(tmp_path / "steering" / f"{direction}.jsonl")
+    )
+    assert said.startswith(f"To do: {first:,} completions")
+
+
+def test_shards_do_what_can_be_told_and_end_alike(tmp_path: Path, whole: Any) -> None:
+    for number in range(2):
+        with pytest.raises(ShardDone):
+            swept(tmp_path, ranks=Shard(number=number, of=2))
+    assert swept(tmp_path) == whole[1]
