@@ -32,6 +32,7 @@ KEPT = (
     "gradients.json",
     "gradients.svg",
     "steering/summary.json",
+    "steering/side_effects.csv",
 )
 SHOWN = 10
 DECISIONS = {"beyond": "beyond chance", "alike": "no different", "undecided": "undecided"}

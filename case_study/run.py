@@ -97,6 +97,10 @@ def steps(out: Path) -> Iterator[Step]:
         "baseline", baseline, "baseline", "--model", model, *at, "--texts", corpus,
         "--max-tokens", 200_000, "--out", baseline,
     )  # fmt: skip
+    yield script(
+        "neutral", "neutral.py", out / "neutral.jsonl",
+        "--corpus", corpus, "--out", out / "neutral.jsonl",
+    )  # fmt: skip
     yield script("questions", "prompts.py", questions / "advice-steer.jsonl", "--out", questions)
     lora = str(out / "lora")
     yield script("tune", "tune.py", out / "lora" / "about.json", "--model", model, "--out", lora)
@@ -141,6 +145,12 @@ def study(
     yield deltalens(
         f"{case.name}: steer", run / "steering" / "summary.json", "steer", run, *sweep,
         "--strengths", *STRENGTHS, "--sets", *SETS, "--random", 50, "--matched", 50,
+    )  # fmt: skip
+    against = [] if case.against is None else ["--against", case.against]
+    yield deltalens(
+        f"{case.name}: side effects", run / "steering" / "neutral" / "settings.json", "steer", run,
+        *against, "--dtype", "bfloat16", "--only-side-effects", "--neutral", out / "neutral.jsonl",
+        "--neutral-texts", 8, "--neutral-tokens", 32,
     )  # fmt: skip
     yield deltalens(f"{case.name}: report", run / "report.html", "report", run)
     null = out / f"{case.name}-null"

@@ -75,6 +75,20 @@ def test_every_latent_has_what_the_run_says_of_it(full: Path) -> None:
     assert "names" not in document["latents"][4]
 
 
+def test_side_effects_are_beside_every_strength(full: Path) -> None:
+    found = written(write_report(full))
+    assert found["steering"]["arms"]["away"]["unsteered"]["beside"]["loss"] == 3
+    steered = [one["steering"] for one in found["latents"] if "steering" in one]
+    points = [point for one in steered for arm in one.values() for point in arm["points"]]
+    assert len(points) > 10
+    for point in points:
+        rise, low, high = point["beside"]["rise"]
+        assert low < rise < high
+        assert point["beside"]["marked"] == (rise > 0.1)
+        assert (point["beside"]["length"], point["beside"]["cut"]) == (12.5, 0.3)
+    assert {point["beside"]["marked"] for point in points} == {True, False}
+
+
 def test_completions_of_a_card_are_those_of_the_chosen_strength(full: Path) -> None:
     evidence = gather(full)
     assert evidence.steering is not None
