@@ -9,7 +9,7 @@ VENV_CASE := .venv-case-study
 NATIVE := $(wildcard csrc/*.cpp csrc/*.h)
 BUILD := pyproject.toml setup.py constraints.txt $(NATIVE)
 
-.PHONY: help demo test lint format bench readme-demo test-transformers4 test-interop test-vllm \
+.PHONY: help demo test lint format bench demo-page test-transformers4 test-interop test-vllm \
 	models demo-seeds case-study fuzz clean
 
 help:
@@ -17,9 +17,9 @@ help:
 	@echo "make test                run the tests"
 	@echo "make lint                ruff and mypy"
 	@echo "make format              let ruff rewrite what it can"
-	@echo "make bench               run the benchmarks and rewrite README's tables"
-	@echo "make readme-demo         run the demo and rewrite README's part on it, with figures"
-	@echo "make demo-seeds          ten seeds of the demo, whole and adaptive, and README's part on them"
+	@echo "make bench               run the benchmarks and rewrite the tables of docs/performance.md and docs/proof.md"
+	@echo "make demo-page           run the demo and rewrite its part of docs/proof.md, with figures"
+	@echo "make demo-seeds          ten seeds of the demo, whole and adaptive, and docs/proof.md's part on them"
 	@echo "make test-transformers4  run the tests on transformers 4.57"
 	@echo "make test-interop        hold SAEs against the libraries that train them; write docs/interop.md"
 	@echo "make test-vllm           hold vLLM's completions against transformers; write docs/vllm.md"
@@ -50,19 +50,19 @@ bench: $(VENV)/installed
 	$(VENV)/bin/python bench/screens.py
 	$(VENV)/bin/python bench/file_scan.py
 	cd bench && ../$(VENV)/bin/python flips.py
-	$(MAKE) readme-demo
+	$(MAKE) demo-page
 
-readme-demo: $(VENV)/installed
+demo-page: $(VENV)/installed
 	$(VENV)/bin/deltalens demo --json > bench/results/demo.json
 	sed -i "s#$(CURDIR)/##" bench/results/demo.json
-	$(VENV)/bin/python bench/readme_figures.py demo-run
-	$(VENV)/bin/python bench/readme_tables.py
+	$(VENV)/bin/python bench/demo_figures.py demo-run
+	$(VENV)/bin/python bench/measured_pages.py
 
 demo-seeds: $(VENV)/installed
 	rm -f bench/results/adaptive.csv
 	$(VENV)/bin/python bench/adaptive.py adaptive-run
 	$(VENV)/bin/python bench/demo_seeds.py adaptive-run
-	$(VENV)/bin/python bench/readme_tables.py
+	$(VENV)/bin/python bench/measured_pages.py
 
 test-transformers4: $(VENV4)/installed
 	$(VENV4)/bin/python -m pytest

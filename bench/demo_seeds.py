@@ -46,7 +46,7 @@ def rows(seed: int, study: str, result: SweepResult) -> Iterator[dict[str, Any]]
 
 
 def seeds_table(results: Path) -> Iterator[str]:
-    """For README: how often each set is beyond chance, and how its change spreads."""
+    """For docs/proof.md: how often each set is beyond chance, and how its change spreads."""
     found = list(csv.DictReader((results / FILE).open(encoding="utf-8")))
     count = len({row["seed"] for row in found})
     yield (
@@ -72,7 +72,7 @@ def _cell(found: Sequence[dict[str, str]], study: str, name: str, direction: str
 
 
 def adaptive_sentence(results: Path) -> str:
-    """For README: what ``--adaptive`` saves, and whether it says the same."""
+    """For docs/proof.md: what ``--adaptive`` saves, and whether it says the same."""
     found = list(csv.DictReader((results / "adaptive.csv").open(encoding="utf-8")))
     rest = [row for row in found if row["seed"] != "0"]
     arms = {(row["seed"], row["study"], row["direction"]): row for row in rest}.values()

@@ -1,4 +1,4 @@
-"""docs/case-study.md, its figures, and the files behind them, from finished studies."""
+"""docs/case-study.md, its part of docs/proof.md, figures and files, from finished studies."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def main() -> None:
     parts += compared(out)
     parts += costs(out)
     (DOCS / "case-study.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
-    put_in_readme(HERE.parent / "README.md", "\n".join(summary(out)))
+    put_between_markers(DOCS / "proof.md", "\n".join(summary(out)))
 
 
 def keep(out: Path) -> None:
@@ -78,9 +78,9 @@ def keep(out: Path) -> None:
             shutil.copyfile(out / file, RESULTS / file.replace("/", "-"))
 
 
-def put_in_readme(readme: Path, content: str) -> None:
+def put_between_markers(page: Path, content: str) -> None:
     """Replace what stands between the markers."""
-    text = readme.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
     start, end = (
         "<!-- case study: made by case_study/page.py -->",
         "<!-- end of case study -->",
@@ -88,13 +88,13 @@ def put_in_readme(readme: Path, content: str) -> None:
     head, found, rest = text.partition(start)
     _, also_found, tail = rest.partition(end)
     if not (found and also_found):
-        raise SystemExit("README.md has no markers for the case study")
-    readme.write_text(f"{head}{start}\n{content.strip()}\n{end}{tail}", encoding="utf-8")
+        raise SystemExit(f"{page.name} has no markers for the case study")
+    page.write_text(f"{head}{start}\n{content.strip()}\n{end}{tail}", encoding="utf-8")
 
 
 def summary(out: Path) -> Iterator[str]:
-    """What README says of it."""
-    yield "![Figure 1 of the validation case](docs/case-study-validation-figure-1.svg)\n"
+    """What docs/proof.md says of it."""
+    yield "![Figure 1 of the validation case](case-study-validation-figure-1.svg)\n"
     rows = []
     for name, title in CASES.items():
         for direction, verdict in SweepResult.load(out / name).verdicts.items():

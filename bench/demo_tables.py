@@ -1,4 +1,4 @@
-"""The demo's tables and figures in README, from what ``deltalens demo --json`` wrote."""
+"""The demo's tables and figures in docs/proof.md, from what ``deltalens demo --json`` wrote."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def demo_table(demo: dict[str, Any]) -> Iterator[str]:
         f"with at most {settings['max_incoherence']:.0%} incoherent answers, or that many points "
         "more than without steering where there are more, stands for a latent. Verdicts: at one "
         "strength for all, mean change and its 95 % interval, p by permutation against the random "
-        "latents (docs/verdicts.md).\n"
+        "latents ([verdicts](verdicts.md)).\n"
     )
     for name, study in demo["studies"].items():
         yield from _study(name, study)
@@ -34,7 +34,7 @@ def _study(name: str, study: dict[str, Any]) -> Iterator[str]:
     yield f"**{study['behaviour'].capitalize()}**, {study['pairs']} on-policy pairs:\n"
     if "significance" in study:
         yield f"{study['significance']['sentence']}\n"
-    yield f"![Change of {study['behaviour']} by latent, both directions](docs/figure-{name}.png)\n"
+    yield f"![Change of {study['behaviour']} by latent, both directions](figure-{name}.png)\n"
     yield (
         "| | tuned model, steered away | beyond random | base model, steered toward | "
         "beyond random |"

@@ -1,4 +1,4 @@
-"""README's pictures, from a finished demo: figure 1 of both studies and the report in a browser."""
+"""Pictures of docs/proof.md, from a finished demo: figure 1 of both studies, and the report."""
 
 from __future__ import annotations
 
