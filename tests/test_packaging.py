@@ -13,7 +13,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = ("csrc", "python", "triton_kernels", "tests", "bench", "docs", "examples")
+SOURCES = (
+    *("csrc", "python", "triton_kernels", "tests", "bench", "docs", "examples"),
+    *(".ci", ".github"),
+)
 NOT_SOURCES = shutil.ignore_patterns("*.so", "*.egg-info", "__pycache__", "build")
 
 IMPORT_FROM = """
@@ -106,6 +109,8 @@ def test_the_sdist_holds_all_that_a_build_and_a_test_run_need(sdist: Path) -> No
     expected |= sources("csrc", ".cpp", ".h") | sources("triton_kernels", ".py")
     expected |= sources("python", ".py", ".typed") | sources("tests", ".py") | package_data()
     expected |= sources("docs", ".md", ".svg", ".png") | sources("examples", ".py")
+    expected |= {"CHANGELOG.md", "CITATION.cff", "SECURITY.md", ".ci/run"}
+    expected |= sources(".github", ".yml")
     assert len(expected) > 40
     assert expected <= names
     assert not [name for name in names if name.endswith((".so", ".pyc"))]
