@@ -21,7 +21,8 @@ FLOORS = (
     ("engine", "lm"),
     ("ranks",),
     ("storage", "kernels", "cost"),
-    ("errors", "version", "visible"),
+    ("visible",),
+    ("errors", "version"),
 )
 FLOOR = {room: number for number, rooms in enumerate(reversed(FLOORS)) for room in rooms}
 IMPLEMENTATIONS = ("deltalens.engine.impl.", "deltalens.engine.latent.impl.")

@@ -8,9 +8,12 @@ from typing import Any
 from deltalens.checkpoints.activation import Active, Source
 from deltalens.checkpoints.attributed import Attributed
 from deltalens.checkpoints.detected import Detected, Texts
+from deltalens.checkpoints.rows import COLUMNS, rows_of
+from deltalens.checkpoints.shown import checkpoints_view
 from deltalens.checkpoints.steered import ArmState, Steered
 from deltalens.errors import InputError
 from deltalens.trials.result import Direction
+from deltalens.visible.frame import frame_of_rows
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,16 @@ class CheckpointComparison:
             if course.latent == latent:
                 return course
         raise InputError(f"latent {latent} is not compared; name it in latents")
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame`` with the rows and columns of the CSV, of texts as they are.
+
+        Raises :class:`InputError` where there is no pandas.
+        """
+        return frame_of_rows(COLUMNS, list(rows_of(self)))
+
+    def _repr_html_(self) -> str:
+        return checkpoints_view(self).html()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; what is not known is None."""

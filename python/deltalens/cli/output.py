@@ -10,6 +10,9 @@ from contextlib import contextmanager
 from typing import Any, Literal
 
 from deltalens.visible import visible, visible_json, visible_lines
+from deltalens.visible.values import number as number
+from deltalens.visible.values import p_value as p_value
+from deltalens.visible.values import tokens as tokens
 
 _GAP, _EDGES = 3, 2  # characters between two columns, and at both ends of a row
 _LEAST_TEXT = 8
@@ -91,18 +94,3 @@ def log_lines(name: str, *, shown: bool) -> Iterator[None]:
     finally:
         logger.removeHandler(handler)
         logger.setLevel(level)
-
-
-def number(value: float) -> str:
-    """Three significant digits with a sign."""
-    return "–" if math.isnan(value) else f"{value:+.2e}"
-
-
-def p_value(value: float) -> str:
-    """Two significant digits."""
-    return "–" if math.isnan(value) else f"{value:.2g}"
-
-
-def tokens(items: Sequence[Any], count: int = 5) -> str:
-    """The first few tokens of a logit lens, quoted where spaces matter."""
-    return " ".join(repr(item.text)[1:-1] or "''" for item in items[:count])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from html import escape
 
 from deltalens.examples.text import (
     Line,
@@ -13,7 +12,7 @@ from deltalens.examples.text import (
     summary,
     window_tokens,
 )
-from deltalens.visible import visible
+from deltalens.visible.markup import safe
 
 _STYLE = """
 :root { color-scheme: light dark; --hot: 255 140 0; --dim: #666; --line: #ddd; }
@@ -41,8 +40,8 @@ def html_page(lines: Iterable[Line], title: str) -> Iterator[str]:
     ``lines`` are those of :func:`~deltalens.examples.store.read_examples`. A token's shade is
     its activation over the latent's largest; the activation itself shows on hovering.
     """
-    yield f"{_HEAD}<title>{_safe(title)}</title>\n<style>{_STYLE}</style>\n"
-    yield f"<h1>{_safe(title)}</h1>\n"
+    yield f"{_HEAD}<title>{safe(title)}</title>\n<style>{_STYLE}</style>\n"
+    yield f"<h1>{safe(title)}</h1>\n"
     for line in lines:
         yield from _html_latent(line)
     yield "</html>\n"
@@ -50,12 +49,12 @@ def html_page(lines: Iterable[Line], title: str) -> Iterator[str]:
 
 def _html_latent(line: Line) -> Iterator[str]:
     found = line["examples"]
-    yield f"<section>\n<h2>Latent {line['latent']}</h2>\n<p>{_safe(summary(found))}</p>\n"
+    yield f"<section>\n<h2>Latent {line['latent']}</h2>\n<p>{safe(summary(found))}</p>\n"
     for name, tokens in lens_tokens(line):
-        yield f'<p class="dim">{name}: {_safe(tokens)}</p>\n'
+        yield f'<p class="dim">{name}: {safe(tokens)}</p>\n'
     yield _svg_histogram(found["histogram"])
     for title, windows in sections(found):
-        yield f"<h3>{_safe(title)}</h3>\n"
+        yield f"<h3>{safe(title)}</h3>\n"
         for window in windows:
             yield _html_window(window, found["max"])
     yield "</section>\n"
@@ -72,10 +71,10 @@ def _html_window(window: Line, largest: float) -> str:
 
 def _html_token(token: str, value: float, share: float, peak: bool) -> str:
     if value <= 0:
-        return f"<span>{_safe(token)}</span>"
+        return f"<span>{safe(token)}</span>"
     mark = ' class="peak"' if peak else ""
     shade = f"background:rgb(var(--hot)/{0.12 + 0.78 * share:.2f})"
-    return f'<span{mark} style="{shade}" title="{value:.4g}">{_safe(token)}</span>'
+    return f'<span{mark} style="{shade}" title="{value:.4g}">{safe(token)}</span>'
 
 
 def _svg_histogram(counts: list[list[float]]) -> str:
@@ -101,7 +100,3 @@ def _half_octaves(edge: float) -> int:
     """The place of 2^e or 1.5 · 2^e among all such numbers."""
     mantissa, exponent = math.frexp(edge)
     return 2 * exponent + (mantissa > 0.5)
-
-
-def _safe(text: str) -> str:
-    return escape(visible(text), quote=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ import torch
 from deltalens.errors import InputError
 from deltalens.examples.checked import checked_line
 from deltalens.examples.contexts import BLOCK, Place
+from deltalens.examples.listed import ExampleLines
 from deltalens.examples.tiles import Collector
 from deltalens.ranks.ranks import Ranks
 from deltalens.storage.atomic import (
@@ -205,18 +207,22 @@ def read_summary(directory: Path) -> dict[str, Any]:
     if (
         not isinstance(summary, dict)
         or not {"options", "fingerprints", "latents"} <= summary.keys()
+        or type(summary["latents"]) is not int
     ):
         raise InputError(f"{path} was not written by deltalens; choose another directory")
     return summary
 
 
-def read_examples(directory: str | Path) -> Iterator[dict[str, Any]]:
+def read_examples(directory: str | Path) -> ExampleLines:
     """The lines of a directory's ``latents.jsonl``, as plain JSON values, read as they are used.
+    In a notebook the first ones show themselves; ``to_pandas()`` gives their statistics.
 
     Raises :class:`InputError` for a directory without finished examples, and at the end of a file
     that has lost some.
     """
-    return _complete_lines(Path(directory), read_summary(Path(directory)))
+    directory = Path(directory)
+    summary = read_summary(directory)
+    return ExampleLines(partial(_complete_lines, directory, summary), summary["latents"])
 
 
 def _complete_lines(directory: Path, summary: Settings) -> Iterator[dict[str, Any]]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from types import TracebackType
 from typing import Any
 
+SWITCH = "DELTALENS_PROGRESS"
+
 
 class Progress:
-    """A tqdm bar over ``total`` units, or nothing at all."""
+    """A tqdm bar over ``total`` units, or nothing at all; ``DELTALENS_PROGRESS=0`` leaves all bars
+    out."""
 
     def __init__(self, shown: bool, title: str, total: int | None) -> None:
         self._bar: Any = None
-        if shown:
-            from tqdm import tqdm
+        if shown and os.environ.get(SWITCH) != "0":
+            from tqdm.auto import tqdm
 
             self._bar = tqdm(total=total, desc=title)
 

@@ -23,8 +23,11 @@ from deltalens.storage.json_text import parse_json
 from deltalens.study.baseline import Baseline
 from deltalens.study.directions.means import Directions, read_directions
 from deltalens.study.lens import LatentLens, LensToken
+from deltalens.study.ranking.shown import latent_view, ranking_view
 from deltalens.study.significance.sentence import LEVEL
 from deltalens.study.tokens.effects import TokenEffects, read_token_effects
+from deltalens.visible.frame import frame
+from deltalens.visible.view import View
 
 METADATA_FILE = "metadata.json"
 TABLE_FILE = "attribution.csv"
@@ -107,6 +110,32 @@ class Attribution:
         """The canonical name of the site, such as ``blocks.12.hook_resid_post``."""
         said = self.metadata["site"]
         return said["name"] if "name" in said else saved_name(said["path"])
+
+    def show(self, latent: int) -> View:
+        """All that the study says of one of its latents, as HTML in a notebook and text elsewhere.
+
+        Raises :class:`InputError` for a latent that the ranking does not hold.
+        """
+        return latent_view(self, latent)
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame`` with the rows and columns of ``attribution.csv``.
+
+        Raises :class:`InputError` where there is no pandas.
+        """
+        columns = {name: getattr(self, field).numpy() for field, (name, _) in COLUMNS.items()}
+        ranks = range(1, len(self.latents) + 1)
+        return frame(
+            {
+                "rank": ranks,
+                "latent": self.latents.numpy(),
+                **columns,
+                "sign_unsure": self.sign_unsure.numpy(),
+            }
+        )
+
+    def _repr_html_(self) -> str:
+        return ranking_view(self).html()
 
     def save(self, directory: str | Path) -> None:
         """Write a run directory; ``metadata.json`` comes last and marks it as complete.

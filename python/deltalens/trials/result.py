@@ -18,7 +18,9 @@ from deltalens.trials.rates import Tally
 from deltalens.trials.side_effects.effects import SideEffects
 from deltalens.trials.together.latents import Latents, Signed, members, named, read_latents
 from deltalens.trials.verdicts.result import ArmVerdict
+from deltalens.trials.verdicts.shown import COLUMNS, points_of, sweep_view
 from deltalens.trials.verdicts.strength import equal_strength
+from deltalens.visible.frame import frame_of_rows
 
 STEERING_DIRECTORY = "steering"
 SUMMARY_FILE = "summary.json"
@@ -216,6 +218,17 @@ class SweepResult:
         }
         settings = {**self.settings, "max_incoherence": limit}
         return replace(self, arms=arms, settings=settings, verdicts={})
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame``: a row for each arm, candidate and strength, with counts, rates,
+        and whether the strength is the one chosen.
+
+        Raises :class:`InputError` where there is no pandas.
+        """
+        return frame_of_rows(COLUMNS, list(points_of(self)))
+
+    def _repr_html_(self) -> str:
+        return sweep_view(self).html()
 
     def save(self, run: str | Path) -> None:
         """Write ``steering/summary.json`` of a run directory."""

@@ -81,30 +81,15 @@ def _decoder_shape(args: argparse.Namespace) -> tuple[int, int, Any]:
 def _show(args: argparse.Namespace, chosen: Any, apart: Any) -> None:
     from deltalens.cli.doctor.rates import rates_line
     from deltalens.cli.output import print_json, print_line, print_table
+    from deltalens.engine.cost.shown import plan_view
 
     if args.json:
         flips = {} if apart is None else {"significance": asdict(apart)}
         print_json({**asdict(chosen), **flips})
         return
-    rows = [
-        [
-            cost.form + (" ←" if cost is chosen.cost else ""),
-            cost.impl,
-            cost.topk,
-            f"{cost.flop / 1e9:,.0f}",
-            f"{cost.bytes / 1e9:,.2f}",
-            f"{cost.seconds:,.3f}",
-            f"{cost.memory / 2**20:,.0f}",
-        ]
-        for cost in chosen.costs
-    ]
-    print_table(
-        f"{chosen.form} form, impl {chosen.impl}, tiles of {chosen.tile_rows} latents, "
-        f"top-k {chosen.topk}",
-        ("form", "impl", "top-k", "GFLOP", "GB moved", "seconds", "MiB"),
-        rows,
-        left=("form",),
-    )
+    view = plan_view(chosen)
+    for table in view.tables:
+        print_table(view.title, table.columns, table.rows, left=table.left)
     steps = ", ".join(f"{step.name} {step.seconds:.3f}" for step in chosen.cost.steps)
     print_line(f"seconds of {chosen.form}/{chosen.impl}: {steps}")
     if apart is not None:

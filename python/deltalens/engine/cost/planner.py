@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from deltalens.engine.cost.outer import outer_memory
 from deltalens.engine.cost.parts import Shape, Step
 from deltalens.engine.cost.roofs import Roofs
+from deltalens.engine.cost.shown import COLUMNS, plan_view
 from deltalens.engine.cost.steps import ARRIVAL, steps
 from deltalens.engine.decoder import AHEAD_BYTES, DECODER_DTYPES, READ_BYTES
 from deltalens.engine.token_rows import GROUP_BYTES, tokens_held
@@ -18,6 +20,7 @@ from deltalens.engine.trust.implementations import automatic_impls, choose_impl
 from deltalens.engine.trust.rates import known_roofs
 from deltalens.errors import InputError
 from deltalens.storage.buffers import BLOCK
+from deltalens.visible.frame import frame
 
 FORMS = ("token", "quadratic")
 _TILE_ELEMENTS = 1 << 21
@@ -77,6 +80,16 @@ class Plan:
     def of(self, form: str, impl: str) -> Cost:
         """The estimate of any one."""
         return next(cost for cost in self.costs if (cost.form, cost.impl) == (form, impl))
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame``: a row for each of ``costs``, with their names in the JSON.
+
+        Raises :class:`InputError` where there is no pandas.
+        """
+        return frame({name: [getattr(cost, name) for cost in self.costs] for name in COLUMNS})
+
+    def _repr_html_(self) -> str:
+        return plan_view(self).html()
 
 
 def tile_rows(

@@ -6,9 +6,10 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from deltalens.report.survey.markup import NONE, Markup, h, join, p_value, report_link, text
+from deltalens.report.survey.markup import NONE, p_value, report_link, text
 from deltalens.study.significance.sentence import LEVEL
 from deltalens.study.survey.words import place_label, place_name
+from deltalens.visible.markup import Markup, h, join
 
 Json = Mapping[str, Any]
 

@@ -1,35 +1,15 @@
-"""HTML from plain values, all of which are escaped."""
+"""Values as a survey's page shows them."""
 
 from __future__ import annotations
 
 import math
-from html import escape
 from urllib.parse import quote
 
 from deltalens.report.page import REPORT_FILE
 from deltalens.report.text import readable
+from deltalens.visible.markup import Markup, h, join
 
 NONE = "–"
-
-
-class Markup(str):
-    """Text that is HTML already."""
-
-
-def h(name: str, *children: str, **attributes: str | None) -> Markup:
-    """An element; ``class_`` stands for class, ``aria_label`` for aria-label. Children that are no
-    markup become text."""
-    said = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{escape(value)}"'
-        for key, value in attributes.items()
-        if value is not None
-    )
-    return Markup(f"<{name}{said}>{join(*children)}</{name}>")
-
-
-def join(*children: str) -> Markup:
-    """Children one after the other."""
-    return Markup("".join(c if isinstance(c, Markup) else escape(c) for c in children))
 
 
 def text(value: str, limit: int = 200) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from deltalens.report.page import write_report
 from deltalens.report.shell import filled_page
 from deltalens.report.survey.map_part import map_part
-from deltalens.report.survey.markup import Markup, h, join, text
+from deltalens.report.survey.markup import text
 from deltalens.report.survey.shared_part import shared_part
 from deltalens.report.survey.studies_part import studies_part
 from deltalens.report.text import place_name
@@ -19,6 +19,7 @@ from deltalens.study.survey.result import Survey
 from deltalens.study.survey.summary import summary
 from deltalens.study.survey.words import multiplicity_sentences
 from deltalens.version import __version__
+from deltalens.visible.markup import Markup, h, join
 
 
 def write_survey_report(directory: str | Path) -> Path:

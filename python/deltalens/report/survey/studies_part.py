@@ -5,17 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from deltalens.report.survey.markup import (
-    Markup,
-    h,
-    join,
-    number,
-    p_value,
-    report_link,
-    text,
-    tokens,
-)
+from deltalens.report.survey.markup import number, p_value, report_link, text, tokens
 from deltalens.study.survey.words import place_name
+from deltalens.visible.markup import Markup, h, join
 
 Json = Mapping[str, Any]
 

@@ -12,6 +12,8 @@ from deltalens.errors import InputError
 from deltalens.storage.atomic import write_text
 from deltalens.storage.json_text import parse_json
 from deltalens.storage.typed import checked_types
+from deltalens.study.comparison.shown import comparison_view, shared_columns
+from deltalens.visible.frame import frame
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,17 @@ class Comparison:
     def same_top(self) -> bool:
         """Whether both have the same first latent."""
         return self.top[0] == self.top[1]
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame`` of ``shared``: latent, and rank, score and push of the first study
+        (rank_a, …) and of the second (rank_b, …).
+
+        Raises :class:`InputError` where there is no pandas.
+        """
+        return frame(shared_columns(self))
+
+    def _repr_html_(self) -> str:
+        return comparison_view(self).html()
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; NaN, which JSON lacks, as None."""

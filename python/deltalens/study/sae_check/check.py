@@ -26,6 +26,8 @@ from deltalens.sae.reconstruction import Reconstruction
 from deltalens.study.sae_check.alternatives import Alternative, alternatives
 from deltalens.study.sae_check.rows import RowSummary, summarise_rows
 from deltalens.study.sae_check.sample_texts import SAMPLE_TEXTS
+from deltalens.study.sae_check.shown import check_view
+from deltalens.visible.frame import frame
 
 SAMPLE_TOKENS = 2048
 COMPARED_TOKENS = 512  # of the sample, for each alternative
@@ -55,6 +57,17 @@ class SAECheck:
     alternatives: list[Alternative]
     excluded: int
     warnings: list[str]
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame``: name and explained of each of ``alternatives``.
+
+        Raises :class:`InputError` where there is no pandas.
+        """
+        names = ("name", "explained")
+        return frame({name: [getattr(one, name) for one in self.alternatives] for name in names})
+
+    def _repr_html_(self) -> str:
+        return check_view(self).html()
 
 
 def check_sae(

@@ -1,4 +1,4 @@
-"""Text as something that can be shown anywhere."""
+"""Text as something that can be shown anywhere; beside it, how results show themselves."""
 
 from __future__ import annotations
 

@@ -1,0 +1,89 @@
+"""A ranking, and one of its latents, as they show themselves."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from deltalens.errors import InputError
+from deltalens.visible.values import number, p_value, tokens
+from deltalens.visible.view import ROWS, Table, View
+
+_COLUMNS = ("rank", "latent", "score", "p", "push", "presence", "promotes")
+_UNSURE = "?"
+_PAIRS = 5
+_TOKENS = 10
+
+
+def ranking_view(result: Any) -> View:
+    """The first latents of an :class:`~deltalens.Attribution`."""
+    total = len(result.latents)
+    rows = [_row(result, place) for place in range(min(ROWS, total))]
+    lines = [
+        f"{len(result.pairs):,} pairs; {result.stand_out} of these latents stand out (p ≤ 0.05)"
+    ]
+    if any(row[4].endswith(_UNSURE) for row in rows):
+        lines.append(f"{_UNSURE}: push is within three standard errors of zero")
+    title = f"Δ-attribution at {result.site}"
+    return View(title, lines, [Table(_COLUMNS, rows, total, left=_COLUMNS[-1:])])
+
+
+def latent_view(result: Any, latent: int) -> View:
+    """One latent: its numbers, its tokens, and the pairs that its score comes from."""
+    place = _place(result, latent)
+    _, _, _, p, push, presence, _ = _row(result, place)
+    lens = result.lens_of(place)
+    lines = [
+        f"score {number(float(result.scores[place]))} ± {float(result.stderr[place]):.0e}, p {p}",
+        f"push {push} ± {float(result.push_stderr[place]):.0e}, presence {presence}",
+        *(
+            f"{end}: {tokens(found, _TOKENS)}"
+            for end, found in (("promotes", lens.promotes), ("suppresses", lens.suppresses))
+            if found
+        ),
+    ]
+    title = f"Latent {latent}, rank {place + 1} of {len(result.latents)}, at {result.site}"
+    return View(title, lines, [_pairs(result, place)])
+
+
+def _place(result: Any, latent: int) -> int:
+    listed = result.latents.tolist()
+    if latent not in listed:
+        raise InputError(
+            f"latent {latent} is not among the {len(listed)} that the study ranks; choose one of "
+            "result.latents, or attribute with a larger k"
+        )
+    return listed.index(latent)
+
+
+def _row(result: Any, place: int) -> list[str]:
+    return [
+        str(place + 1),
+        str(int(result.latents[place])),
+        number(float(result.scores[place])),
+        p_value(float(result.p_value[place])),
+        number(float(result.push[place])) + _UNSURE * bool(result.sign_unsure[place]),
+        number(float(result.presence[place])),
+        tokens(result.lens_of(place).promotes),
+    ]
+
+
+def _pairs(result: Any, place: int) -> Table:
+    """Those of the largest differences, whichever sign they have."""
+    values = result.per_pair[:, place]
+    largest = values.abs().argsort(descending=True, stable=True)[:_PAIRS].tolist()
+    rows = [
+        [
+            str(at + 1),
+            number(float(values[at])),
+            *map(_text, (result.pairs[at].prompt, result.pairs[at].positive)),
+            _text(result.pairs[at].negative),
+        ]
+        for at in largest
+    ]
+    texts = ("prompt", "positive", "negative")
+    return Table(("pair", "score", *texts), rows, len(values), left=texts)
+
+
+def _text(content: Any) -> str:
+    return content if isinstance(content, str) else json.dumps(content, ensure_ascii=False)

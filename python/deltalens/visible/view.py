@@ -1,0 +1,84 @@
+"""What a result shows of itself: a title, sentences and the first rows of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from deltalens.visible import visible
+from deltalens.visible.markup import Markup, h, join, safe
+
+ROWS = 10
+LONGEST_CELL, LONGEST_LINE = 160, 1200  # characters
+
+
+@dataclass(frozen=True)
+class Table:
+    """The first of ``total`` rows. left: columns of text."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    total: int
+    left: Sequence[str] = ()
+
+    @property
+    def rest(self) -> str:
+        """Which rows these are, where there are more."""
+        shown = len(self.rows)
+        return f"the first {shown} of {self.total:,} rows" if shown < self.total else ""
+
+
+@dataclass(frozen=True)
+class View:
+    """Shows itself as HTML in a notebook and as text elsewhere; whatever the texts are, they act on
+    neither."""
+
+    title: str
+    lines: Sequence[str] = ()
+    tables: Sequence[Table] = ()
+
+    def html(self) -> str:
+        """A fragment that loads nothing, runs nothing, and takes the page's own colours."""
+        parts = [h("p", h("b", _safe(self.title)))]
+        parts += [h("p", safe(_cut(line, LONGEST_LINE))) for line in self.lines]
+        for table in self.tables:
+            parts.append(_table(table))
+            parts += [h("p", safe(table.rest))] if table.rest else []
+        return str(h("div", *parts))
+
+    _repr_html_ = html
+
+    def __repr__(self) -> str:
+        return "\n".join(self._text())
+
+    def _text(self) -> Iterator[str]:
+        yield _short(self.title)
+        yield from (visible(_cut(line, LONGEST_LINE)) for line in self.lines)
+        for table in self.tables:
+            cells = [[_short(cell) for cell in row] for row in (table.columns, *table.rows)]
+            yield from ("  ".join(row) for row in cells)
+            if table.rest:
+                yield table.rest
+
+
+def _table(table: Table) -> Markup:
+    left = [name in table.left for name in table.columns]
+    rows = [h("tr", *map(_cell, row, left)) for row in table.rows]
+    names = (h("th", _safe(name), scope="col") for name in table.columns)
+    return h("table", h("thead", h("tr", *names)), h("tbody", join(*rows)))
+
+
+def _cell(text: str, left: bool) -> Markup:
+    return h("td", _safe(text), style=f"text-align:{'left' if left else 'right'}")
+
+
+def _safe(text: str) -> Markup:
+    return safe(_cut(text))
+
+
+def _short(text: str) -> str:
+    return visible(_cut(text))
+
+
+def _cut(text: str, most: int = LONGEST_CELL) -> str:
+    return text if len(text) <= most else f"{text[: most - 1]}…"
