@@ -10,6 +10,7 @@ import unicodedata
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -247,6 +248,11 @@ def _target(file: Path, sound: bytes, read: Callable[[Path], Any]) -> Target:
     return Target(file.name, file, sound, lambda: read(file) and None)
 
 
+def _read_neutral(run: Path) -> None:
+    for arm in SIGNS:
+        neutral_effects(run, arm)
+
+
 def run_targets(place: Path) -> Iterator[Target]:
     """The files of a run directory with everything, and the report made of them."""
     run = place / "run"
@@ -290,7 +296,7 @@ def run_targets(place: Path) -> Iterator[Target]:
             read = read_verdicts if file.name.count(".") > 1 else read_completions
             check = lambda read=read, file=file: read(file) and None  # noqa: E731
         if file.parent.name == NEUTRAL_DIRECTORY:
-            check = lambda: [neutral_effects(run, arm) for arm in SIGNS] and None  # noqa: E731
+            check = partial(_read_neutral, run)
         if file.suffix in (".json", ".jsonl", ".csv", ".safetensors"):
             yield Target(f"run/{file.name}", file, file.read_bytes(), check)
     survey = place / "survey"

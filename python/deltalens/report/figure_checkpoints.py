@@ -91,8 +91,9 @@ def _rank(checkpoint: Checkpoint, state: State) -> Point:
     values = state.attribution
     if values.rank is None:
         return _NOTHING
-    ends = (values.rank if end is None else end for end in (values.rank_low, values.rank_high))
-    return (values.rank, *ends)  # type: ignore[return-value]
+    low = values.rank if values.rank_low is None else values.rank_low
+    high = values.rank if values.rank_high is None else values.rank_high
+    return values.rank, low, high
 
 
 def _mean(checkpoint: Checkpoint, state: State) -> Point:

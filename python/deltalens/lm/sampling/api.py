@@ -162,20 +162,22 @@ def _steered(
     tokens: SteerTokens,
 ) -> Steered | None:
     check_steer_tokens(tokens)
-    ways = [way for way in (added, edited) if any(part is not None for part in way)]
-    if site is None and not ways:
+    (directions, strengths), (edits, conditions) = added, edited
+    adds = directions is not None or strengths is not None
+    alters = edits is not None or conditions is not None
+    if site is None and not adds and not alters:
         return None
-    if site is None or len(ways) != 1 or any(part is None for part in ways[0]):
+    place = None if site is None else resolve_site(model, site)
+    if place and directions is not None and strengths is not None and not alters:
+        each, condition = _additions(place, rows, directions, strengths)
+    elif place and edits is not None and conditions is not None and not adds:
+        each, condition = _conditions(rows, edits, conditions)
+    else:
         raise InputError(
             "steering needs all of site, directions and strengths, or of site, edits and "
             "conditions; one is missing"
         )
-    place = resolve_site(model, site)
-    if ways[0] is added:
-        edits, condition = _additions(place, rows, *added)  # type: ignore[arg-type]
-    else:
-        edits, condition = _conditions(rows, *edited)  # type: ignore[arg-type]
-    return Steered(place, edits, condition, prompt=tokens == "all")
+    return Steered(place, each, condition, prompt=tokens == "all")
 
 
 def _additions(

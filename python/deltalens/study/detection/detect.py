@@ -23,7 +23,7 @@ from deltalens.pairs.answer import GradedAnswer
 from deltalens.pairs.identity import decoder_fingerprint
 from deltalens.study.attribution import Attribution
 from deltalens.study.detection.auc import AUC, aucs
-from deltalens.study.detection.result import MEAN_DIFFERENCE, Detection, Told, Where
+from deltalens.study.detection.result import MEAN_DIFFERENCE, Detection, Detector, Over, Told, Where
 from deltalens.study.detection.scores import OVER, LatentValues, TextScores, joined_ties
 from deltalens.study.detection.texts import (
     Text,
@@ -71,8 +71,12 @@ def detect(
         options = result.metadata["options"].get("chat_template_kwargs")
     own = texts_of_pairs(model, tokenizer, result.pairs, options)
     graded = _are_answers(held_out)
-    read = texts_of_answers if graded else texts_of_pairs
-    given = read(model, tokenizer, held_out, options)  # type: ignore[arg-type]
+    if graded:
+        answers = [one for one in held_out if isinstance(one, GradedAnswer)]
+        given = texts_of_answers(model, tokenizer, answers, options)
+    else:
+        pairs = [one for one in held_out if isinstance(one, Pair)]
+        given = texts_of_pairs(model, tokenizer, pairs, options)
     texts = apart(given, own)
     check_both(texts, len(given) - len(texts))
     ranked = result.latents.tolist()
@@ -214,7 +218,7 @@ def _clusters(texts: Iterable[Text]) -> Tensor:
     return torch.tensor([numbers.setdefault(text.group, len(numbers)) for text in texts])
 
 
-def _told_apart(texts: Sequence[Text], scores: Tensor) -> list[dict[str, AUC]]:
+def _told_apart(texts: Sequence[Text], scores: Tensor) -> list[dict[Over, AUC]]:
     """By column: how well its mean and its largest value tell the texts apart."""
     shown = torch.tensor([text.shown for text in texts])
     clusters = _clusters(texts)
@@ -223,17 +227,17 @@ def _told_apart(texts: Sequence[Text], scores: Tensor) -> list[dict[str, AUC]]:
 
 
 def _rows(
-    chosen: Sequence[int], ranked: int, by_where: dict[Where, list[dict[str, AUC]]]
+    chosen: Sequence[int], ranked: int, by_where: dict[Where, list[dict[Over, AUC]]]
 ) -> Iterator[Told]:
     """The mean difference, then the latents in the order ``chosen``, the first ``ranked`` of them
     ranked."""
     for column in range(1 + len(chosen)):
         latent = None if column == 0 else chosen[column - 1]
         rank = column if 0 < column <= ranked else None
-        name = MEAN_DIFFERENCE if latent is None else "latent"
+        name: Detector = MEAN_DIFFERENCE if latent is None else "latent"
         for where, columns in by_where.items():
-            for over, found in columns[column].items():
-                yield Told(name, rank, latent, where, over, *found)  # type: ignore[arg-type]
+            for over, (auc, low, high, stderr) in columns[column].items():
+                yield Told(name, rank, latent, where, over, auc, low, high, stderr)
 
 
 def _counts(texts: Sequence[Text], graded: bool) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from deltalens.storage.typed import checked_types
 
 TABLE_FILE = "detection.csv"
 ABOUT_FILE = "detection.json"
-MEAN_DIFFERENCE = "mean difference"
+Detector = Literal["latent", "mean difference"]
+MEAN_DIFFERENCE: Detector = "mean difference"
 
 Where = Literal["completion", "prompt"]
 Over = Literal["mean", "max"]
@@ -37,7 +38,7 @@ class Told:
     standard error.
     """
 
-    detector: Literal["latent", "mean difference"]
+    detector: Detector
     rank: int | None
     latent: int | None
     tokens: Where
@@ -117,10 +118,10 @@ def read_detection(directory: str | Path) -> Detection | None:
 
 
 def _told(row: dict[str, str]) -> Told:
-    whole = {name: int(row[name]) if row[name] else None for name in ("rank", "latent")}
-    numbers = {name: float(row[name]) for name in ("auc", "low", "high", "stderr")}
-    said = {name: row[name] for name in ("detector", "tokens", "over")}
-    found: Told = checked_types(Told(**said, **whole, **numbers))  # type: ignore[arg-type]
+    values: dict[str, Any] = {name: row[name] for name in _COLUMNS}
+    values |= {name: int(row[name]) if row[name] else None for name in ("rank", "latent")}
+    values |= {name: float(row[name]) for name in ("auc", "low", "high", "stderr")}
+    found: Told = checked_types(Told(**values))
     if not 0 <= found.auc <= 1 or math.isinf(found.low + found.high + found.stderr):
         raise ValueError("an AUC is no probability")
     if (found.latent is None) != (found.detector == MEAN_DIFFERENCE):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -14,9 +14,10 @@ from deltalens.errors import InputError
 from deltalens.lm import Site
 from deltalens.sae.encoder import BATCH_TOKENS, Encoder
 from deltalens.study.activation.latent_means import encoder_at
+from deltalens.study.detection.result import Over
 from deltalens.study.latents import check_d_model, latent_indices, latent_rows, unit
 
-OVER = ("mean", "max")
+OVER: tuple[Over, ...] = get_args(Over)
 SAME = 1e-5  # of the largest score
 
 

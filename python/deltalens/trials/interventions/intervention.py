@@ -18,7 +18,7 @@ _STRENGTHS: dict[Kind, tuple[float, ...]] = {
     "clamp": (1.0, 2.0, 4.0),
     "multiply": (1.0, 2.0, 4.0),
 }
-_UNITS: dict[Kind, str] = {
+_UNITS: dict[str, str] = {
     "add": "strength / median residual norm",
     "ablate": "share ablated",
     "clamp": "strength / value clamped to",
@@ -128,4 +128,4 @@ ADD = Intervention()
 def strength_unit(name: str) -> str:
     """What an axis of strengths says, of an intervention by its :attr:`~Intervention.name`."""
     kind = name.partition(" ")[0]
-    return _UNITS.get(kind, "strength")  # type: ignore[call-overload]
+    return _UNITS.get(kind, "strength")
