@@ -15,7 +15,7 @@ from deltalens.cli.main import main
 from deltalens.trials import sweep
 from deltalens.trials.candidates import candidate_sets
 from deltalens.trials.result import SweepResult
-from deltalens.trials.settings import Generation
+from deltalens.trials.setup.settings import Generation
 from deltalens.trials.weighing import weighed
 from helpers.command_line import attribute_args, error_line, printed_json
 from helpers.tiny_study import (

@@ -36,7 +36,7 @@ from deltalens.study.tokens.log_probs import read_log_probs
 from deltalens.trials.interpretation.store import read_interpretations
 from deltalens.trials.log import read_completions, read_verdicts
 from deltalens.trials.result import SIGNS
-from deltalens.trials.settings import read_prompts
+from deltalens.trials.setup.settings import read_prompts
 from deltalens.trials.side_effects.log import NEUTRAL_DIRECTORY
 from deltalens.trials.side_effects.neutral import neutral_effects
 from fuzz.mutate import mutated

@@ -47,7 +47,7 @@ from deltalens.trials.result import (
     Direction,
     Point,
 )
-from deltalens.trials.settings import keep_prompts
+from deltalens.trials.setup.settings import keep_prompts
 from deltalens.trials.side_effects import Estimate, Length, NeutralEffect, SideEffects
 from deltalens.trials.side_effects.log import (
     TextEffect,

@@ -123,13 +123,18 @@ def _temporaries(out: Path) -> list[str]:
     return [path.name for path in out.rglob("*.tmp")]
 
 
-def every(folder: Path, how: str, most: int, names: Sequence[str] = ()) -> Iterator[Tried]:
-    """Of each command; of all without names."""
+def make_ready(folder: Path) -> None:
+    """What all commands read is in ``folder`` then; this process has run no threads."""
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     make_small()
     code, said = in_a_child(lambda: prepare(folder))  # where threads may be started
     assert code == 0, said
+
+
+def every(folder: Path, how: str, most: int, names: Sequence[str] = ()) -> Iterator[Tried]:
+    """Of each command; of all without names."""
+    make_ready(folder)
     for name in names or WRITERS:
         yield tried(folder, name, how, most)
 

@@ -11,13 +11,11 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-import warnings
+from functools import partial
 from pathlib import Path
 
-import torch
-
-from helpers.kill_points import ignore, in_a_child, run
-from helpers.writers import WRITERS, begin, content, make_small, prepare
+from helpers.kill_points import ignore, in_a_child, make_ready, run
+from helpers.writers import WRITERS, begin, content
 
 
 def raced(folder: Path, name: str, places: int) -> tuple[int, int, dict[int, str]]:
@@ -32,7 +30,7 @@ def raced(folder: Path, name: str, places: int) -> tuple[int, int, dict[int, str
     for point in points:
         out = folder / "of-two"
         begin(folder, name, out)
-        code, said = in_a_child(lambda: _both(point, name, out))  # noqa: B023
+        code, said = in_a_child(partial(_both, point, name, out))
         turned = said if code == 0 else ""
         refused += " is writing to " in turned
         if code or (turned and not _is_refusal(turned)):
@@ -89,11 +87,7 @@ def _is_refusal(said: str) -> bool:
 
 
 def main(folder: Path, places: int, names: list[str]) -> None:
-    torch.set_num_threads(1)
-    warnings.simplefilter("ignore")
-    make_small()
-    code, said = in_a_child(lambda: prepare(folder))  # where threads may be started
-    assert code == 0, said
+    make_ready(folder)
     for name in names or WRITERS:
         points, refused, faults = raced(folder, name, places)
         print(name, points, refused, len(faults), sep="\t", flush=True)

@@ -11,7 +11,7 @@ import torch
 from deltalens.judge import Answer, JudgeError, Outcome, Verdict
 from deltalens.trials import Neutral, sweep
 from deltalens.trials.result import ACTIVATION, ATTRIBUTION, RANDOM, Candidate, SweepResult
-from deltalens.trials.settings import Generation
+from deltalens.trials.setup.settings import Generation
 from helpers.tiny_study import (
     D_MODEL,
     SITE,

@@ -17,7 +17,7 @@ from deltalens.study import Attribution, attribute
 from deltalens.study.detection import Detection, detect
 from deltalens.trials import sweep
 from deltalens.trials.result import ATTRIBUTION, RANDOM, Candidate
-from deltalens.trials.settings import Generation
+from deltalens.trials.setup.settings import Generation
 
 ADVICE = BEHAVIOURS["advice"]
 SHARES = {"step20": 0.2, "step60": 0.6, "step100": 1.0}

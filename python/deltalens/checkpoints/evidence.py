@@ -16,7 +16,7 @@ from deltalens.study.activation.difference import ActivationDifference
 from deltalens.study.attribution import Attribution
 from deltalens.study.detection.result import Detection, read_detection
 from deltalens.trials.result import SweepResult
-from deltalens.trials.settings import read_prompts
+from deltalens.trials.setup.settings import read_prompts
 
 
 @dataclass(frozen=True)

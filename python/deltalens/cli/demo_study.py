@@ -27,7 +27,7 @@ from deltalens.trials import (
 )
 from deltalens.trials.candidates import activation_of_run, candidate_sets
 from deltalens.trials.result import Direction
-from deltalens.trials.settings import Generation
+from deltalens.trials.setup.settings import Generation
 
 PAIR_PROMPTS, SAMPLES, PAIRS = 150, 6, 80
 ABLATED = 20

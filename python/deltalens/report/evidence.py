@@ -23,7 +23,7 @@ from deltalens.trials.result import (
     Direction,
     SweepResult,
 )
-from deltalens.trials.settings import read_prompts
+from deltalens.trials.setup.settings import read_prompts
 
 Graded = dict[Key, tuple[Completion, Verdict]]
 

@@ -15,7 +15,7 @@ from deltalens.trials.conditions import UNSTEERED, Condition, Grid
 from deltalens.trials.log import read_verdicts, verdicts_path
 from deltalens.trials.rates import Tally
 from deltalens.trials.result import Arm, Candidate, Curve, Direction, Point, SweepResult
-from deltalens.trials.settings import read_prompts
+from deltalens.trials.setup.settings import read_prompts
 from deltalens.trials.verdicts import ArmVerdict
 from deltalens.trials.verdicts.decide import LEVEL
 from deltalens.trials.verdicts.outcomes import Outcomes

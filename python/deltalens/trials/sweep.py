@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,57 +13,37 @@ from torch import Tensor
 
 from deltalens.cost.dry_run import Work, begun
 from deltalens.cost.total import Cost, Prices
-from deltalens.engine.decoder import Decoder, as_decoder
-from deltalens.errors import InputError
+from deltalens.engine.decoder import Decoder
 from deltalens.judge import Judge
-from deltalens.lm import Site, find_bos, resolve_site
-from deltalens.lm.model.identity import compared_fingerprints, model_fingerprint, model_name
+from deltalens.lm import Site
+from deltalens.lm.model.identity import compared_fingerprints
 from deltalens.lm.sampling.api import GENERATION_TOKENS
 from deltalens.lm.sampling.engine import Engine, Transformers
-from deltalens.lm.sinks import SINKS
 from deltalens.lm.text.chat import ChatOptions, template_options, warn_of_plain_prompts
-from deltalens.pairs.encode import encode_prompt
-from deltalens.pairs.identity import decoder_fingerprint
 from deltalens.pairs.row import Prompt
-from deltalens.pairs.seen import Sees, check_sees, ends_in_reasoning
+from deltalens.pairs.seen import Sees, check_sees
 from deltalens.ranks.alone import alone
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.ranks.shard import ShardDone
 from deltalens.storage.lock import lock_in
 from deltalens.study.baseline import Baseline
-from deltalens.study.latents import check_d_model, latent_rows
 from deltalens.trials.adaptive import Plan, adaptive_arm
-from deltalens.trials.arm import ArmTrial, distinct, latents_of
-from deltalens.trials.conditions import Grid, steered
+from deltalens.trials.arm import ArmTrial, distinct
+from deltalens.trials.conditions import Grid
 from deltalens.trials.cost import Range, adaptive_cost, full_cost, greedy_cost
 from deltalens.trials.interventions import ADD, Intervention
-from deltalens.trials.interventions.references import references, with_known
-from deltalens.trials.interventions.treatment import Treatment
-from deltalens.trials.residual_norm import median_norm
-from deltalens.trials.result import (
-    RANDOM_SETS,
-    Arm,
-    Candidate,
-    Direction,
-    SweepResult,
-)
-from deltalens.trials.settings import (
-    REFERENCES,
-    Generation,
-    keep_prompts,
-    keep_settings,
-    kept_references,
-    kept_settings,
-    prompts_fingerprint,
-)
+from deltalens.trials.result import RANDOM_SETS, Arm, Candidate, Direction, SweepResult
+from deltalens.trials.setup.given import Given, check, check_engines, log_controls
+from deltalens.trials.setup.kept import keep, made_with, save
+from deltalens.trials.setup.settings import Generation
+from deltalens.trials.setup.subjects import subject_of, with_references
 from deltalens.trials.side_effects.arms import read_neutral, with_side_effects
 from deltalens.trials.side_effects.reading import NeutralReading, Steered, neutral_readings
-from deltalens.trials.side_effects.table import write_side_effects
 from deltalens.trials.side_effects.texts import Neutral, NeutralTexts
-from deltalens.trials.together.selection import Selection, Step, chosen_greedily
-from deltalens.trials.verdicts import ArmVerdict, controls_needed
+from deltalens.trials.together.selection import Selection, chosen_greedily
+from deltalens.trials.verdicts import ArmVerdict
 from deltalens.trials.weighing import weigh
-from deltalens.trials.work import ArmWork, Spending, Subject, judge_id
+from deltalens.trials.work import ArmWork, Spending, Subject
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +120,7 @@ def sweep(
     strengths = intervention.strengths if strengths is None else strengths
     grid = Grid(tuple(strengths), samples, unsteered_samples or 5 * samples)
     intervention.check_strengths(strengths)
-    given = _Given(
+    given = Given(
         tokenizer,
         list(prompts),
         decoder,
@@ -162,24 +142,24 @@ def sweep(
     )
     check_sees(judge_sees)
     warn_of_plain_prompts(tokenizer, prompts)
-    _check(models, given)
+    check(models, given)
     if engines is None:
         engines = {
             direction: Transformers(model, tokenizer, batch_tokens)
             for direction, model in models.items()
         }
-    _check_engines(models, engines)
+    check_engines(models, engines)
     if len({id(model) for model in models.values()}) == 2:
         compared_fingerprints(*models.values())
     with alone(lock_in(given.run), ranks):
-        given = _with_references(given, models)
+        given = with_references(given, models)
         subjects = {
-            direction: _subject(given, model, engines[direction], direction)
+            direction: subject_of(given, model, engines[direction], direction)
             for direction, model in models.items()
         }
         texts = _neutral_texts(given, subjects, neutral)
-        ranks.from_first(lambda: _keep_settings(given, subjects))
-        _log_controls(given)
+        ranks.from_first(lambda: keep(given, subjects))
+        log_controls(given)
         trials = list(_trials(given, subjects, progress))
         beside = _neutral(given, subjects, texts)
         work = _work(given, trials, beside)
@@ -190,188 +170,15 @@ def sweep(
         result = SweepResult(
             {name: list(candidates) for name, candidates in given.sets.items()},
             {trial.direction: _described(given, trial, arms) for trial in trials},
-            _settings(given, subjects),
+            made_with(given, subjects),
             {direction: verdict for direction, (_, verdict) in arms.items()},
         )
-        ranks.from_first(lambda: _save(given, result))
+        ranks.from_first(lambda: save(given, result))
     return result
 
 
-@dataclass(frozen=True)
-class _Given:
-    """What a sweep was asked for, of both models alike."""
-
-    tokenizer: Any
-    prompts: list[Prompt]
-    source: Any
-    sets: Mapping[str, Sequence[Candidate]]
-    judge: Judge
-    run: Path
-    site: int | str | Site
-    generation: Generation
-    grid: Grid
-    sees: Sees
-    template: dict[str, Any]
-    limit: float
-    adaptive: bool
-    prices: Prices | None
-    ranks: Ranks
-    intervention: Intervention
-    baseline: Baseline | None
-    references: Mapping[int, float] = field(default_factory=dict)
-    selection: Selection | None = None
-    steps: Mapping[str, list[Step]] = field(default_factory=dict)
-
-    @property
-    def tested(self) -> Sequence[int]:
-        """The prompts that say what a set proves."""
-        if self.selection is not None:
-            return self.selection.tested_on
-        return range(len(self.prompts))
-
-
-def _check(models: Mapping[Direction, Any], given: _Given) -> None:
-    if not models or not models.keys() <= {"away", "toward"}:
-        raise InputError(f"models are steered 'away' or 'toward', got {sorted(models)}")
-    if given.intervention.kind == "ablate" and "toward" in models:
-        raise InputError(
-            "ablation takes away what there is: it steers away only, so leave the other model out"
-        )
-    if not given.prompts:
-        raise InputError("no prompts to steer on; give at least one")
-    if not any(given.sets.get(name) for name in RANDOM_SETS):
-        raise InputError("a sweep needs random latents to compare with; add some")
-    if given.selection is not None:
-        given.selection.check(given.sets)
-    if given.selection is not None and given.adaptive:
-        raise InputError("greedy selection is not adaptive; leave one of the two out")
-    if not 0 <= given.limit <= 1:
-        raise InputError(f"max_incoherence must be 0 … 1, got {given.limit}")
-    if not callable(getattr(given.judge, "grade", None)):
-        raise InputError(f"a sweep needs a judge, got {type(given.judge).__name__}")
-
-
-def _check_engines(models: Mapping[Direction, Any], engines: Mapping[Direction, Engine]) -> None:
-    if models.keys() != engines.keys():
-        raise InputError(f"engines are for {sorted(engines)}, models are {sorted(models)}")
-    names = sorted({engine.name for engine in engines.values()})
-    if len(names) > 1:
-        raise InputError(f"a sweep has one engine for both models, got {' and '.join(names)}")
-
-
-def _subject(given: _Given, model: Any, engine: Engine, direction: Direction) -> Subject:
-    """The model, its prompts and its norm, all checked; nothing is written yet."""
-    site, decoder = resolve_site(model, given.site), as_decoder(given.source)
-    check_d_model(decoder, site.d_model, site.name)
-    latent_rows(decoder, latents_of(given.sets))
-    ids = _encoded(given, model)
-    treatment = Treatment(
-        given.intervention, given.source, decoder, site, 1.0, given.baseline, given.references
-    )
-    _check_sampling(given, engine, ids, treatment)
-    norm = _norm(given, model, site, direction)
-    return Subject(
-        model=model,
-        engine=engine,
-        tokenizer=given.tokenizer,
-        site=site,
-        treatment=replace(treatment, norm=norm),
-        norm=norm,
-        prompts=ids,
-        answered=[_readable(given.tokenizer, prompt) for prompt in given.prompts],
-        opened=[
-            ends_in_reasoning(given.tokenizer, prompt, encoded)
-            for prompt, encoded in zip(given.prompts, ids, strict=True)
-        ],
-        generation=given.generation,
-    )
-
-
-def _encoded(given: _Given, model: Any) -> list[list[int]]:
-    bos = find_bos(model, given.tokenizer)
-    return [
-        encode_prompt(
-            given.tokenizer,
-            prompt,
-            bos=bos,
-            name=f"prompt {number}",
-            chat_template_kwargs=given.template,
-        )
-        for number, prompt in enumerate(given.prompts)
-    ]
-
-
-def _norm(given: _Given, model: Any, site: Site, direction: Direction) -> float:
-    """Kept, not found again: another batch size could change its last bit, and with it texts."""
-    kept = kept_settings(given.run, direction).get("norm")
-    return kept or median_norm(
-        model, given.tokenizer, given.prompts, site=site, chat_template_kwargs=given.template
-    )
-
-
-def _with_references(given: _Given, models: Mapping[Direction, Any]) -> _Given:
-    """With what latents are clamped to: by the first model's prompts, where that is a quantile."""
-    reference = given.intervention.reference
-    if reference is None:
-        return given
-    direction, model = next(iter(models.items()))
-    site = resolve_site(model, given.site)
-    found = references(
-        reference,
-        kept_references(given.run),
-        latents_of(given.sets),
-        model,
-        _encoded(given, model),
-        given.source,
-        site=site,
-        limit=SINKS.limit(_norm(given, model, site, direction)),
-    )
-    return replace(given, sets=with_known(given.sets, found), references=found)
-
-
-def _check_sampling(
-    given: _Given, engine: Engine, ids: list[list[int]], treatment: Treatment
-) -> None:
-    """Whatever the engine and the intervention refuse before the first token."""
-    treatment.check()
-    options = given.generation
-    first = next(item for chosen in given.sets.values() for item in chosen)
-    condition = steered(first, "away", given.grid.strengths[0])
-    steer = treatment.steer([condition] * len(ids), options.steer_tokens)
-    engine.stream(ids, options.draw, steer=steer)
-
-
-def _keep_settings(given: _Given, subjects: Mapping[Direction, Subject]) -> None:
-    """Write down what the sweep is, or hold it against the one that is there."""
-    first = next(iter(subjects.values()))
-    sampling = {
-        "prompts": prompts_fingerprint(first.prompts),
-        "sae": decoder_fingerprint(given.source, first.treatment.decoder),
-        "site": first.site.name,
-        "engine": first.engine.name,
-        "chat_template_kwargs": given.template or None,
-        "intervention": given.intervention.name,
-        "baseline": first.treatment.ablated_to,
-        **asdict(given.generation),
-    }
-    wanted: dict[str, dict[str, Any]] = {"sampling": sampling}
-    for direction, subject in subjects.items():
-        wanted[direction] = {"model": model_fingerprint(subject.model), "norm": subject.norm}
-    if given.references:
-        kept = kept_references(given.run) | dict(given.references)
-        wanted[REFERENCES] = {str(latent): value for latent, value in sorted(kept.items())}
-    keep_settings(given.run, wanted)
-
-
-def _readable(tokenizer: Any, prompt: Prompt) -> str | list[dict[str, str]]:
-    """A prompt as a judge reads it."""
-    if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
-        return tokenizer.decode(prompt)
-    return prompt  # type: ignore[return-value]
-
-
 def _trials(
-    given: _Given, subjects: Mapping[Direction, Subject], progress: bool
+    given: Given, subjects: Mapping[Direction, Subject], progress: bool
 ) -> Iterator[ArmTrial]:
     """Each arm with what is on disk already."""
     spending, candidates = Spending(given.prices), distinct(given.sets)
@@ -383,7 +190,7 @@ def _trials(
 
 
 def _neutral_texts(
-    given: _Given, subjects: Mapping[Direction, Subject], neutral: Neutral | None
+    given: Given, subjects: Mapping[Direction, Subject], neutral: Neutral | None
 ) -> NeutralTexts | None:
     if neutral is None:
         return None
@@ -392,7 +199,7 @@ def _neutral_texts(
 
 
 def _neutral(
-    given: _Given, subjects: Mapping[Direction, Subject], texts: NeutralTexts | None
+    given: Given, subjects: Mapping[Direction, Subject], texts: NeutralTexts | None
 ) -> dict[Direction, NeutralReading]:
     """What of neutral text has been read; none where there is none to read."""
     if texts is None:
@@ -405,7 +212,7 @@ def _neutral(
 
 
 def _described(
-    given: _Given, trial: ArmTrial, arms: Mapping[Direction, tuple[Arm, ArmVerdict]]
+    given: Given, trial: ArmTrial, arms: Mapping[Direction, tuple[Arm, ArmVerdict]]
 ) -> Arm:
     """An arm with its side effects."""
     arm, _ = arms[trial.direction]
@@ -414,13 +221,7 @@ def _described(
     return with_side_effects(arm, given.run, completions, given.tokenizer, longest)
 
 
-def _save(given: _Given, result: SweepResult) -> None:
-    keep_prompts(given.run, given.prompts)
-    result.save(given.run)
-    write_side_effects(given.run, result)
-
-
-def _arms(given: _Given, trials: Sequence[ArmTrial]) -> dict[Direction, tuple[Arm, ArmVerdict]]:
+def _arms(given: Given, trials: Sequence[ArmTrial]) -> dict[Direction, tuple[Arm, ArmVerdict]]:
     """Every arm; a job of an array has done its part of all of them before it ends."""
     found: dict[Direction, tuple[Arm, ArmVerdict]] = {}
     ended: list[ShardDone] = []
@@ -440,7 +241,7 @@ def _noting(ended: list[ShardDone]) -> Iterator[None]:
         ended.append(done)
 
 
-def _arm(given: _Given, trial: ArmTrial) -> tuple[Arm, ArmVerdict]:
+def _arm(given: Given, trial: ArmTrial) -> tuple[Arm, ArmVerdict]:
     if given.adaptive:
         return adaptive_arm(trial, given.sets, _plan(given))
     trial.sample(trial.candidates, given.grid.strengths, given.tested)
@@ -449,7 +250,7 @@ def _arm(given: _Given, trial: ArmTrial) -> tuple[Arm, ArmVerdict]:
     return arm, weigh(arm, given.sets, given.grid, trial.work.verdicts, trial.prompts)
 
 
-def _selected(given: _Given, trials: list[ArmTrial]) -> tuple[_Given, list[ArmTrial]]:
+def _selected(given: Given, trials: list[ArmTrial]) -> tuple[Given, list[ArmTrial]]:
     """With what was chosen of each set of suspects in its place, by the first arm."""
     if given.selection is None:
         return given, trials
@@ -465,12 +266,12 @@ def _selected(given: _Given, trials: list[ArmTrial]) -> tuple[_Given, list[ArmTr
     return given, [trial.of(distinct(given.sets)) for trial in trials]
 
 
-def _plan(given: _Given) -> Plan:
+def _plan(given: Given) -> Plan:
     return Plan.of(len(given.prompts), given.grid, given.generation.seed)
 
 
 def _work(
-    given: _Given, trials: Sequence[ArmTrial], beside: Mapping[Direction, NeutralReading]
+    given: Given, trials: Sequence[ArmTrial], beside: Mapping[Direction, NeutralReading]
 ) -> Work:
     """What there is to do."""
     found = Range()
@@ -497,7 +298,7 @@ def _work(
 
 
 def _rehearsal(
-    given: _Given, trials: Sequence[ArmTrial], beside: Mapping[Direction, NeutralReading]
+    given: Given, trials: Sequence[ArmTrial], beside: Mapping[Direction, NeutralReading]
 ) -> Iterator[object]:
     """Completions as they would be sampled first, then neutral texts; nothing is kept of them."""
     prompts = _plan(given).pilot if given.adaptive else given.tested
@@ -506,58 +307,3 @@ def _rehearsal(
     for trial in trials:
         if trial.direction in beside:
             yield from beside[trial.direction].rehearsed(trial.wanted())
-
-
-def _log_controls(given: _Given) -> None:
-    """Say before anything is sampled whether single latents can pass at all."""
-    controls = _controls(given)
-    if controls["there"] < controls["needed"]:
-        log.warning(
-            "%d random latents: enough for the verdict on each set; for a single latent to pass "
-            "alone it takes %d",
-            controls["there"],
-            controls["needed"],
-        )
-
-
-def _controls(given: _Given) -> dict[str, int]:
-    """How many controls there are, and how many it takes for one suspect to pass alone."""
-    sizes = {name: len(chosen) for name, chosen in given.sets.items()}
-    suspects = max((size for name, size in sizes.items() if name not in RANDOM_SETS), default=0)
-    there = sum(size for name, size in sizes.items() if name in RANDOM_SETS)
-    return {"there": there, "needed": controls_needed(suspects)}
-
-
-def _settings(given: _Given, subjects: Mapping[Direction, Subject]) -> dict[str, Any]:
-    """What the sweep was made with, as JSON values."""
-    judge, first = given.judge, next(iter(subjects.values()))
-    return {
-        "judge": {
-            "id": judge_id(judge, given.sees),
-            "name": judge.name,
-            "version": judge.version,
-            "sees": given.sees,
-        },
-        "prompts": len(given.prompts),
-        "chat_template_kwargs": given.template,
-        **asdict(given.generation),
-        **asdict(given.grid),
-        "strengths": list(given.grid.strengths),
-        "max_incoherence": given.limit,
-        "adaptive": given.adaptive,
-        **_chosen(given),
-        "controls": _controls(given),
-        "intervention": given.intervention.name,
-        "engine": first.engine.name,
-        "site": first.site.name,
-        "sae": str(getattr(given.source, "path", "")),
-        "models": {direction: model_name(one.model) for direction, one in subjects.items()},
-    }
-
-
-def _chosen(given: _Given) -> dict[str, Any]:
-    """What was chosen greedily, step by step, and on which prompts."""
-    if given.selection is None:
-        return {}
-    steps = {name: [step.as_dict() for step in found] for name, found in given.steps.items()}
-    return {"greedy": {**asdict(given.selection), "steps": steps}}

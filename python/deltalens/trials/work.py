@@ -31,7 +31,7 @@ from deltalens.trials.log import (
     verdicts_path,
 )
 from deltalens.trials.result import Direction
-from deltalens.trials.settings import Generation
+from deltalens.trials.setup.settings import Generation
 
 _WAVE = 8192  # completions asked of the sampler at once: what bounds the edits in memory
 

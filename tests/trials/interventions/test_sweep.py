@@ -57,7 +57,7 @@ def swept(run: Path, name: str, judge: Any = None, **changes: Any) -> SweepResul
 
 
 def fake_identity(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = importlib.import_module("deltalens.trials.sweep")
+    module = importlib.import_module("deltalens.trials.setup.kept")
     monkeypatch.setattr(module, "decoder_fingerprint", lambda *_: "made")
 
 

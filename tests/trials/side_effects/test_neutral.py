@@ -18,7 +18,7 @@ from deltalens.errors import InputError
 from deltalens.trials import Neutral, side_effects
 from deltalens.trials.log import read_completions
 from deltalens.trials.result import SIGNS, Arm, SweepResult
-from deltalens.trials.settings import Generation, kept_settings
+from deltalens.trials.setup.settings import Generation, kept_settings
 from deltalens.trials.side_effects import SideEffects, reading
 from deltalens.trials.side_effects.log import read_effects
 from helpers.processes import run_helper

@@ -13,7 +13,7 @@ import pytest
 import deltalens
 from deltalens.trials import work as sweep_work
 from deltalens.trials.result import RANDOM, Candidate, SweepResult
-from deltalens.trials.settings import Generation
+from deltalens.trials.setup.settings import Generation
 from helpers.processes import run_helper
 from helpers.sweep_files import FILES, lines, same
 from helpers.tiny_study import SITE, make_model

@@ -11,7 +11,7 @@ import torch
 import deltalens
 from deltalens.trials import work as sweep_work
 from deltalens.trials.result import ATTRIBUTION, RANDOM, Candidate
-from deltalens.trials.settings import Generation
+from deltalens.trials.setup.settings import Generation
 from helpers.tiny_study import D_MODEL, make_model
 from helpers.tiny_sweep import SETS, run_sweep
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from deltalens.trials.result import ACTIVATION, ATTRIBUTION, RANDOM, SIGNS, Candidate, SweepResult
-from deltalens.trials.settings import read_prompts
+from deltalens.trials.setup.settings import read_prompts
 from deltalens.trials.weighing import weighed
 from helpers.sweep_files import JUDGE
 from helpers.tiny_sweep import PROMPTS, SETS, run_sweep

@@ -235,7 +235,7 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
     from deltalens.study import Attribution
     from deltalens.trials import sweep
     from deltalens.trials.candidates import activation_of_run, candidate_sets
-    from deltalens.trials.settings import Generation
+    from deltalens.trials.setup.settings import Generation
 
     result = Attribution.load(args.run_dir)
     intervention = _intervention(args, result)

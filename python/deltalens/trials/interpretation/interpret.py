@@ -32,7 +32,7 @@ from deltalens.trials.interpretation.store import (
 from deltalens.trials.interpretation.text import Contrast, examples_text, steering_text
 from deltalens.trials.log import Key, completions_path, read_completions
 from deltalens.trials.result import STEERING_DIRECTORY, SUMMARY_FILE, Arm, Curve, SweepResult
-from deltalens.trials.settings import read_prompts
+from deltalens.trials.setup.settings import read_prompts
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from deltalens.trials.interventions.intervention import ADD, Intervention
 from deltalens.trials.interventions.treatment import Treatment
 from deltalens.trials.log import completions_path, read_completions
 from deltalens.trials.result import Arm, Direction, SweepResult
-from deltalens.trials.settings import kept_references, kept_settings
+from deltalens.trials.setup.settings import kept_references, kept_settings
 from deltalens.trials.side_effects.arms import read_neutral, with_side_effects
 from deltalens.trials.side_effects.reading import Steered, neutral_readings
 from deltalens.trials.side_effects.table import write_side_effects
