@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
+from pages import put
+
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "doctor.md"
-MARK = "<!-- faults -->\n"
-END = "<!-- end of faults -->\n"
+MARK, END = "<!-- faults -->", "<!-- end of faults -->"
 
 
 def table(rows: list[dict[str, str]]) -> str:
@@ -40,9 +41,7 @@ def table(rows: list[dict[str, str]]) -> str:
 def main() -> None:
     with (HERE / "results" / "faults.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARK)
-    rest = rest.partition(END)[2] or rest
-    PAGE.write_text(before + MARK + table(rows) + END + rest, encoding="utf-8")
+    put(PAGE, MARK, END, table(rows))
 
 
 if __name__ == "__main__":

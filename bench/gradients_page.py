@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pages import put
+
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "gradients.md"
 RUNS = {
@@ -21,23 +23,18 @@ GROUPS = {"ranking": "first", "random": "random"}
 
 def main() -> None:
     """Replace what stands between the markers, and copy the figures."""
-    text = PAGE.read_text(encoding="utf-8")
     for score, run in RUNS.items():
         if not (run / "gradients.json").exists():
             continue
-        text = replaced(text, score, "\n".join(compared(run)))
+        put_part(score, compared(run))
         shutil.copyfile(run / "gradients.svg", PAGE.with_name(f"gradients-{score}.svg"))
-    PAGE.write_text(replaced(text, "relp", "\n".join(conserved())), encoding="utf-8")
+    put_part("relp", conserved())
 
 
-def replaced(text: str, name: str, content: str) -> str:
-    """``text`` with other content between the markers of this name."""
+def put_part(name: str, lines: Iterator[str]) -> None:
+    """Into the page's place for it."""
     start, end = f"<!-- {name}: made by bench/gradients_page.py -->", f"<!-- end of {name} -->"
-    head, found, rest = text.partition(start)
-    _, also_found, tail = rest.partition(end)
-    if not (found and also_found):
-        raise SystemExit(f"docs/gradients.md has no markers for {name}")
-    return f"{head}{start}\n{content}\n{end}{tail}"
+    put(PAGE, start, end, "\n".join(lines))
 
 
 def compared(run: Path) -> Iterator[str]:

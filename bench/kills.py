@@ -12,10 +12,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from pages import put
+
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "kills.csv"
 PAGE = HERE.parent / "docs" / "reliability.md"
-MARK, END = "<!-- kills -->\n", "<!-- end of kills -->\n"
+MARK, END = "<!-- kills -->", "<!-- end of kills -->"
 COLUMNS = ("how", "command", "operations", "tried", "other")
 
 
@@ -61,9 +63,7 @@ def main() -> None:
     measure(int(sys.argv[1]) if sys.argv[1:] else 0)
     with RESULTS.open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARK)
-    rest = rest.partition(END)[2] or rest
-    PAGE.write_text(before + MARK + table(rows) + END + rest, encoding="utf-8")
+    put(PAGE, MARK, END, table(rows))
 
 
 if __name__ == "__main__":

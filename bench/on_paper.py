@@ -11,6 +11,7 @@ import torch
 from deltalens.engine import plan
 from deltalens.engine.cost.resampling import resampling_cost
 from deltalens.lm.batching import BATCH_TOKENS
+from pages import put
 
 PAGE = Path(__file__).parent.parent / "docs" / "cluster.md"
 START, END = "<!-- on paper: made by bench/on_paper.py -->", "<!-- end of on paper -->"
@@ -85,13 +86,7 @@ MODELS = (
 
 def main() -> None:
     """Replace what stands between the page's markers."""
-    text = PAGE.read_text(encoding="utf-8")
-    head, found, rest = text.partition(START)
-    _, also_found, tail = rest.partition(END)
-    if not (found and also_found):
-        raise SystemExit(f"{PAGE.name} has no markers")
-    made = "\n".join(lines())
-    PAGE.write_text(f"{head}{START}\n{made}\n{END}{tail}", encoding="utf-8")
+    put(PAGE, START, END, "\n".join(lines()))
 
 
 def lines() -> Iterator[str]:

@@ -6,6 +6,8 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+from pages import put
+
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reliability.md"
 COUNTS = ROOT / "bench" / "results" / "fuzz.csv"
@@ -24,11 +26,7 @@ FAMILIES = {
 
 def main() -> None:
     """Replace what stands between the markers."""
-    text = PAGE.read_text(encoding="utf-8")
-    head, _, rest = text.partition(START)
-    _, _, tail = rest.partition(END)
-    table = "\n".join(_table())
-    PAGE.write_text(f"{head}{START}\n{table}\n{END}{tail}", encoding="utf-8")
+    put(PAGE, START, END, "\n".join(_table()))
 
 
 def _table() -> Iterator[str]:

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from pages import put
 from results import Row, replace_rows
 from study_inputs import Inputs, Sizes, gemma_inputs, llama_inputs, organism_inputs
 from watched import LOADING, MODEL
@@ -125,11 +126,8 @@ def write_docs(results: Path) -> None:
         "|---|---|--:|--:|--:|--:|--:|--:|---|",
         *(_line(row) for row in rows),
     ]
-    begin, end = "<!-- measured: made by bench/study.py -->\n", "<!-- end of measured -->"
-    head, rest = DOCS.read_text(encoding="utf-8").split(begin)
-    tail = rest.split(end)[1]
     text = f"{rows[0]['cpu']}, {rows[0]['threads']} threads:\n\n" + "\n".join(table)
-    DOCS.write_text(f"{head}{begin}{text}\n{end}{tail}", encoding="utf-8")
+    put(DOCS, "<!-- measured: made by bench/study.py -->", "<!-- end of measured -->", text)
 
 
 def _line(row: dict[str, str]) -> str:

@@ -32,6 +32,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from deltalens.lm import Pair
 from deltalens.pairs import write_pairs
 from deltalens.sae import save_saelens
+from pages import put
 from results import Row, write_rows
 
 D_MODEL, VOCABULARY = 576, 32_000
@@ -220,10 +221,8 @@ def measured(rows: list[Row]) -> str:
 
 def write_docs(rows: list[Row]) -> None:
     """Put it where docs/survey.md has a place for it."""
-    begin, end = "<!-- measured: made by bench/survey.py -->\n", "<!-- end of measured -->"
-    head, rest = DOCS.read_text(encoding="utf-8").split(begin)
-    tail = rest.split(end)[1]
-    DOCS.write_text(f"{head}{begin}{measured(rows)}{end}{tail}", encoding="utf-8")
+    start, end = "<!-- measured: made by bench/survey.py -->", "<!-- end of measured -->"
+    put(DOCS, start, end, measured(rows))
 
 
 def arguments() -> argparse.Namespace:

@@ -19,10 +19,11 @@ import torch
 
 from deltalens.storage.atomic import write_tensors
 from deltalens.storage.line_log import append_rows
+from pages import put
 from results import Row, replace_rows
 
 PAGE = Path(__file__).parent.parent / "docs" / "reliability.md"
-MARK, END = "<!-- syncing -->\n", "<!-- end of syncing -->\n"
+MARK, END = "<!-- syncing -->", "<!-- end of syncing -->"
 REPEATS = 15
 SIZES = (4 << 10, 1 << 20, 64 << 20)
 
@@ -65,8 +66,7 @@ def main() -> None:
     rows.append({"what": "checksum of 256 MiB", "seconds": seconds(lambda: crc32(content))})
     rows[-1]["without"] = 0.0
     replace_rows("syncing", rows, "what")
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(MARK)
-    PAGE.write_text(before + MARK + table(rows) + END + rest.partition(END)[2], encoding="utf-8")
+    put(PAGE, MARK, END, table(rows))
 
 
 def table(rows: list[Row]) -> str:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.storage.cells import cell_text
+from pages import put
 from run import HERE, ROOT, SITE, Step, deltalens, run
 
 PAGE = ROOT / "docs" / "checkpoints.md"
@@ -86,11 +87,7 @@ def scaled(study: Path, out: Path, name: str, scale: float) -> Path:
 
 def write_page(kept: Path) -> None:
     """Replace what stands between the markers."""
-    text = PAGE.read_text(encoding="utf-8")
-    head, _, rest = text.partition(START)
-    _, _, tail = rest.partition(END)
-    example = "\n".join(_example(kept))
-    PAGE.write_text(f"{head}{START}\n{example}\n{END}{tail}", encoding="utf-8")
+    put(PAGE, START, END, "\n".join(_example(kept)))
 
 
 def _example(kept: Path) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from deltalens.study.detection.result import ABOUT_FILE, TABLE_FILE, Detection, read_detection
 from deltalens.study.detection.sentences import auc_text, detection_sentences
+from pages import put
 
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "detection.md"
@@ -30,15 +31,8 @@ def main() -> None:
         for file in (TABLE_FILE, ABOUT_FILE):
             if (out / name / file).exists():
                 shutil.copyfile(out / name / file, RESULTS / name / file)
-    PAGE.write_text(with_part(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-def with_part(text: str) -> str:
-    """The page with what stands between the marks made anew."""
-    head, _, rest = text.partition(MARKS[0])
-    tail = rest.partition(MARKS[1])[2]
-    parts = [line for name, title in CASES.items() for line in case(name, title)]
-    return "\n".join([head + MARKS[0], *parts, MARKS[1] + tail])
+    parts = (line for name, title in CASES.items() for line in case(name, title))
+    put(PAGE, *MARKS, "\n".join(parts))
 
 
 def case(name: str, title: str) -> Iterator[str]:

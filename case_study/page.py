@@ -19,6 +19,7 @@ from deltalens.study.quality import quality_sentences, significance_sentence
 from deltalens.trials import SweepResult
 from deltalens.trials.verdicts.words import p_value, points, verdict_sentences
 from judges import validation
+from pages import put
 
 HERE = Path(__file__).parent
 DOCS = HERE.parent / "docs"
@@ -53,7 +54,8 @@ def main() -> None:
     parts += compared(out)
     parts += costs(out)
     (DOCS / "case-study.md").write_text("\n".join(parts) + "\n", encoding="utf-8")
-    put_between_markers(DOCS / "proof.md", "\n".join(summary(out)))
+    start, end = "<!-- case study: made by case_study/page.py -->", "<!-- end of case study -->"
+    put(DOCS / "proof.md", start, end, "\n".join(summary(out)))
 
 
 def keep(out: Path) -> None:
@@ -76,20 +78,6 @@ def keep(out: Path) -> None:
     ):
         if (out / file).exists():
             shutil.copyfile(out / file, RESULTS / file.replace("/", "-"))
-
-
-def put_between_markers(page: Path, content: str) -> None:
-    """Replace what stands between the markers."""
-    text = page.read_text(encoding="utf-8")
-    start, end = (
-        "<!-- case study: made by case_study/page.py -->",
-        "<!-- end of case study -->",
-    )
-    head, found, rest = text.partition(start)
-    _, also_found, tail = rest.partition(end)
-    if not (found and also_found):
-        raise SystemExit(f"{page.name} has no markers for the case study")
-    page.write_text(f"{head}{start}\n{content.strip()}\n{end}{tail}", encoding="utf-8")
 
 
 def summary(out: Path) -> Iterator[str]:

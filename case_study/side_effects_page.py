@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, median
 
+from pages import put
+
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "side-effects.md"
 START, END = (
@@ -21,11 +23,7 @@ Row = dict[str, str]
 
 def main() -> None:
     """Replace what stands between the markers."""
-    text = PAGE.read_text(encoding="utf-8")
-    head, _, rest = text.partition(START)
-    _, _, tail = rest.partition(END)
-    content = "\n".join(_content())
-    PAGE.write_text(f"{head}{START}\n{content}\n{END}{tail}", encoding="utf-8")
+    put(PAGE, START, END, "\n".join(_content()))
 
 
 def _content() -> Iterator[str]:
