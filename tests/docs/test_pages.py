@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote
@@ -14,22 +13,12 @@ import pytest
 import deltalens
 from deltalens.cli.main import build_parser
 from helpers.arrows import ROOT
+from helpers.documentation import DOCS, PAGES, README, SHELLS, Block, blocks, commands, prose
 
-README = ROOT / "README.md"
-DOCS = ROOT / "docs"
-PAGES = [README, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted(DOCS.glob("*.md"))]
 WORDS = 900
-FENCED = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
-PYTHON = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
-SHELL = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"\]\(([^()\s]+)\)")
 HEADING = re.compile(r"^#+ +(.+?) *$", re.MULTILINE)
 NUMBER = re.compile(r"[+−]?\d[\d,.]*\d\b")
-
-
-def prose(page: Path) -> str:
-    """The page's text without its fenced code."""
-    return FENCED.sub("", page.read_text(encoding="utf-8"))
 
 
 def anchors(page: Path) -> set[str]:
@@ -55,13 +44,8 @@ def dead_links(page: Path) -> Iterator[str]:
             yield link
 
 
-def commands(page: Path) -> list[str]:
-    """Lines of the page that call deltalens in full, continued ones joined."""
-    text = re.sub(r" *\\\n *", " ", page.read_text(encoding="utf-8"))
-    typed = re.findall(r"^ {4,6}(deltalens [a-z].*)$", text, re.MULTILINE)
-    for block in SHELL.findall(text):
-        typed += re.findall(r"^(deltalens .*)$", block, re.MULTILINE)
-    return [line for line in typed if "…" not in line]
+def shell_blocks(page: Path) -> list[Block]:
+    return [block for block in blocks(page) if block.language in SHELLS]
 
 
 def test_the_readme_is_short():
@@ -97,21 +81,24 @@ def test_numbers_in_the_readme_stand_in_the_pages_that_it_links_beside_them():
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_python_is_valid_and_names_what_the_package_has(page):
-    for block in PYTHON.findall(page.read_text(encoding="utf-8")):
-        for node in ast.walk(ast.parse(block)):
+    for block in blocks(page):
+        code = block.text if block.language == "python" else ""
+        for node in ast.walk(ast.parse(code)):
             if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "deltalens":
                 assert hasattr(deltalens, node.attr), node.attr
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_are_as_the_parser_takes_them(page):
-    for command in commands(page):
-        build_parser().parse_args(shlex.split(command, comments=True)[1:])
+    for block in shell_blocks(page):
+        for command in commands(block):
+            build_parser().parse_args(command)
 
 
 def test_commands_are_found():
-    assert len(commands(README)) >= 5
-    assert len(commands(DOCS / "using.md")) >= 15
+    found = [command for block in shell_blocks(DOCS / "using.md") for command in commands(block)]
+    assert len(found) >= 15
+    assert sum(map(len, map(commands, shell_blocks(README)))) >= 5
 
 
 def test_make_has_the_targets_that_pages_name():
