@@ -10,9 +10,7 @@ from xml.etree import ElementTree
 import matplotlib
 import pytest
 
-from deltalens.report.figure_curves import figure_2
-from deltalens.report.figure_points import all_marks, figure_1
-from deltalens.report.figure_style import inline, save_figure, style
+from deltalens.report.figures import save_figure
 from deltalens.trials import SweepResult
 from deltalens.trials.rates import Tally
 from deltalens.trials.result import (
@@ -24,6 +22,9 @@ from deltalens.trials.result import (
     Curve,
     Point,
 )
+from deltalens.trials.verdicts.shown.curves import figure_2
+from deltalens.trials.verdicts.shown.points import all_marks, figure_1
+from deltalens.visible.figures.style import inline, style
 from helpers.finished_run import (
     make_run,
     make_sweep,

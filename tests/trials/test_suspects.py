@@ -25,7 +25,8 @@ from deltalens.trials.result import (
     RANDOM,
     RANDOM_SETS,
 )
-from deltalens.trials.suspects import RANKINGS, SET_NAMES
+from deltalens.trials.suspects import RANKINGS
+from deltalens.trials.verdicts.sets import SET_NAMES
 from helpers.tiny_study import D_MODEL, SITE, effects_naively, make_model, make_pairs
 
 LATENTS = 80

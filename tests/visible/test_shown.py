@@ -17,7 +17,8 @@ import torch
 
 import deltalens
 from deltalens.checkpoints.attributed import Attributed
-from deltalens.checkpoints.result import Checkpoint, CheckpointComparison, Course, State
+from deltalens.checkpoints.course import Checkpoint, Course, State
+from deltalens.checkpoints.result import CheckpointComparison
 from deltalens.checkpoints.table import as_csv
 from deltalens.engine.cost.planner import Plan
 from deltalens.engine.cost.roofs import assumed_roofs

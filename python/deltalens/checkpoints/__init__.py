@@ -1,6 +1,7 @@
 """Models of one training run side by side: how what was found of a latent changes."""
 
 from deltalens.checkpoints.compare import compare_checkpoints
-from deltalens.checkpoints.result import Checkpoint, CheckpointComparison, State
+from deltalens.checkpoints.course import Checkpoint, State
+from deltalens.checkpoints.result import CheckpointComparison
 
 __all__ = ["Checkpoint", "CheckpointComparison", "State", "compare_checkpoints"]

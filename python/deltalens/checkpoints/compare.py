@@ -8,11 +8,12 @@ from typing import Any
 
 from deltalens.checkpoints.activation import active, source_of
 from deltalens.checkpoints.attributed import attributed, with_changes
+from deltalens.checkpoints.course import Checkpoint, Course, State
 from deltalens.checkpoints.detected import detected, texts_of
 from deltalens.checkpoints.differing import check_runs, notes, same_pairs
 from deltalens.checkpoints.evidence import Evidence, gather
 from deltalens.checkpoints.names import checkpoint_names, disorder, steps_of
-from deltalens.checkpoints.result import Checkpoint, CheckpointComparison, Course, State
+from deltalens.checkpoints.result import CheckpointComparison
 from deltalens.checkpoints.steered import arm_states, steered
 from deltalens.errors import InputError
 from deltalens.study.attribution import Attribution

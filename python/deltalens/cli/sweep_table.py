@@ -18,8 +18,8 @@ from deltalens.trials.result import (
     Direction,
     SweepResult,
 )
-from deltalens.trials.suspects import suspect_names
 from deltalens.trials.together.latents import named
+from deltalens.trials.verdicts.sets import suspect_names
 from deltalens.trials.verdicts.words import verdict_sentences
 
 NONE_WITHIN = "none within budget"

@@ -7,11 +7,11 @@ from functools import partial
 from pathlib import Path
 
 from deltalens.checkpoints import CheckpointComparison
+from deltalens.checkpoints.figure import checkpoints_figure
 from deltalens.checkpoints.table import as_csv
 from deltalens.ranks.alone import alone
 from deltalens.ranks.ranks import ALONE
-from deltalens.report.figure_checkpoints import checkpoints_figure
-from deltalens.report.figure_style import save_figure
+from deltalens.report.figures import save_figure
 from deltalens.storage.atomic import write_text
 from deltalens.storage.lock import lock_in
 

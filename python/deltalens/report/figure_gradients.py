@@ -7,8 +7,8 @@ from typing import Any
 
 from torch import Tensor
 
-from deltalens.report.figure_style import CURVES, GRAY, INK
 from deltalens.study.ablation.providers import Estimates, compare_gradients
+from deltalens.visible.figures.style import CURVES, GRAY, INK
 
 
 def gradients_figure(estimates: Sequence[Estimates], exact: Tensor, top: int) -> Any:
@@ -16,7 +16,7 @@ def gradients_figure(estimates: Sequence[Estimates], exact: Tensor, top: int) ->
 
     exact [pairs, latents]: the first ``top`` latents are a ranking's, the others random. The line
     is where both are equal. Returns a matplotlib figure, to be drawn within
-    :func:`~deltalens.report.figure_style.style`.
+    :func:`~deltalens.visible.figures.style.style`.
     """
     from matplotlib.figure import Figure
 

@@ -12,7 +12,7 @@ from deltalens.study.attribution import Attribution
 from deltalens.study.detection.result import Told
 from deltalens.study.lens import LensToken
 from deltalens.trials.interpretation.interpret import Interpretation
-from deltalens.trials.suspects import suspect_names
+from deltalens.trials.verdicts.sets import suspect_names
 from deltalens.visible import visible
 
 Json = dict[str, Any]

@@ -11,13 +11,15 @@ from typing import Any
 from deltalens.report.beside import beside_document
 from deltalens.report.document import as_script_data, report_document
 from deltalens.report.evidence import Evidence, gather
-from deltalens.report.figure_curves import figure_2
-from deltalens.report.figure_points import figure_1
-from deltalens.report.figure_style import COLOURS, FIGURE_DIRECTORY, inline, save_figure
+from deltalens.report.figures import FIGURE_DIRECTORY, save_figure
 from deltalens.report.shell import filled_page
 from deltalens.storage.atomic import write_text
 from deltalens.trials.result import SweepResult
-from deltalens.trials.suspects import SET_NAMES, suspect_names
+from deltalens.trials.verdicts.sets import SET_NAMES, suspect_names
+from deltalens.trials.verdicts.shown.curves import figure_2
+from deltalens.trials.verdicts.shown.panels import COLOURS
+from deltalens.trials.verdicts.shown.points import figure_1
+from deltalens.visible.figures.style import inline
 
 REPORT_FILE = "report.html"
 

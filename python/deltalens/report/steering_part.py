@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from deltalens.report.evidence import Steering
-from deltalens.report.figure_points import Mark, all_marks
 from deltalens.report.text import exact, messages, place_name, readable, short
 from deltalens.trials.interventions.intervention import strength_unit
 from deltalens.trials.log import Key
@@ -13,6 +12,7 @@ from deltalens.trials.rates import Rate, Tally
 from deltalens.trials.result import ATTRIBUTION, Arm, Candidate, Direction, Point, SweepResult
 from deltalens.trials.side_effects.effects import Estimate, SideEffects
 from deltalens.trials.together.latents import Latents
+from deltalens.trials.verdicts.shown.points import Mark, all_marks
 
 Json = dict[str, Any]
 

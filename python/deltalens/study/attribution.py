@@ -134,6 +134,14 @@ class Attribution:
             }
         )
 
+    def plot(self) -> Any:
+        """A matplotlib figure of the first latents' scores, which shows itself in a notebook."""
+        from deltalens.study.ranking.figure import ranking_figure
+        from deltalens.visible.figures.style import style
+
+        with style("plot"):
+            return ranking_figure(self)
+
     def _repr_html_(self) -> str:
         return ranking_view(self).html()
 

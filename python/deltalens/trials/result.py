@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal
+from typing import Any
 
 from deltalens.errors import InputError
 from deltalens.storage.atomic import write_text
@@ -18,23 +18,25 @@ from deltalens.trials.rates import Tally
 from deltalens.trials.side_effects.effects import SideEffects
 from deltalens.trials.together.latents import Latents, Signed, members, named, read_latents
 from deltalens.trials.verdicts.result import ArmVerdict
-from deltalens.trials.verdicts.shown import COLUMNS, points_of, sweep_view
+from deltalens.trials.verdicts.sets import ACTIVATION as ACTIVATION
+from deltalens.trials.verdicts.sets import ATTRIBUTION as ATTRIBUTION
+from deltalens.trials.verdicts.sets import CHOSEN as CHOSEN
+from deltalens.trials.verdicts.sets import COSINE as COSINE
+from deltalens.trials.verdicts.sets import GRADIENT as GRADIENT
+from deltalens.trials.verdicts.sets import MATCHED as MATCHED
+from deltalens.trials.verdicts.sets import PRESENT as PRESENT
+from deltalens.trials.verdicts.sets import PUSH as PUSH
+from deltalens.trials.verdicts.sets import RANDOM as RANDOM
+from deltalens.trials.verdicts.sets import RANDOM_SETS, Direction
+from deltalens.trials.verdicts.sets import SIGNS as SIGNS
+from deltalens.trials.verdicts.shown.view import COLUMNS, points_of, sweep_view
 from deltalens.trials.verdicts.strength import equal_strength
 from deltalens.visible.frame import frame_of_rows
 
 STEERING_DIRECTORY = "steering"
 SUMMARY_FILE = "summary.json"
 
-ATTRIBUTION, ACTIVATION = "Δ-attribution", "Δ-activation"
-PRESENT, PUSH, GRADIENT, COSINE = "present", "push", "gradient", "gradient cosine"
-RANDOM, MATCHED = "random", "random, matched"
-CHOSEN = "random, chosen alike"  # no control: what a greedy choice makes of random latents
-RANDOM_SETS = (RANDOM, MATCHED)
-
 _ROUNDING = 1e-9  # a share exactly at the budget is within it
-
-Direction = Literal["away", "toward"]
-SIGNS: Mapping[Direction, int] = {"away": -1, "toward": 1}
 
 
 @dataclass(frozen=True)
@@ -226,6 +228,30 @@ class SweepResult:
         Raises :class:`InputError` where there is no pandas.
         """
         return frame_of_rows(COLUMNS, list(points_of(self)))
+
+    def plot(self) -> Any:
+        """A matplotlib figure of what every latent did, which shows itself in a notebook.
+
+        A panel per model, a column per set: each latent's change of the behaviour's rate at its
+        chosen strength, with its interval; the sets' means; the band of random latents.
+        """
+        from deltalens.trials.verdicts.shown.points import figure_1
+        from deltalens.visible.figures.style import style
+
+        with style("plot"):
+            return figure_1(self)
+
+    def plot_strengths(self) -> Any:
+        """The same of the first suspects over all strengths: the behaviour's rate, and below it the
+        share of incoherent completions.
+
+        Raises :class:`InputError` for a sweep without suspects.
+        """
+        from deltalens.trials.verdicts.shown.curves import figure_2
+        from deltalens.visible.figures.style import style
+
+        with style("plot"):
+            return figure_2(self)
 
     def _repr_html_(self) -> str:
         return sweep_view(self).html()

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 from deltalens.errors import InputError
 from deltalens.study.activation.difference import ActivationDifference
 from deltalens.study.attribution import Attribution
 from deltalens.study.directions.rankings import DirectionRanking, rank_by_directions
-from deltalens.trials.result import (
-    ACTIVATION,
-    ATTRIBUTION,
-    COSINE,
-    GRADIENT,
-    PRESENT,
-    PUSH,
-    RANDOM_SETS,
-    Candidate,
-)
+from deltalens.trials.result import Candidate
+from deltalens.trials.verdicts.sets import SET_NAMES, Ranking
 
-Ranking = Literal["attribution", "push", "present", "activation", "gradient", "cosine"]
 RANKINGS: tuple[Ranking, ...] = get_args(Ranking)
 DEFAULT_RANKINGS: tuple[Ranking, ...] = ("attribution", "activation")
 
@@ -48,11 +39,6 @@ def suspect_sets(
         for ranking in _without_the_same(sources.result, rankings)
     }
     return {name: chosen for name, chosen in sets.items() if chosen}
-
-
-def suspect_names(sets: Mapping[str, Sequence[Candidate]]) -> list[str]:
-    """Those of a sweep's sets that hold suspects, in their order; the others hold controls."""
-    return [name for name, candidates in sets.items() if candidates and name not in RANDOM_SETS]
 
 
 def _check(rankings: Sequence[str]) -> None:
@@ -121,14 +107,6 @@ def signed(latent: int, push: float) -> Candidate:
     return Candidate(latent, 1 if push > 0 else -1)
 
 
-SET_NAMES: Mapping[Ranking, str] = {
-    "attribution": ATTRIBUTION,
-    "push": PUSH,
-    "present": PRESENT,
-    "activation": ACTIVATION,
-    "gradient": GRADIENT,
-    "cosine": COSINE,
-}
 _CHOOSE: Mapping[Ranking, Callable[[Sources, int], list[Candidate]]] = {
     "attribution": _attribution,
     "push": _directions("push"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from deltalens.checkpoints.course import Checkpoint, State
 from deltalens.checkpoints.detected import Detected
-from deltalens.checkpoints.result import Checkpoint, CheckpointComparison, State
+from deltalens.checkpoints.result import CheckpointComparison
 from deltalens.cli.output import number, print_line, print_table
 from deltalens.study.significance.sentence import LEVEL
 from deltalens.trials.result import Direction

@@ -28,7 +28,7 @@ def write_gradients(
 ) -> None:
     """``gradients.csv``, of means over pairs, and the figure."""
     from deltalens.report.figure_gradients import gradients_figure
-    from deltalens.report.figure_style import save_figure
+    from deltalens.report.figures import save_figure
     from deltalens.storage.atomic import write_text
 
     kinds = [each for each in estimates if each.values is not None]

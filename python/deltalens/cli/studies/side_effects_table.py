@@ -11,7 +11,7 @@ from typing import Any
 from deltalens.cli.output import print_line, print_table
 from deltalens.trials.result import Arm, Candidate, Direction, SweepResult
 from deltalens.trials.side_effects.effects import LOSS_RISES, SideEffects
-from deltalens.trials.suspects import suspect_names
+from deltalens.trials.verdicts.sets import suspect_names
 
 _RECOUNTED = (
     "Lengths were counted by tokenising the answers again, as this sweep kept no counts: they may "

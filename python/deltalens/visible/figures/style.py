@@ -1,44 +1,19 @@
-"""How figures look, and how they become SVG and PNG."""
+"""How figures look, and how they become SVG."""
 
 from __future__ import annotations
 
 import io
 import re
-from collections.abc import Callable, Iterator
+import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from deltalens.storage.atomic import complete_file, write_text
-from deltalens.trials.result import (
-    ACTIVATION,
-    ATTRIBUTION,
-    COSINE,
-    GRADIENT,
-    PRESENT,
-    PUSH,
-    Direction,
-)
-
-FIGURE_DIRECTORY = "figures"
 INK = "#1f2933"
 GRAY = "#8a939e"
-# Okabe and Ito's palette, told apart by colour-blind readers.
-COLOURS = {
-    ATTRIBUTION: "#0072b2",
-    ACTIVATION: "#d55e00",
-    PUSH: "#009e73",
-    PRESENT: "#56b4e9",
-    GRADIENT: "#cc79a7",
-    COSINE: "#e69f00",
-}
+# Of Okabe and Ito's palette, told apart by colour-blind readers.
 CURVES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
-PANELS: dict[Direction, str] = {
-    "away": "Studied model, steered away",
-    "toward": "Reference model, steered toward",
-}
 
-_DPI = 160
 _STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],
@@ -79,22 +54,18 @@ def style(name: str) -> Iterator[Any]:
         yield matplotlib
 
 
-def save_figure(directory: Path, name: str, draw: Callable[[], Any]) -> str:
-    """Draw, write ``name``.svg and ``name``.png, and return the SVG's text.
+def svg_of(figure: Any) -> str:
+    """The figure as an SVG document, drawn within :func:`style`.
 
-    The files' bytes depend on what is drawn alone. In the SVG ink is ``currentColor``, dark or
-    light as the reader prefers.
+    Its bytes depend on what is drawn alone. Ink is ``currentColor``, dark or light as the reader
+    prefers.
     """
-    with style(name):
-        figure, stream = draw(), io.StringIO()
+    stream = io.StringIO()
+    with warnings.catch_warnings():
+        # Letters stay text; the reader's fonts draw what the one that is measured with lacks.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
         figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-        svg = _clean(stream.getvalue())
-        with complete_file(directory / f"{name}.png") as temporary:
-            figure.savefig(
-                temporary, format="png", dpi=_DPI, facecolor="white", metadata={"Software": None}
-            )
-    write_text(directory / f"{name}.svg", svg)
-    return svg
+    return _clean(stream.getvalue())
 
 
 def inline(svg: str) -> str:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from deltalens.checkpoints.result import Checkpoint, CheckpointComparison, Course, State
-from deltalens.report.figure_style import CURVES, INK
+from deltalens.checkpoints.course import Checkpoint, Course, State
 from deltalens.trials.result import Direction
 from deltalens.trials.verdicts.student import t_quantile
-from deltalens.visible import visible
+from deltalens.visible.figures.style import CURVES, INK
+from deltalens.visible.figures.text import figure_text
 
 _MARKERS = ("o", "s", "^", "D", "v")
 _COLUMNS = 3
@@ -34,23 +34,23 @@ class Panel(NamedTuple):
     dashed: Callable[[Checkpoint, State], Point] | None = None
 
 
-def checkpoints_figure(found: CheckpointComparison) -> Any:
+def checkpoints_figure(found: Any) -> Any:
     """A panel for each quantity that any checkpoint has (at least one for the score), with a line
     for each of the first latents.
 
     Bars are 95 % intervals; a gap is a checkpoint that does not say, a ring on the rank's lower
     edge one whose ranking does not hold the latent. x is the step where names tell it. Every
     line's gid starts with "curve-". Returns a matplotlib figure, to be drawn within
-    :func:`~deltalens.report.figure_style.style`.
+    :func:`~deltalens.visible.figures.style.style`.
     """
-    from matplotlib.figure import Figure
+    from deltalens.visible.figures.shown import ShownFigure
 
     shown = found.courses[: len(CURVES)]
     every = list(_panels(found))
     panels = [panel for panel in every if _has_any(panel, found, shown)] or every[:1]
     columns = min(_COLUMNS, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = Figure(figsize=(3.6 * columns + 1, 2.7 * rows), layout="constrained")
+    figure = ShownFigure(figsize=(3.6 * columns + 1, 2.7 * rows), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten().tolist()
     for axis, panel in zip(axes, panels, strict=False):
         _draw(axis, panel, found, shown)
@@ -64,7 +64,7 @@ def checkpoints_figure(found: CheckpointComparison) -> Any:
     return figure
 
 
-def _panels(found: CheckpointComparison) -> Iterator[Panel]:
+def _panels(found: Any) -> Iterator[Panel]:
     yield Panel("score", "Score", "Δ-attribution", _score)
     yield Panel("rank", "Rank", "rank, 1 on top", _rank)
     yield Panel("push", "Push", "push", _push)
@@ -134,7 +134,7 @@ def _over_pairs(value: float | None, stderr: float | None, pairs: int) -> Point:
     return value, value - half, value + half
 
 
-def _has_any(panel: Panel, found: CheckpointComparison, shown: Sequence[Course]) -> bool:
+def _has_any(panel: Panel, found: Any, shown: Sequence[Course]) -> bool:
     return any(
         not math.isnan(panel.read(checkpoint, state)[0])
         for course in shown
@@ -142,7 +142,7 @@ def _has_any(panel: Panel, found: CheckpointComparison, shown: Sequence[Course])
     )
 
 
-def _draw(axis: Any, panel: Panel, found: CheckpointComparison, shown: Sequence[Course]) -> None:
+def _draw(axis: Any, panel: Panel, found: Any, shown: Sequence[Course]) -> None:
     axis.set_title(panel.title)
     axis.set_ylabel(panel.label)
     x = _positions(axis, found)
@@ -161,9 +161,7 @@ def _draw(axis: Any, panel: Panel, found: CheckpointComparison, shown: Sequence[
             _line(axis, x, _points(panel.dashed, found, course), look, f"{gid}-against", None)
 
 
-def _points(
-    read: Callable[[Checkpoint, State], Point], found: CheckpointComparison, course: Course
-) -> list[Point]:
+def _points(read: Callable[[Checkpoint, State], Point], found: Any, course: Course) -> list[Point]:
     return [read(*each) for each in zip(found.checkpoints, course.states, strict=True)]
 
 
@@ -176,7 +174,7 @@ def _line(
     axis.vlines(x, lows, highs, color=look["color"], linewidth=0.9, alpha=0.6)
 
 
-def _rank_axis(axis: Any, found: CheckpointComparison, shown: Sequence[Course]) -> None:
+def _rank_axis(axis: Any, found: Any, shown: Sequence[Course]) -> None:
     """Logarithmic, the first rank on top; rings on its edge for what is not ranked."""
     from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
@@ -201,20 +199,13 @@ def _rank_axis(axis: Any, found: CheckpointComparison, shown: Sequence[Course]) 
         )
 
 
-def _positions(axis: Any, found: CheckpointComparison) -> list[float]:
+def _positions(axis: Any, found: Any) -> list[float]:
     """Where checkpoints stand on x: at their steps, or one after the other under their names."""
     steps = [one.step for one in found.checkpoints if one.step is not None]
     if len(steps) == len(found.checkpoints):
         axis.set_xlabel("step")
         return steps
     places = [float(at) for at in range(len(found.checkpoints))]
-    axis.set_xticks(places, [_name(one.name) for one in found.checkpoints])
+    axis.set_xticks(places, [figure_text(one.name, _LONGEST) for one in found.checkpoints])
     axis.margins(x=0.1)
     return places
-
-
-def _name(name: str) -> str:
-    """As a figure shows it, in which a dollar sign opens no formula."""
-    shown = visible(name)
-    shown = shown if len(shown) <= _LONGEST else f"…{shown[1 - _LONGEST :]}"
-    return shown.replace("$", r"\$")

@@ -13,11 +13,12 @@ import pytest
 from deltalens import write_checkpoints
 from deltalens.checkpoints.activation import Active, Source
 from deltalens.checkpoints.attributed import Attributed
+from deltalens.checkpoints.course import Checkpoint, Course, State
 from deltalens.checkpoints.detected import Detected, Texts
-from deltalens.checkpoints.result import Checkpoint, CheckpointComparison, Course, State
+from deltalens.checkpoints.figure import checkpoints_figure
+from deltalens.checkpoints.result import CheckpointComparison
 from deltalens.checkpoints.steered import ArmState, Steered
-from deltalens.report.figure_checkpoints import checkpoints_figure
-from deltalens.report.figure_style import style
+from deltalens.visible.figures.style import style
 
 HOSTILE = "=HYPERLINK(\x1b[2J) $x$ <b>"
 

@@ -6,15 +6,10 @@ import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from deltalens.report.figure_style import COLOURS, GRAY, INK, PANELS
-from deltalens.trials.result import (
-    RANDOM_SETS,
-    Arm,
-    Candidate,
-    Direction,
-    SweepResult,
-)
-from deltalens.trials.suspects import SET_NAMES, suspect_names
+from deltalens.trials.verdicts.sets import RANDOM_SETS, SET_NAMES, Direction, suspect_names
+from deltalens.trials.verdicts.shown.panels import COLOURS, PANELS
+from deltalens.visible.figures.style import GRAY, INK
+from deltalens.visible.figures.text import figure_text
 
 _WIDTH = 0.76  # of a column, whose centres are 1 apart
 
@@ -26,10 +21,10 @@ class Mark(NamedTuple):
     direction: Direction
     group: str
     rank: int
-    candidate: Candidate
+    candidate: Any
 
 
-def marks(result: SweepResult, direction: Direction, groups: tuple[str, ...]) -> list[Mark]:
+def marks(result: Any, direction: Direction, groups: tuple[str, ...]) -> list[Mark]:
     """The points of one column, in rank order; without those that could not be graded or have no
     strength within the budget."""
     listed = [item for group in groups for item in result.sets.get(group, [])]
@@ -41,21 +36,21 @@ def marks(result: SweepResult, direction: Direction, groups: tuple[str, ...]) ->
     return found
 
 
-def columns(result: SweepResult) -> list[tuple[str, ...]]:
+def columns(result: Any) -> list[tuple[str, ...]]:
     """The sets that share a column: every set of suspects has its own, all random ones one."""
     wanted: list[tuple[str, ...]] = [(name,) for name in suspect_names(result.sets)]
     wanted.append(RANDOM_SETS)
     return [groups for groups in wanted if any(result.sets.get(name) for name in groups)]
 
 
-def all_marks(result: SweepResult) -> Iterator[Mark]:
+def all_marks(result: Any) -> Iterator[Mark]:
     """Every point of the figure."""
     for direction in result.arms:
         for groups in columns(result):
             yield from marks(result, direction, groups)
 
 
-def figure_1(result: SweepResult) -> Any:
+def figure_1(result: Any) -> Any:
     """A panel per model, as the publication's figure: a point per latent by rank in each set.
 
     y: change of the behaviour's rate in percentage points at each latent's chosen strength, with
@@ -63,12 +58,12 @@ def figure_1(result: SweepResult) -> Any:
     where all are compared, with its interval; band: from the smallest to the largest change of a
     random latent. Latents without a strength within the budget are counted below. Every point
     is a group whose gid starts with "point-". Returns a matplotlib figure, to be drawn within
-    :func:`~deltalens.report.figure_style.style`.
+    :func:`~deltalens.visible.figures.style.style`.
     """
-    from matplotlib.figure import Figure
+    from deltalens.visible.figures.shown import ShownFigure
 
     width = max(4.4, 1.4 * len(columns(result)))
-    figure = Figure(figsize=(width * len(result.arms), 3.9), layout="constrained")
+    figure = ShownFigure(figsize=(width * len(result.arms), 3.9), layout="constrained")
     axes = figure.subplots(1, len(result.arms), squeeze=False)[0]
     for panel, (direction, arm) in zip(axes, result.arms.items(), strict=True):
         _panel(panel, result, direction, arm)
@@ -76,7 +71,7 @@ def figure_1(result: SweepResult) -> Any:
     return figure
 
 
-def _panel(panel: Any, result: SweepResult, direction: Direction, arm: Arm) -> None:
+def _panel(panel: Any, result: Any, direction: Direction, arm: Any) -> None:
     if (band := result.band(direction)) is not None:
         panel.axhspan(100 * band[0], 100 * band[1], color=GRAY, alpha=0.25, linewidth=0)
     panel.axhline(0, color=INK, linewidth=0.6)
@@ -91,7 +86,7 @@ def _panel(panel: Any, result: SweepResult, direction: Direction, arm: Arm) -> N
     panel.margins(y=0.08)
 
 
-def _title(result: SweepResult, direction: Direction, arm: Arm) -> str:
+def _title(result: Any, direction: Direction, arm: Any) -> str:
     title = f"{PANELS[direction]}\nunsteered: {arm.unsteered.behaviour.value:.0%}"
     verdict = result.verdicts.get(direction)
     if verdict is None or verdict.strength is None:
@@ -100,7 +95,7 @@ def _title(result: SweepResult, direction: Direction, arm: Arm) -> str:
 
 
 def _compared(
-    panel: Any, result: SweepResult, direction: Direction, place: int, groups: tuple[str, ...]
+    panel: Any, result: Any, direction: Direction, place: int, groups: tuple[str, ...]
 ) -> None:
     """Means and intervals of the sets of one column, as the verdict has them."""
     verdict = result.verdicts.get(direction)
@@ -116,7 +111,7 @@ def _compared(
         panel.plot(x, 100 * found.mean, "D", color=INK, markersize=4)
 
 
-def _column(panel: Any, arm: Arm, place: int, column: list[Mark]) -> None:
+def _column(panel: Any, arm: Any, place: int, column: list[Mark]) -> None:
     if not column:
         return
     random = column[0].group in RANDOM_SETS
@@ -150,7 +145,7 @@ def _name_first(panel: Any, mark: Mark, at: tuple[float, float]) -> None:
     )
 
 
-def _whisker(arm: Arm, candidate: Candidate) -> list[float]:
+def _whisker(arm: Any, candidate: Any) -> list[float]:
     unsteered = arm.unsteered.behaviour.value
     point = arm.chosen(candidate)
     assert point is not None  # or there were no mark
@@ -162,14 +157,14 @@ def _x(place: int, rank: int, last: int) -> float:
     return place + _WIDTH * ((rank - 0.5) / last - 0.5)
 
 
-def _label(result: SweepResult, direction: Direction, groups: tuple[str, ...]) -> str:
+def _label(result: Any, direction: Direction, groups: tuple[str, ...]) -> str:
     count = sum(len(result.sets.get(name, [])) for name in groups)
     without = sum(result.none_within(direction, name) for name in groups)
-    name = groups[0] if len(groups) == 1 else "random latents"
+    name = "random latents" if groups == RANDOM_SETS else figure_text(groups[0])
     return f"{name}\n({count})" if not without else f"{name}\n({count}, {without} none within)"
 
 
-def _column_name(result: SweepResult, groups: tuple[str, ...]) -> str:
+def _column_name(result: Any, groups: tuple[str, ...]) -> str:
     """Of letters that an id may hold, and no other column's."""
     if groups == RANDOM_SETS:
         return "random"

@@ -5,27 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from deltalens.report.figure_style import CURVES, GRAY, INK, PANELS
+from deltalens.errors import InputError
 from deltalens.trials.interventions.intervention import strength_unit
 from deltalens.trials.rates import Rate, Tally
-from deltalens.trials.result import RANDOM_SETS, Arm, Candidate, SweepResult
-from deltalens.trials.suspects import suspect_names
+from deltalens.trials.verdicts.sets import RANDOM_SETS, suspect_names
+from deltalens.trials.verdicts.shown.panels import PANELS
+from deltalens.visible.figures.style import CURVES, GRAY, INK
 
 _Measure = Callable[[Tally], Rate]
 
 
-def figure_2(result: SweepResult) -> Any:
+def figure_2(result: Any) -> Any:
     """Two rows, a column per model: the behaviour's rate over the strength of steering, and below
     it the incoherent share of first samples with its budget.
 
     Lines are the first latents of the first set, a ring marks the chosen strength where one is
     within the budget; the band is the range of random latents at each strength. Every line's gid
     starts with "curve-". Returns a matplotlib figure, to be drawn within
-    :func:`~deltalens.report.figure_style.style`.
+    :func:`~deltalens.visible.figures.style.style`; raises :class:`InputError` where no set holds
+    suspects.
     """
-    from matplotlib.figure import Figure
+    from deltalens.visible.figures.shown import ShownFigure
 
-    figure = Figure(figsize=(4.4 * len(result.arms), 4.8), layout="constrained")
+    if not suspect_names(result.sets):
+        raise InputError("the sweep has no set of suspects, whose curves the figure would show")
+    figure = ShownFigure(figsize=(4.4 * len(result.arms), 4.8), layout="constrained")
     grid = figure.subplots(
         2, len(result.arms), squeeze=False, sharex=True, gridspec_kw={"height_ratios": [3, 2]}
     )
@@ -42,7 +46,7 @@ def figure_2(result: SweepResult) -> Any:
     return figure
 
 
-def _curves(axes: Any, result: SweepResult, arm: Arm, name: str) -> None:
+def _curves(axes: Any, result: Any, arm: Any, name: str) -> None:
     measure: _Measure = lambda tally: getattr(tally, name)  # noqa: E731
     band = list(_band(result, arm, measure))
     strengths, lows, highs = zip(*band, strict=True)
@@ -68,12 +72,12 @@ def _curves(axes: Any, result: SweepResult, arm: Arm, name: str) -> None:
     axes.set_xlim(left=0)
 
 
-def _id(candidate: Candidate) -> str:
+def _id(candidate: Any) -> str:
     """Of what an id may hold."""
     return "-".join(str(latent) for latent, _ in candidate.members)
 
 
-def _band(result: SweepResult, arm: Arm, measure: _Measure) -> Iterator[tuple[float, float, float]]:
+def _band(result: Any, arm: Any, measure: _Measure) -> Iterator[tuple[float, float, float]]:
     """(strength, smallest, largest share in %) over random latents, from strength 0 on."""
     shares: dict[float, list[float]] = {0.0: [100 * measure(arm.unsteered).value]}
     for name in RANDOM_SETS:

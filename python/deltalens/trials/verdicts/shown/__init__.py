@@ -1,0 +1,1 @@
+"""How a sweep shows itself: as a table, as rows, and as figures."""
