@@ -6,6 +6,9 @@ VENV_INTEROP := .venv-interop
 VENV_VLLM := .venv-vllm
 VENV_MODELS := .venv-models
 VENV_CASE := .venv-case-study
+# Most tests are too small for two threads: each core runs its own. What threads share runs again.
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile
+THREADED := tests/engine
 NATIVE := $(wildcard csrc/*.cpp csrc/*.h)
 BUILD := pyproject.toml setup.py constraints.txt $(NATIVE)
 
@@ -32,7 +35,8 @@ demo: $(VENV)/installed
 	$(VENV)/bin/deltalens demo
 
 test: $(VENV)/installed
-	$(VENV)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/bin/python -m pytest $(PARALLEL)
+	OMP_NUM_THREADS=2 $(VENV)/bin/python -m pytest $(THREADED)
 
 lint: $(VENV)/installed
 	$(VENV)/bin/ruff check .
@@ -65,7 +69,7 @@ demo-seeds: $(VENV)/installed
 	$(VENV)/bin/python bench/measured_pages.py
 
 test-transformers4: $(VENV4)/installed
-	$(VENV4)/bin/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV4)/bin/python -m pytest $(PARALLEL)
 
 test-interop: $(VENV_INTEROP)/installed
 	$(VENV_INTEROP)/bin/python -m pytest -c tests_interop/pytest.ini tests_interop \
