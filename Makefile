@@ -12,7 +12,7 @@ THREADED := tests/engine
 NATIVE := $(wildcard csrc/*.cpp csrc/*.h)
 BUILD := pyproject.toml setup.py constraints.txt $(NATIVE)
 
-.PHONY: help demo test lint format bench demo-page test-transformers4 test-interop test-vllm \
+.PHONY: help demo test lint format docs docs-links bench demo-page test-transformers4 test-interop test-vllm \
 	models demo-seeds case-study fuzz clean
 
 help:
@@ -20,6 +20,8 @@ help:
 	@echo "make test                run the tests"
 	@echo "make lint                ruff and mypy"
 	@echo "make format              let ruff rewrite what it can"
+	@echo "make docs                build the site in build/docs; a warning is an error"
+	@echo "make docs-links          ask for every address that pages link; needs a network"
 	@echo "make bench               run the benchmarks and rewrite the tables of docs/performance.md and docs/proof.md"
 	@echo "make demo-page           run the demo and rewrite its part of docs/proof.md, with figures"
 	@echo "make demo-seeds          ten seeds of the demo, whole and adaptive, and docs/proof.md's part on them"
@@ -46,6 +48,13 @@ lint: $(VENV)/installed
 format: $(VENV)/installed
 	$(VENV)/bin/ruff check --fix .
 	$(VENV)/bin/ruff format .
+
+# Options and docstrings are read from the code: nothing is taken from an earlier build.
+docs: $(VENV)/installed
+	$(VENV)/bin/python -m sphinx --fresh-env --fail-on-warning --keep-going --nitpicky --quiet docs build/docs
+
+docs-links: $(VENV)/installed
+	$(VENV)/bin/python -m sphinx --builder linkcheck --fresh-env --quiet docs build/links
 
 bench: $(VENV)/installed
 	$(VENV)/bin/python -m pytest bench --benchmark-enable

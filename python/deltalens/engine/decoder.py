@@ -36,7 +36,7 @@ class Decoder(Protocol):
     def dtype(self) -> torch.dtype: ...
 
     def rows(self, start: int, stop: int) -> Tensor:
-        """Rows ``start … stop - 1`` as a tensor [stop - start, d_model] in :attr:`dtype`."""
+        """Rows ``start … stop - 1`` as a tensor [stop - start, d_model] in ``dtype``."""
         ...
 
 

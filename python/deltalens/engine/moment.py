@@ -65,7 +65,7 @@ def scan_moments(
     """Top-k of several moments in a single pass over the decoder.
 
     W_dec: [n_latents, d_model] or a :class:`Decoder`. ``largest=False`` returns the most negative
-    scores, most negative first; ``absolute`` ranks by |score|; ``present_only`` admits latents
+    scores, most negative first; ``absolute`` ranks by ``|score|``; ``present_only`` admits latents
     with positive presence only (fewer than k may remain); ``normalize`` divides each score by
     ‖d_i‖², which is the score of the unit row. Memory beyond the inputs is one tile, d_model² per
     moment, and O(k).

@@ -68,20 +68,20 @@ def collect_examples(
     """Read ``texts`` once and write into ``out`` where the latents of ``sae`` are active.
 
     latents: those to keep examples of; None: all. context: tokens the model reads at once (default
-    128, or the model's limit). ``options`` are :class:`~deltalens.examples.options.
-    ExampleOptions`: ``top`` windows around the largest activations, at most one of a context and
-    of equal ones the earlier, and a uniform sample of ``bins`` · ``per_bin`` of the contexts on
-    which a latent is active, cut into equal groups by activation. lens_top: unembedding tokens
-    nearest to each latent; 0 for none. sinks: the first token of every context and those of
-    massive norm count as inactive and in no frequency; None to count them.
+    128, or the model's limit). ``options`` are :class:`~deltalens.examples.options.ExampleOptions`:
+    ``top`` windows around the largest activations, at most one of a context and of equal ones the
+    earlier, and a uniform sample of ``bins`` · ``per_bin`` of the contexts on which a latent is
+    active, cut into equal groups by activation. lens_top: unembedding tokens nearest to each
+    latent; 0 for none. sinks: the first token of every context and those of massive norm count as
+    inactive and in no frequency; None to count them.
 
-    ``out/latents.jsonl`` has a line per latent (:func:`~deltalens.examples.lines.
-    example_lines`; read it with :func:`read_examples`) and ``out/examples.json`` what it was made
-    from, which is returned. In a run directory the lines of its latents are added to. The same call
-    continues one that was cut, after the last state saved (every ``save_seconds``), and ends with
-    the same files; a finished one is not repeated. Which windows are kept depends on the
-    activations alone; those of most models differ in their last bits with ``batch_tokens``.
-    Memory: n_latents × windows × (24 + 8 × width) bytes and a tile, however long the corpus.
+    ``out/latents.jsonl`` has a line per latent (:func:`~deltalens.examples.lines.example_lines`;
+    read it with :func:`read_examples`) and ``out/examples.json`` what it was made from, which is
+    returned. In a run directory the lines of its latents are added to. The same call continues one
+    that was cut, after the last state saved (every ``save_seconds``), and ends with the same files;
+    a finished one is not repeated. Which windows are kept depends on the activations alone; those
+    of most models differ in their last bits with ``batch_tokens``. Memory: n_latents × windows ×
+    (24 + 8 × width) bytes and a tile, however long the corpus.
 
     ranks: processes that all make this call and share the contexts, with the same files; a
     :class:`~deltalens.ranks.shard.Shard` collects from its part of them and raises

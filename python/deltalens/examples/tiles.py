@@ -48,9 +48,9 @@ class Collector:
     """Statistics and kept windows of some latents: memory n_latents × windows, whatever the corpus.
 
     ``latents`` int64 [n] are their numbers in the SAE. active, windows: tokens and contexts with
-    an activation above 0; sums: of the activations (see :func:`~deltalens.examples.exact_sums.
-    grouped_sums`); largest; histogram: [n, bins] of activations above 0 (see
-    :func:`histogram_edges`). ``sample`` is a uniform sample of all active
+    an activation above 0; sums: of the activations (see
+    :func:`~deltalens.examples.exact_sums.grouped_sums`); largest; histogram: [n, bins] of
+    activations above 0 (see :func:`histogram_edges`). ``sample`` is a uniform sample of all active
     windows: those with the largest hash of seed, latent and context. All of it is the same in
     whatever order and portions the corpus comes.
     """

@@ -110,7 +110,7 @@ def capture(
 
     ``loss`` is the completion's log-loss summed ("sum") or averaged ("mean") over its tokens, or
     ``target`` says what else (``docs/targets.md``): "first:8", "text:…", "regex:…",
-    'logits:" yes"|" no"', 'probabilities:…|…' or "file.py:function";
+    ``logits:" yes"|" no"``, ``probabilities:…|…`` or "file.py:function";
     ``tokens="prompt"`` counts every prompt token but a leading BOS and, unless ``sinks`` is None,
     the first token and those of massive norm. ``gradients`` is "plain",
     "integrated" (from ``baseline`` in ``steps`` steps: [d_model], or a function from activations

@@ -70,13 +70,14 @@ def sample_pairs(
     of each prompt, see :func:`~deltalens.pairs.build.build_pairs`. An answer is sampled once,
     whatever its grade: where too many cannot be graded, ask for more samples. Answers that
     ``max_new_tokens`` cuts are graded as they are; empty ones are incoherent without being graded.
-    The judge is shown what follows an answer's reasoning (see :func:`~deltalens.lm.text.reasoning.
-    final_answer`), nothing being empty, or, with ``judge_sees="all"``, the whole. Pairs are of
-    whole answers, and carry the ids that were sampled. chat_template_kwargs: further arguments of
-    the chat template, such as ``{"enable_thinking": False}``. engine: what draws the answers, such
-    as a :class:`~deltalens.VllmEngine` of the model; by default the model itself, with
-    ``batch_tokens`` tokens in its cache. What there is to do is logged before it begins, with its
-    cost where ``prices`` of the judge, per million tokens in and out, are given.
+    The judge is shown what follows an answer's reasoning (see
+    :func:`~deltalens.lm.text.reasoning.final_answer`), nothing being empty, or, with
+    ``judge_sees="all"``, the whole. Pairs are of whole answers, and carry the ids that were
+    sampled. chat_template_kwargs: further arguments of the chat template, such as
+    ``{"enable_thinking": False}``. engine: what draws the answers, such as a
+    :class:`~deltalens.VllmEngine` of the model; by default the model itself, with ``batch_tokens``
+    tokens in its cache. What there is to do is logged before it begins, with its cost where
+    ``prices`` of the judge, per million tokens in and out, are given.
 
     With ``out`` the pairs are written there, and beside them, as they come, the samples
     (``.samples.jsonl``) and the graded answers (``.answers.jsonl``); last the settings and counts

@@ -34,8 +34,9 @@ def latent_attribution(
     over the encoding's scale, with the token's normalisation undone and, if u is rescaled by the
     decoder norm, over ‖d_i‖. acts [tokens, d_model] are what the SAE encodes, as captured; grads
     the gradients where it writes; z_mean: the latents' mean over a broad text [n_latents], as
-    :attr:`Baseline.latent_mean` holds it, None for 0; the rest as in :func:`deltalens.attribution`.
-    Never tokens × n_latents in memory. Raises :class:`InputError` naming what cannot be used.
+    ``Baseline.latent_mean`` holds it, None for 0; the rest as in
+    :func:`deltalens.attribution`. Never tokens × n_latents in memory. Raises :class:`InputError`
+    naming what cannot be used.
     """
     given = _given(acts, grads, W_dec, encoding, weights)
     return gated_attribution(**given, z_mean=z_mean, impl=impl, reduction=reduction)

@@ -125,16 +125,15 @@ def attribute(
     save_scores: keep every latent's score; chat_template_kwargs: further arguments of the chat
     template, such as ``{"enable_thinking": False}``; target: which loss of the completions is
     differenced (``docs/targets.md``): "loss", "first:8", "text:…", "regex:…",
-    'logits:" yes"|" no"', 'probabilities:…|…' or "file.py:function"; prefix_tokens: so many first
-    tokens of each completion count as its prompt, and are no part of the loss; align: pairs with a
-    ``negative_prompt`` are read after ``prompt`` alone, and the other prompt's activations, found
-    by "position" or as "given" by their ``alignment``, take the place of ā
+    ``logits:" yes"|" no"``, ``probabilities:…|…`` or "file.py:function"; prefix_tokens: so many
+    first tokens of each completion count as its prompt, and are no part of the loss; align: pairs
+    with a ``negative_prompt`` are read after ``prompt`` alone, and the other prompt's activations,
+    found by "position" or as "given" by their ``alignment``, take the place of ā
     (``docs/minimal-pairs.md``; without it each completion follows its own prompt); metadata:
     entries to record beside the run's own; ranks: the processes that make the study together in one
     ``run_dir``, such as :func:`deltalens.ranks.processes.joined` gives, all of which make this
     call: each captures some of the pairs and scans a range of latents, and all return the same as
-    one process would. A
-    :class:`~deltalens.ranks.shard.Shard` captures its pairs and raises
+    one process would. A :class:`~deltalens.ranks.shard.Shard` captures its pairs and raises
     :class:`~deltalens.ranks.shard.ShardDone`.
 
     With ``run_dir`` the result is also written there. The same call continues a run that was

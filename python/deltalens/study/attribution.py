@@ -66,7 +66,8 @@ class Attribution:
     of the per-pair values over √pairs, NaN for a single pair; p_value [k]: family-wise, over all
     latents, by sign flips of pairs; rank_low, rank_high [k]: where 95 % of the latent's ranks lie
     when pairs are drawn anew (NaN in these three where nothing was tested); error_bound [k]:
-    |score − exact| never exceeds it; per_pair [pairs, k]: each pair's δ(C) − δ(C′). All float64.
+    ``|score − exact|`` never exceeds it; per_pair [pairs, k]: each pair's δ(C) − δ(C′). All
+    float64.
     lens: nearest unembedding tokens, or empty where the model gives none; all_scores: float32
     [n_latents] when asked for; token_effects: which prompt tokens the scores of the first pairs
     come from; directions: mean γ and a − ā, None in runs of earlier versions.

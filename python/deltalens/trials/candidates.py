@@ -81,10 +81,10 @@ def candidate_sets(
 
     decoder: the SAE, or whatever else the study was made with. n_random latents are drawn
     uniformly, n_matched by activation frequency like the first set's, see
-    :func:`matched_latents`; frequencies are those of ``activation``'s changed model. Fewer where
-    the dictionary has no more. They are signed by push as suspects are. Without ``activation``, for
-    an SAE that cannot be encoded with, the random latents are drawn from all, and the two sets that
-    need it are left out.
+    :func:`~deltalens.trials.candidates.matched_latents`; frequencies are those of ``activation``'s
+    changed model. Fewer where the dictionary has no more. They are signed by push as suspects are.
+    Without ``activation``, for an SAE that cannot be encoded with, the random latents are drawn
+    from all, and the two sets that need it are left out.
 
     Raises :class:`InputError` for rankings that do not exist, that the run is too short for, or
     that need what an earlier version did not keep.

@@ -16,10 +16,10 @@ class TopLatents:
     """The winners of a scan; unpacks as ``scores, latents``.
 
     scores: float32 [k], in ranking order; latents: int64 [k], equal scores by smaller index;
-    error_bound: float64 [k], |scores − exact| never exceeds it, where exact is real arithmetic on
-    the inputs as given; certified: whether the returned set provably is the exact one (false at a
-    tie across the k-th place); nonfinite: int64, decoder rows holding NaN or infinity, which never
-    rank.
+    error_bound: float64 [k], ``|scores − exact|`` never exceeds it, where exact is real arithmetic
+    on the inputs as given; certified: whether the returned set provably is the exact one (false at
+    a tie across the k-th place); nonfinite: int64, decoder rows holding NaN or infinity, which
+    never rank.
     """
 
     scores: Tensor
