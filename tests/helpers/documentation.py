@@ -22,7 +22,7 @@ CODE = re.compile(
 NOT_RUN = re.compile(r"<!-- not run: (.+?) -->\s*\Z")
 CALL = re.compile(r"^ *(?:[A-Z_]+=\S+ )?deltalens [a-z][\w-]*(?: |$)", re.MULTILINE)
 SHELLS = ("sh", "indented")
-SHELL_WORDS = {"pip", "python", "make", "torchrun", "git", "cd", "export", "sbatch"}
+SHELL_WORDS = {"pip", "python", "python3", "source", "make", "torchrun", "git", "cd", "sbatch"}
 
 
 class Block(NamedTuple):
