@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 import sys
 import unicodedata
 from dataclasses import replace
@@ -23,15 +24,19 @@ from deltalens.checkpoints.table import as_csv
 from deltalens.engine.cost.planner import Plan
 from deltalens.engine.cost.roofs import assumed_roofs
 from deltalens.lm import Pair, Site
+from deltalens.study.detection.result import read_detection
 from deltalens.study.sae_check import SAECheck
 from deltalens.study.sae_check.alternatives import Alternative
 from deltalens.study.sae_check.rows import RowSummary
-from deltalens.visible.view import LONGEST_CELL, ROWS, Table, View
-from helpers.finished_run import add_everything, hostile_texts, make_run, plain_texts
+from deltalens.visible.view import LONGEST_CELL, ROWS, Marked, Table, View
+from helpers.finished_run import add_detection, add_everything, hostile_texts, make_run, plain_texts
 
 EVIL = "<script>alert(1)</script><img src=http://a.b/c.png>\x1b[31m\u202egnp\u2066&amp;\"'\udc80"
-TAGS = {"div", "p", "b", "table", "thead", "tbody", "tr", "th", "td"}
-STYLES = {"text-align:left", "text-align:right"}
+TAGS = {"div", "p", "b", "span", "table", "thead", "tbody", "tr", "th", "td"}
+STYLES = re.compile(
+    r"text-align:(left|right)|white-space:pre-wrap"
+    r"|background-color:rgba\((0,114,178|213,94,0),0\.[0-6]\d\)"
+)
 UNSEEN = {"Cc", "Cf", "Co", "Cs", "Zl", "Zp"}
 
 
@@ -42,6 +47,7 @@ class Fragment(HTMLParser):
         super().__init__()
         self.lines: list[str] = []
         self.rows: list[list[str]] = []
+        self.pieces: list[tuple[str, str, str]] = []  # text, style and title of each span
         self._open: list[str] = []
         html.encode("utf-8")
         assert not {unicodedata.category(letter) for letter in html} & UNSEEN
@@ -51,8 +57,9 @@ class Fragment(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         assert tag in TAGS
-        assert set(dict(attrs)) <= {"style", "scope"}
-        assert {dict(attrs).get("style", "text-align:left")} <= STYLES
+        assert set(dict(attrs)) <= {"style", "scope", "title"}
+        assert STYLES.fullmatch(dict(attrs).get("style") or "text-align:left")
+        assert re.fullmatch(r"[+-][0-9.e+-]+", dict(attrs).get("title") or "+1")
         self._open.append(tag)
         if tag == "tr":
             self.rows.append([])
@@ -60,6 +67,8 @@ class Fragment(HTMLParser):
             self.rows[-1].append("")
         if tag == "p":
             self.lines.append("")
+        if tag == "span":
+            self.pieces.append(("", *(value or "" for _, value in attrs)))
 
     def handle_endtag(self, tag: str) -> None:
         assert self._open.pop() == tag
@@ -67,6 +76,9 @@ class Fragment(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._open[-1] in ("td", "th"):
             self.rows[-1][-1] += data
+        elif self._open[-1] == "span":
+            text, *attributes = self.pieces[-1]
+            self.pieces[-1] = (text + data, *attributes)
         else:
             self.lines[-1] += data
 
@@ -116,15 +128,39 @@ def checked(name: str = EVIL) -> SAECheck:
     return SAECheck(site, RowSummary(1, 2, 3, [], [], None), None, 0.5, others, 0, [name])
 
 
+def surveyed(result: Any, name: str = EVIL) -> deltalens.Survey:
+    keys = [(name, f"blocks.{layer}.hook_resid_post", name) for layer in range(3)]
+    return deltalens.Survey(Path("."), dict.fromkeys(keys, result), dict.fromkeys(keys, "run"))
+
+
+def differing() -> deltalens.ActivationDifference:
+    values = [torch.linspace(n, n + 1, 40, dtype=torch.float64) for n in range(6)]
+    latents = values[0].topk(2 * ROWS).indices
+    return deltalens.ActivationDifference(latents, *values, prompts=7, metadata={})
+
+
+def detected(run: Path, result: Any) -> deltalens.Detection:
+    add_detection(run, result)
+    found = read_detection(run)
+    assert found is not None
+    return found
+
+
 def test_hostile_texts_do_nothing(made):
     run, result, sweep = made
     compared = deltalens.compare(result, result, names=(EVIL, EVIL))
     views = [result, sweep, compared, checkpoints(), checked(), deltalens.read_examples(run)]
+    views += [surveyed(result), differing(), detected(run, result)]
     views += [result.show(int(latent)) for latent in result.latents]
     for shown in views:
         fragment(shown)
-    for line in repr(result.show(int(result.latents[0]))).split("\n"):
-        assert line.isprintable()
+    for shown in views:
+        text = repr(shown)
+        if not isinstance(shown, View):
+            bundle = shown._repr_mimebundle_()
+            assert bundle["text/html"] == shown._repr_html_()
+            text = bundle["text/plain"]
+        assert all(line.isprintable() for line in text.split("\n"))
 
 
 def test_text_is_shown_and_not_lost():
@@ -173,6 +209,85 @@ def test_one_latent_shows_the_pairs_of_the_largest_differences(plain):
     assert f"{float(result.push[place]):+.2e}" in found.lines[2]
     assert result.lens[place].suppresses[2].text in found.lines[4]
     assert repr(result.show(latent)).split("\n")[0] == found.lines[0]
+
+
+def test_one_latent_shows_the_tokens_that_its_score_comes_from(plain):
+    _, result, _ = plain
+    place = 3
+    found = fragment(result.show(int(result.latents[place])))
+    pairs = result.per_pair[:, place].abs().argsort(descending=True)[:3].tolist()
+    effects = result.token_effects
+    expected = [
+        (text, value)
+        for pair in pairs
+        for text, value in zip(
+            effects.tokens[pair], effects.values[pair][:, place].tolist(), strict=True
+        )
+    ]
+    assert [text for text, _, _ in found.pieces] == [text for text, _ in expected]
+    for (_, style, title), (_, value) in zip(found.pieces, expected, strict=True):
+        assert float(title) == pytest.approx(value, rel=0.006)
+        assert ("0,114,178" in style) == (value > 0)
+    captions = [f"the counted tokens of pair {pair + 1}, by δ(C) − δ(C′):" for pair in pairs]
+    assert [line for line in found.lines if line.startswith("the counted")] == captions
+
+
+def test_the_largest_value_has_the_strongest_colour_and_its_number_in_text():
+    shown = View("t", texts=[Marked("x", [("a", 0.5), (" b", -1.0), ("c", 0.0), ("\u202e", 0.49)])])
+    found = fragment(shown)
+    assert [style[-5:-1] for _, style, _ in found.pieces] == ["0.30", "0.60", "0.00", "0.29"]
+    assert repr(shown).split("\n") == ["t", "x", "a[+5.0e-01] b[-1.0e+00]c\\u202e"]
+    assert fragment(View("t", texts=[Marked("x", [("a", 0.0)])])).pieces[0][1].endswith("0.00)")
+
+
+def test_long_prompts_are_cut_around_the_largest_effect(tmp_path):
+    result = make_run(tmp_path / "run", tokens=400)
+    found = fragment(result.show(int(result.latents[0])))
+    assert len(found.pieces) == 3 * 120
+    caption = next(line for line in found.lines if line.startswith("120 of the 400 counted tokens"))
+    pair = int(caption.split("pair ")[1].split(",")[0]) - 1
+    peak = int(result.token_effects.values[pair][:, 0].abs().argmax())
+    assert result.token_effects.tokens[pair][peak] in [text for text, _, _ in found.pieces[:120]]
+
+
+def test_tokens_of_one_completion_alone_are_marked_as_its_own(plain):
+    result = plain[1]
+    effects = replace(result.token_effects, own=[(2, 3)] * len(result.pairs))
+    found = fragment(replace(result, token_effects=effects).show(int(result.latents[0])))
+    marked = [at for at, (text, _, _) in enumerate(found.pieces[:9]) if text.startswith("[")]
+    assert marked == [4, 6]
+    assert [found.pieces[at][0][:4] for at in marked] == ["[C] ", "[C′]"]
+
+
+def test_latents_beyond_those_with_tokens_have_none(plain):
+    result = plain[1]
+    few = replace(result.token_effects, values=[v[:, :4] for v in result.token_effects.values])
+    result = replace(result, token_effects=few)
+    assert fragment(result.show(int(result.latents[3]))).pieces
+    assert not fragment(result.show(int(result.latents[4]))).pieces
+    assert not fragment(replace(result, token_effects=None).show(int(result.latents[0]))).pieces
+
+
+def test_surveys_detections_and_activations_show_their_own_values(plain):
+    run, result, _ = plain
+    found = fragment(surveyed(result, "advice"))
+    assert found.lines[0] == "Survey of 3 studies"
+    assert found.rows[2][:6] == [
+        *("advice", "blocks.1.hook_resid_post", "advice", "6"),
+        *(str(result.stand_out), str(int(result.latents[0]))),
+    ]
+    told = detected(run, result)
+    found = fragment(told)
+    assert found.rows[1][:4] == ["", "mean difference", "completion", "mean"]
+    assert found.rows[5] == [
+        *("1", str(int(result.latents[0])), "completion", "mean"),
+        f"{told.rows[4].auc:.2f} [{told.rows[4].low:.2f}, {told.rows[4].high:.2f}]",
+    ]
+    difference = differing()
+    found = fragment(difference)
+    assert found.rows[1][:2] == ["1", str(int(difference.latents[0]))]
+    assert float(found.rows[1][2]) == pytest.approx(float(difference.difference.max()), rel=0.01)
+    assert found.lines[-1] == f"the first {ROWS} of {2 * ROWS} rows"
 
 
 def test_a_latent_that_is_not_ranked_is_refused(plain):
@@ -239,13 +354,12 @@ def test_a_plan_a_check_and_examples_show_their_own_values(plain):
 
 def test_without_pandas_one_line_says_what_to_install(plain, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
-    for shown in (plain[1], plain[2], checkpoints(), planned()):
+    for shown in (plain[1], plain[2], checkpoints(), planned(), differing(), surveyed(plain[1])):
         with pytest.raises(deltalens.InputError, match="pip install pandas"):
             shown.to_pandas()
 
 
 def test_frames_hold_what_the_csv_files_hold(plain):
-    pytest.importorskip("pandas")
     run, result, sweep = plain
     frame, rows = result.to_pandas(), csv_rows((run / "attribution.csv").read_text("utf-8"))
     assert list(frame.columns) == list(rows[0])
@@ -271,7 +385,6 @@ def test_frames_hold_what_the_csv_files_hold(plain):
 
 
 def test_other_frames_hold_the_objects_values(plain):
-    pytest.importorskip("pandas")
     run, result, _ = plain
     compared = deltalens.compare(result, result).to_pandas()
     assert compared.rank_b.tolist() == list(range(1, len(result.latents) + 1))
@@ -282,6 +395,18 @@ def test_other_frames_hold_the_objects_values(plain):
     examples = deltalens.read_examples(run).to_pandas()
     assert examples.latent.tolist() == result.latents.tolist()
     assert set(examples["max"]) == {2.0}
+    studies = surveyed(result, "advice").to_pandas()
+    assert len(studies) == 3 * len(result.latents)
+    assert studies.site.unique().tolist() == [f"blocks.{n}.hook_resid_post" for n in range(3)]
+    assert studies[studies.site == "blocks.2.hook_resid_post"].score.tolist() == (
+        result.scores.tolist()
+    )
+    difference = differing()
+    assert difference.to_pandas().difference.tolist() == (
+        difference.difference[difference.latents].tolist()
+    )
+    told = detected(run, result)
+    assert told.to_pandas().auc.tolist() == [row.auc for row in told.rows]
 
 
 def csv_rows(text: str) -> list[dict[str, str]]:

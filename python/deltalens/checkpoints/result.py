@@ -10,10 +10,12 @@ from deltalens.checkpoints.rows import COLUMNS, rows_of
 from deltalens.checkpoints.shown import checkpoints_view
 from deltalens.errors import InputError
 from deltalens.visible.frame import frame_of_rows
+from deltalens.visible.shown import Shown
+from deltalens.visible.view import View
 
 
 @dataclass(frozen=True)
-class CheckpointComparison:
+class CheckpointComparison(Shown):
     """Latents of one SAE (its fingerprint) at one site over the checkpoints of a training run.
 
     notes: what differs between runs beside the model, a line each.
@@ -49,8 +51,8 @@ class CheckpointComparison:
         with style("plot"):
             return checkpoints_figure(self)
 
-    def _repr_html_(self) -> str:
-        return checkpoints_view(self).html()
+    def _view(self) -> View:
+        return checkpoints_view(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; what is not known is None."""

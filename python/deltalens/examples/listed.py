@@ -8,13 +8,14 @@ from typing import Any
 
 from deltalens.examples.text import Line
 from deltalens.visible.frame import frame_of_rows
+from deltalens.visible.shown import Shown
 from deltalens.visible.view import ROWS, Table, View
 
 COLUMNS = ("latent", "tokens", "active", "frequency", "mean", "max", "windows", "promotes")
 _SHOWN = ("latent", "active", "max", "promotes", "largest activation")
 
 
-class ExampleLines(Iterator[Line]):
+class ExampleLines(Shown, Iterator[Line]):
     """The lines as they are read; showing or converting them reads the file anew.
 
     read: begins a reading; total: how many lines have examples.
@@ -33,7 +34,7 @@ class ExampleLines(Iterator[Line]):
         """
         return frame_of_rows(COLUMNS, [_row(line) for line in self._read() if "examples" in line])
 
-    def _repr_html_(self) -> str:
+    def _view(self) -> View:
         rows: list[list[str]] = []
         for line in self._read():
             if len(rows) == ROWS:
@@ -41,7 +42,7 @@ class ExampleLines(Iterator[Line]):
             if "examples" in line:
                 rows.append(_cells(line))
         table = Table(_SHOWN, rows, self._total, left=_SHOWN[-2:])
-        return View("Where latents are active", (), [table]).html()
+        return View("Where latents are active", (), [table])
 
 
 def _row(line: Line) -> Line:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from types import TracebackType
 from typing import Any
 
@@ -16,9 +17,7 @@ class Progress:
     def __init__(self, shown: bool, title: str, total: int | None) -> None:
         self._bar: Any = None
         if shown and os.environ.get(SWITCH) != "0":
-            from tqdm.auto import tqdm
-
-            self._bar = tqdm(total=total, desc=title)
+            self._bar = _tqdm()(total=total, desc=title)
 
     def advance(self, units: int = 1) -> None:
         if self._bar is not None:
@@ -40,3 +39,11 @@ class Progress:
     ) -> None:
         if self._bar is not None:
             self._bar.close()
+
+
+def _tqdm() -> Any:
+    """Widgets where a notebook has them, text elsewhere, without a word about widgets."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "IProgress not found")
+        from tqdm.auto import tqdm
+    return tqdm

@@ -137,18 +137,8 @@ def shown_tokens(result: Attribution, documents: list[Json]) -> dict[int, list[s
     pairs = {shown["pair"] for one in documents for shown in one.get("per_token", [])}
     if result.token_effects is None:
         return {}
-    tokens, own = result.token_effects.tokens, result.token_effects.own
-    return {pair: _marked(tokens[pair], own[pair]) for pair in sorted(pairs)}
-
-
-def _marked(tokens: list[str], own: tuple[int, int]) -> list[str]:
-    """Tokens as text; those that one completion alone follows begin with its sign."""
-    texts = [visible(text[:_TOKEN]) for text in tokens]
-    firsts = {"C": (own[0], len(texts) - sum(own)), "C′": (own[1], len(texts) - own[1])}
-    for sign, (count, first) in firsts.items():
-        if count:
-            texts[first] = f"[{sign}] {texts[first]}"
-    return texts
+    texts = result.token_effects.texts
+    return {pair: [visible(text[:_TOKEN]) for text in texts(pair)] for pair in sorted(pairs)}
 
 
 def _examples(found: Json) -> Json:

@@ -27,6 +27,7 @@ from deltalens.study.ranking.shown import latent_view, ranking_view
 from deltalens.study.significance.sentence import LEVEL
 from deltalens.study.tokens.effects import TokenEffects, read_token_effects
 from deltalens.visible.frame import frame
+from deltalens.visible.shown import Shown
 from deltalens.visible.view import View
 
 METADATA_FILE = "metadata.json"
@@ -56,7 +57,7 @@ UNSURE = 3.0
 
 
 @dataclass(frozen=True)
-class Attribution:
+class Attribution(Shown):
     """The ranked latents of a study.
 
     latents: int64 [k], best first; scores: float32 [k], mean over pairs of δ(C) − δ(C′).
@@ -119,21 +120,21 @@ class Attribution:
         """
         return latent_view(self, latent)
 
+    def columns(self) -> dict[str, Any]:
+        """The columns of ``attribution.csv`` by their names, as arrays [k]."""
+        return {
+            "rank": range(1, len(self.latents) + 1),
+            "latent": self.latents.numpy(),
+            **{name: getattr(self, field).numpy() for field, (name, _) in COLUMNS.items()},
+            "sign_unsure": self.sign_unsure.numpy(),
+        }
+
     def to_pandas(self) -> Any:
         """A ``pandas.DataFrame`` with the rows and columns of ``attribution.csv``.
 
         Raises :class:`InputError` where there is no pandas.
         """
-        columns = {name: getattr(self, field).numpy() for field, (name, _) in COLUMNS.items()}
-        ranks = range(1, len(self.latents) + 1)
-        return frame(
-            {
-                "rank": ranks,
-                "latent": self.latents.numpy(),
-                **columns,
-                "sign_unsure": self.sign_unsure.numpy(),
-            }
-        )
+        return frame(self.columns())
 
     def plot(self) -> Any:
         """A matplotlib figure of the first latents' scores, which shows itself in a notebook."""
@@ -143,8 +144,8 @@ class Attribution:
         with style("plot"):
             return ranking_figure(self)
 
-    def _repr_html_(self) -> str:
-        return ranking_view(self).html()
+    def _view(self) -> View:
+        return ranking_view(self)
 
     def save(self, directory: str | Path) -> None:
         """Write a run directory; ``metadata.json`` comes last and marks it as complete.

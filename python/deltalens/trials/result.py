@@ -32,6 +32,8 @@ from deltalens.trials.verdicts.sets import SIGNS as SIGNS
 from deltalens.trials.verdicts.shown.view import COLUMNS, points_of, sweep_view
 from deltalens.trials.verdicts.strength import equal_strength
 from deltalens.visible.frame import frame_of_rows
+from deltalens.visible.shown import Shown
+from deltalens.visible.view import View
 
 STEERING_DIRECTORY = "steering"
 SUMMARY_FILE = "summary.json"
@@ -162,7 +164,7 @@ def is_within(tally: Tally, budget: float) -> bool:
 
 
 @dataclass(frozen=True)
-class SweepResult:
+class SweepResult(Shown):
     """Both arms for all sets of candidates, each in rank order.
 
     settings: judge, grid, seeds, models, prompts and everything else the sweep was made with.
@@ -253,8 +255,8 @@ class SweepResult:
         with style("plot"):
             return figure_2(self)
 
-    def _repr_html_(self) -> str:
-        return sweep_view(self).html()
+    def _view(self) -> View:
+        return sweep_view(self)
 
     def save(self, run: str | Path) -> None:
         """Write ``steering/summary.json`` of a run directory."""

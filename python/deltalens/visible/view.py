@@ -29,6 +29,14 @@ class Table:
 
 
 @dataclass(frozen=True)
+class Marked:
+    """Text in pieces with a value each, whose sign and size are the piece's colour."""
+
+    caption: str
+    pieces: Sequence[tuple[str, float]]
+
+
+@dataclass(frozen=True)
 class View:
     """Shows itself as HTML in a notebook and as text elsewhere; whatever the texts are, they act on
     neither."""
@@ -36,6 +44,7 @@ class View:
     title: str
     lines: Sequence[str] = ()
     tables: Sequence[Table] = ()
+    texts: Sequence[Marked] = ()
 
     def html(self) -> str:
         """A fragment that loads nothing, runs nothing, and takes the page's own colours."""
@@ -44,6 +53,7 @@ class View:
         for table in self.tables:
             parts.append(_table(table))
             parts += [h("p", safe(table.rest))] if table.rest else []
+        parts += [part for text in self.texts for part in _marked(text)]
         return str(h("div", *parts))
 
     _repr_html_ = html
@@ -59,6 +69,9 @@ class View:
             yield from ("  ".join(row) for row in cells)
             if table.rest:
                 yield table.rest
+        for text in self.texts:
+            yield _short(text.caption)
+            yield "".join(_bracketed(text))
 
 
 def _table(table: Table) -> Markup:
@@ -70,6 +83,35 @@ def _table(table: Table) -> Markup:
 
 def _cell(text: str, left: bool) -> Markup:
     return h("td", _safe(text), style=f"text-align:{'left' if left else 'right'}")
+
+
+def _marked(text: Marked) -> Iterator[Markup]:
+    yield h("p", _safe(text.caption))
+    largest = _largest(text)
+    pieces = (
+        h("span", _safe(piece), style=_colour(value / largest), title=f"{value:+.2e}")
+        for piece, value in text.pieces
+    )
+    yield h("p", join(*pieces), style="white-space:pre-wrap")
+
+
+def _largest(text: Marked) -> float:
+    return max((abs(value) for _, value in text.pieces), default=0.0) or 1.0
+
+
+def _colour(share: float) -> str:
+    """Behind letters of the page's own colour, whether that is dark or light."""
+    red, green, blue = (0, 114, 178) if share > 0 else (213, 94, 0)
+    return f"background-color:rgba({red},{green},{blue},{0.6 * abs(share):.2f})"
+
+
+def _bracketed(text: Marked) -> Iterator[str]:
+    """Pieces, with the value behind those that are at least half as large as the largest."""
+    largest = _largest(text)
+    for piece, value in text.pieces:
+        yield _short(piece)
+        if abs(value) >= largest / 2:
+            yield f"[{value:+.1e}]"
 
 
 def _safe(text: str) -> Markup:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from deltalens.cli.output import print_line, print_table
-from deltalens.study.detection.sentences import auc_text, detection_sentences
+from deltalens.study.detection.sentences import detection_sentences
+from deltalens.study.detection.shown import auc_text
 
 
 def print_detection(found: Any, rows: int) -> None:

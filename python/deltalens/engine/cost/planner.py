@@ -21,6 +21,8 @@ from deltalens.engine.trust.rates import known_roofs
 from deltalens.errors import InputError
 from deltalens.storage.buffers import BLOCK
 from deltalens.visible.frame import frame
+from deltalens.visible.shown import Shown
+from deltalens.visible.view import View
 
 FORMS = ("token", "quadratic")
 _TILE_ELEMENTS = 1 << 21
@@ -58,7 +60,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Plan:
+class Plan(Shown):
     """The choice for one shape: the cheapest of ``costs`` that was allowed.
 
     ``costs`` holds every form and available implementation, cheapest first. Waiting for a disk does
@@ -88,8 +90,8 @@ class Plan:
         """
         return frame({name: [getattr(cost, name) for cost in self.costs] for name in COLUMNS})
 
-    def _repr_html_(self) -> str:
-        return plan_view(self).html()
+    def _view(self) -> View:
+        return plan_view(self)
 
 
 def tile_rows(

@@ -14,6 +14,10 @@ from torch import Tensor
 
 from deltalens.errors import InputError
 from deltalens.storage.atomic import write_tensors, write_text
+from deltalens.study.activation.shown import difference_view
+from deltalens.visible.frame import frame_of_rows
+from deltalens.visible.shown import Shown
+from deltalens.visible.view import View
 
 TABLE_FILE = "delta_activation.csv"
 VALUES_FILE = "delta_activation.safetensors"
@@ -28,7 +32,7 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class ActivationDifference:
+class ActivationDifference(Shown):
     """What :func:`~deltalens.study.activation.delta` found; vectors are fp64 [n_latents].
 
     latents: int64 [k], by difference, largest first, equal ones by index. mean, frequency: mean
@@ -55,6 +59,16 @@ class ActivationDifference:
             {"rank": rank + 1, "latent": latent, **{name: values[name][rank] for name in COLUMNS}}
             for rank, latent in enumerate(self.latents.tolist())
         ]
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame`` of :meth:`rows`.
+
+        Raises :class:`InputError` where there is no pandas.
+        """
+        return frame_of_rows(("rank", "latent", *COLUMNS), self.rows())
+
+    def _view(self) -> View:
+        return difference_view(self)
 
     def save(self, directory: str | Path) -> None:
         """Write the table as CSV, and every latent's values with the metadata as safetensors.

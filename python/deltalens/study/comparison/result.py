@@ -14,6 +14,8 @@ from deltalens.storage.json_text import parse_json
 from deltalens.storage.typed import checked_types
 from deltalens.study.comparison.shown import comparison_view, shared_columns
 from deltalens.visible.frame import frame
+from deltalens.visible.shown import Shown
+from deltalens.visible.view import View
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class SharedLatent:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """What two studies with one SAE at one site have in common.
 
     names: of the studies; models: that were studied; k: latents compared of each, of n_latents.
@@ -71,8 +73,8 @@ class Comparison:
         """
         return frame(shared_columns(self))
 
-    def _repr_html_(self) -> str:
-        return comparison_view(self).html()
+    def _view(self) -> View:
+        return comparison_view(self)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values; NaN, which JSON lacks, as None."""

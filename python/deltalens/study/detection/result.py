@@ -7,7 +7,7 @@ import io
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,6 +18,10 @@ from deltalens.storage.atomic import write_text
 from deltalens.storage.json_text import parse_json
 from deltalens.storage.lock import lock_in
 from deltalens.storage.typed import checked_types
+from deltalens.study.detection.shown import detection_view
+from deltalens.visible.frame import frame_of_rows
+from deltalens.visible.shown import Shown
+from deltalens.visible.view import View
 
 TABLE_FILE = "detection.csv"
 ABOUT_FILE = "detection.json"
@@ -59,7 +63,7 @@ _COUNTS = ("shown", "absent", "prompts", "left_out", "trained_on")
 
 
 @dataclass(frozen=True)
-class Detection:
+class Detection(Shown):
     """rows: the mean difference first, then latents, ranked ones in their order.
 
     metadata: ``value``, what a latent's values are ("activation", or "projection" and ``why``);
@@ -78,6 +82,16 @@ class Detection:
     def of_latent(self, latent: int | None) -> list[Told]:
         """A latent's rows, or with None those of the mean difference."""
         return [row for row in self.rows if row.latent == latent]
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame`` with the rows and columns of ``detection.csv``.
+
+        Raises :class:`InputError` where there is no pandas.
+        """
+        return frame_of_rows(_COLUMNS, list(map(asdict, self.rows)))
+
+    def _view(self) -> View:
+        return detection_view(self)
 
     def save(self, directory: str | Path) -> None:
         """Write ``detection.csv`` and then ``detection.json`` of a run directory."""

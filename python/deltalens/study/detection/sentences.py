@@ -4,19 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from deltalens.study.detection.result import Detection, Told, Where
+from deltalens.study.detection.result import Detection, Where
+from deltalens.study.detection.shown import auc_text
 
 _WHAT: dict[Where, str] = {
     "completion": "completions with the behaviour from those without",
     "prompt": "prompts whose answers show the behaviour from those whose answers do not",
 }
-
-
-def auc_text(row: Told) -> str:
-    """The value with its interval."""
-    if row.low != row.low:
-        return f"{row.auc:.2f}"
-    return f"{row.auc:.2f} [{row.low:.2f}, {row.high:.2f}]"
 
 
 def detection_sentences(found: Detection) -> Iterator[str]:

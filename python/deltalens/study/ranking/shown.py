@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 from deltalens.errors import InputError
 from deltalens.visible.values import number, p_value, tokens
-from deltalens.visible.view import ROWS, Table, View
+from deltalens.visible.view import ROWS, Marked, Table, View
 
 _COLUMNS = ("rank", "latent", "score", "p", "push", "presence", "promotes")
 _UNSURE = "?"
 _PAIRS = 5
 _TOKENS = 10
+_PROMPTS = 3  # with values of tokens
+_AROUND = 120  # tokens of each, around the largest
 
 
 def ranking_view(result: Any) -> View:
@@ -43,7 +46,7 @@ def latent_view(result: Any, latent: int) -> View:
         ),
     ]
     title = f"Latent {latent}, rank {place + 1} of {len(result.latents)}, at {result.site}"
-    return View(title, lines, [_pairs(result, place)])
+    return View(title, lines, [_pairs(result, place)], list(_prompts(result, place)))
 
 
 def _place(result: Any, latent: int) -> int:
@@ -68,10 +71,29 @@ def _row(result: Any, place: int) -> list[str]:
     ]
 
 
+def _prompts(result: Any, place: int) -> Iterator[Marked]:
+    """Where the score comes from in the pairs of the largest differences, of those with tokens."""
+    effects = result.token_effects
+    if effects is None or place >= effects.values[0].shape[1]:
+        return
+    for pair in _largest(result, place, len(effects.values), _PROMPTS):
+        values = effects.values[pair][:, place].tolist()
+        peak = max(range(len(values)), key=lambda at: abs(values[at]))
+        start = max(0, min(peak - _AROUND // 2, len(values) - _AROUND))
+        pieces = list(zip(effects.texts(pair), values, strict=True))[start : start + _AROUND]
+        some = f"{len(pieces)} of the {len(values)}" if len(pieces) < len(values) else "the"
+        yield Marked(f"{some} counted tokens of pair {pair + 1}, by δ(C) − δ(C′):", pieces)
+
+
+def _largest(result: Any, place: int, among: int, count: int) -> list[int]:
+    """The pairs of the largest differences, whichever sign they have, among the first."""
+    values = result.per_pair[:among, place]
+    return values.abs().argsort(descending=True, stable=True)[:count].tolist()
+
+
 def _pairs(result: Any, place: int) -> Table:
-    """Those of the largest differences, whichever sign they have."""
     values = result.per_pair[:, place]
-    largest = values.abs().argsort(descending=True, stable=True)[:_PAIRS].tolist()
+    largest = _largest(result, place, len(values), _PAIRS)
     rows = [
         [
             str(at + 1),

@@ -28,6 +28,8 @@ from deltalens.study.sae_check.rows import RowSummary, summarise_rows
 from deltalens.study.sae_check.sample_texts import SAMPLE_TEXTS
 from deltalens.study.sae_check.shown import check_view
 from deltalens.visible.frame import frame
+from deltalens.visible.shown import Shown
+from deltalens.visible.view import View
 
 SAMPLE_TOKENS = 2048
 COMPARED_TOKENS = 512  # of the sample, for each alternative
@@ -41,7 +43,7 @@ _LISTED = 5
 
 
 @dataclass(frozen=True)
-class SAECheck:
+class SAECheck(Shown):
     """What :func:`check_sae` found.
 
     ``reconstruction`` is None where the checkpoint cannot be encoded with. ``alternatives`` are
@@ -66,8 +68,8 @@ class SAECheck:
         names = ("name", "explained")
         return frame({name: [getattr(one, name) for one in self.alternatives] for name in names})
 
-    def _repr_html_(self) -> str:
-        return check_view(self).html()
+    def _view(self) -> View:
+        return check_view(self)
 
 
 def check_sae(

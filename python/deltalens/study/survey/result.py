@@ -10,13 +10,17 @@ from typing import Any, TypeAlias
 from deltalens.errors import InputError
 from deltalens.study.attribution import METADATA_FILE, Attribution
 from deltalens.study.survey.directory import read_contents
+from deltalens.study.survey.shown import columns_of, survey_view
+from deltalens.visible.frame import frame
+from deltalens.visible.shown import Shown
+from deltalens.visible.view import View
 
 Key: TypeAlias = tuple[Any, ...]
 """(behaviour, site), or (behaviour, site, SAE) where the site has several SAEs."""
 
 
 @dataclass(frozen=True)
-class Survey(Mapping[Key, Attribution]):
+class Survey(Shown, Mapping[Key, Attribution]):
     """A study for each behaviour and site, or behaviour, site and SAE.
 
     runs: where below ``directory`` each is an ordinary run.
@@ -34,6 +38,17 @@ class Survey(Mapping[Key, Attribution]):
 
     def __len__(self) -> int:
         return len(self.studies)
+
+    def to_pandas(self) -> Any:
+        """A ``pandas.DataFrame`` of every study's ranked latents: behaviour, site, sae, and the
+        columns of ``attribution.csv``.
+
+        Raises :class:`InputError` where there is no pandas.
+        """
+        return frame(columns_of(self))
+
+    def _view(self) -> View:
+        return survey_view(self)
 
     @classmethod
     def load(cls, directory: str | Path) -> Survey:

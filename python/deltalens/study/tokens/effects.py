@@ -40,6 +40,16 @@ class TokenEffects:
     values: list[Tensor]
     own: list[tuple[int, int]]
 
+    def texts(self, pair: int) -> list[str]:
+        """A pair's tokens; the first of those that one completion alone follows begins with its
+        sign in brackets."""
+        texts, (positive, negative) = list(self.tokens[pair]), self.own[pair]
+        begins = len(texts) - positive - negative, len(texts) - negative
+        for sign, count, first in zip(("C", "C′"), self.own[pair], begins, strict=True):
+            if count:
+                texts[first] = f"[{sign}] {texts[first]}"
+        return texts
+
     def save(self, directory: Path) -> None:
         """Write both files of a run directory."""
         lengths = torch.tensor([0, *map(len, self.values)], dtype=torch.int64)

@@ -1,0 +1,21 @@
+"""Results that show themselves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from deltalens.visible.view import View
+
+
+class Shown:
+    """As a cell's last value a result is its view: HTML, and text where there is none."""
+
+    def _view(self) -> View:
+        raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        return self._view().html()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
+        view = self._view()
+        return {"text/html": view.html(), "text/plain": repr(view)}
