@@ -10,6 +10,7 @@ from deltalens.visible.markup import Markup, h, join, safe
 
 ROWS = 10
 LONGEST_CELL, LONGEST_LINE = 160, 1200  # characters
+_STRONGEST = 0.5  # opacity behind letters, which stay readable in every notebook's colours
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ def _largest(text: Marked) -> float:
 def _colour(share: float) -> str:
     """Behind letters of the page's own colour, whether that is dark or light."""
     red, green, blue = (0, 114, 178) if share > 0 else (213, 94, 0)
-    return f"background-color:rgba({red},{green},{blue},{0.6 * abs(share):.2f})"
+    return f"background-color:rgba({red},{green},{blue},{_STRONGEST * abs(share):.2f})"
 
 
 def _bracketed(text: Marked) -> Iterator[str]:
