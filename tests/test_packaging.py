@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SOURCES = (
-    *("csrc", "python", "triton_kernels", "tests", "bench", "docs", "examples"),
+    *("csrc", "python", "triton_kernels", "tests", "bench", "docs", "examples", "notebooks"),
     *(".ci", ".github"),
 )
 NOT_SOURCES = shutil.ignore_patterns("*.so", "*.egg-info", "__pycache__", "build")
@@ -109,6 +109,7 @@ def test_the_sdist_holds_all_that_a_build_and_a_test_run_need(sdist: Path) -> No
     expected |= sources("csrc", ".cpp", ".h") | sources("triton_kernels", ".py")
     expected |= sources("python", ".py", ".typed") | sources("tests", ".py") | package_data()
     expected |= sources("docs", ".md", ".svg", ".png") | sources("examples", ".py")
+    expected |= sources("notebooks", ".ipynb")
     expected |= {"CHANGELOG.md", "CITATION.cff", "SECURITY.md", ".ci/run"}
     expected |= sources(".github", ".yml")
     assert len(expected) > 40
