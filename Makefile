@@ -138,7 +138,7 @@ $(VENV_INTEROP)/installed: constraints-interop.txt
 	test -x $(VENV_INTEROP)/bin/python || $(PYTHON) -m venv $(VENV_INTEROP)
 	$(VENV_INTEROP)/bin/python -m pip install -q torch==2.13.0
 	$(VENV_INTEROP)/bin/python -m pip install -q -c constraints-interop.txt pytest sae-lens \
-		eai-sparsify circuit-tracer nnsight transformer-lens gguf
+		eai-sparsify circuit-tracer nnsight transformer-lens gguf repeng
 	$(VENV_INTEROP)/bin/python -m pip install -q --no-deps dictionary-learning==0.1.0
 	touch $@
 
