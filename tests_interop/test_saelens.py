@@ -21,6 +21,7 @@ import deltalens
 from comparison import WIDTHS, Compared, randomise, sample
 from deltalens.lm.points.names import canonical, parse
 from deltalens.sae.encoder import Encoder
+from deltalens.sae.formats.neuronpedia import known_name
 
 LIBRARY = "sae-lens"
 K = 4
@@ -192,6 +193,31 @@ def test_neuronpedia_names(compared: Begin) -> None:
     begin = compared(LIBRARY, "Neuronpedia names in its list of published SAEs")
     for name, hook in _published():
         begin.equal(_point(name), _point(hook))
+
+
+def test_neuronpedia_names_of_published_paths(compared: Begin) -> None:
+    """Whatever a path tells is in SAELens's list, and nothing is told that it has not."""
+    begin = compared(LIBRARY, "Neuronpedia names told by published paths")
+    text = (Path(sae_lens.__file__).parent / "pretrained_saes.yaml").read_text()
+    listed: dict[str, set[str | None]] = {}
+    for release in yaml.safe_load(text).values():
+        for entry in release["saes"]:
+            place = f"hf://{release['repo_id']}/{entry.get('path', entry['id'])}"
+            listed.setdefault(place, set()).add(entry.get("neuronpedia"))
+    told = {place: known_name({}, place) for place in listed}
+    named = {place: name for place, name in told.items() if name is not None}
+    assert len(named) > 300
+    for place, name in named.items():
+        begin.equal({name}, listed[place])
+
+
+def test_an_object_says_its_neuronpedia_name(compared: Begin) -> None:
+    """As SAELens passes it from its list to the SAE, and from the SAE to its file."""
+    begin = compared(LIBRARY, "the Neuronpedia name of an object and of its file")
+    sae = build("StandardSAE", WIDTHS[0])
+    sae.cfg.metadata.neuronpedia_id = "gpt2-small/4-res-jb"
+    begin.equal(deltalens.as_sae(sae).neuronpedia, "gpt2-small/4-res-jb")
+    begin.equal(known_name(sae.cfg.to_dict()), sae.cfg.metadata.neuronpedia_id)
 
 
 def _point(name: str) -> tuple[int, str] | None:

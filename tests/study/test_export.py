@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,18 +88,51 @@ def test_neuronpedia(result: Attribution, tmp_path: Path) -> None:
         "neuronpedia",
         latents=result.latents.tolist(),
         strength=20.0,
-        source="gemma-2-2b/12-gemmascope-res-16k",
+        source="gemma-2-2b/1-gemmascope-res-16k",
         prompt="Once",
     )
     payload = json.loads((tmp_path / "steer.json").read_text())
     assert (payload["modelId"], payload["prompt"]) == ("gemma-2-2b", "Once")
     assert payload["strength_multiplier"] == 1
     assert [feature["index"] for feature in payload["features"]] == result.latents.tolist()
-    assert {feature["layer"] for feature in payload["features"]} == {"12-gemmascope-res-16k"}
+    assert {feature["layer"] for feature in payload["features"]} == {"1-gemmascope-res-16k"}
     strengths = torch.tensor([feature["strength"] for feature in payload["features"]])
     assert torch.equal(strengths > 0, result.push > 0)
     assert strengths.abs().tolist() == [20.0] * K
     assert len(set(strengths.tolist())) == 2, "the run must hold latents of both signs"
+
+
+def test_links_where_the_name_of_the_sae_is_known(result: Attribution, tmp_path: Path) -> None:
+    recorded = {**result.metadata, "sae": {**result.metadata["sae"], "neuronpedia": "m/1-s"}}
+    known = replace(result, metadata=recorded)
+    page = f"https://www.neuronpedia.org/m/1-s/{int(result.latents[1])}"
+    for told in ({}, {"source": "n/1-s"}):
+        export(known, tmp_path / "run.csv", "csv", **told)  # type: ignore[arg-type]
+        with (tmp_path / "run.csv").open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        assert rows[1]["neuronpedia"] == page.replace("/m/", "/n/" if told else "/m/")
+    export(known, tmp_path / "steer.json", "neuronpedia", prompt="Once")
+    assert json.loads((tmp_path / "steer.json").read_text())["modelId"] == "m"
+    export(result, tmp_path / "run.csv", "csv")
+    assert "neuronpedia" not in (tmp_path / "run.csv").read_text()
+    with pytest.raises(InputError, match="this one is at"):
+        export(result, tmp_path / "run.csv", "csv", source="gemma-2-2b/2-gemmascope-res-16k")
+
+
+def test_a_latent_shows_its_page_and_loads_it_only_on_demand(result: Attribution) -> None:
+    latent = int(result.latents[0])
+    sae = {**result.metadata["sae"], "neuronpedia": "m/1-s"}
+    known = replace(result, metadata={**result.metadata, "sae": sae})
+    page = f"https://www.neuronpedia.org/m/1-s/{latent}"
+    view = known.show(latent)
+    assert page in repr(view)
+    assert f'href="{page}"' in view.html()
+    assert "<iframe" not in view.html()
+    shown = known.show(latent, embed=True).html()
+    assert f'<iframe src="{page}?embed=true"' in shown
+    assert "neuronpedia" not in result.show(latent).html()
+    with pytest.raises(InputError, match="name of this SAE is not known"):
+        result.show(latent, embed=True)
 
 
 def test_gguf(result: Attribution, decoder: Tensor, tmp_path: Path) -> None:

@@ -116,6 +116,16 @@ def add_sae(
     group.add_argument("--sae-tensor", help="name of the decoder tensor in a bare file")
 
 
+def add_neuronpedia(parser: argparse.ArgumentParser) -> None:
+    """--neuronpedia."""
+    parser.add_argument(
+        "--neuronpedia",
+        metavar="MODEL/SOURCE",
+        help="Neuronpedia's name of the SAE, such as gemma-2-2b/12-gemmascope-res-16k, to link its "
+        "latents there; default: what the SAE says, or where it was published does",
+    )
+
+
 def add_site(
     parser: argparse.ArgumentParser, *, required: bool = False, several: bool = False
 ) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from deltalens.cli.output import number, p_value, print_line, print_table, tokens
+from deltalens.sae.formats.neuronpedia import latent_address, name_of_run
 from deltalens.study.quality import quality_sentences, significance_sentence, target_sentences
 
 COLUMNS = ("rank", "latent", "score", "± s.e.", "p", "ranks", "push", "presence", "promotes")
@@ -29,6 +30,9 @@ def print_attribution(result: Any, rows: int) -> None:
         print_line(f"{UNSURE}: push is within three standard errors of zero; its sign is unsure")
     for sentence in quality_sentences(result.metadata):
         print_line(sentence)
+    if shown and (name := name_of_run(result.metadata)) is not None:
+        first = latent_address(name, int(result.latents[0]))
+        print_line(f"the first latent at Neuronpedia: {first}")
 
 
 def print_sites(results: Sequence[Any]) -> None:

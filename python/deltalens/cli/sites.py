@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,20 @@ def load_saes(args: argparse.Namespace) -> list[Any]:
             loaded += below or [_load_one(args, path)]
         return loaded
     return [_load_one(args, path) for path in args.sae]
+
+
+def named_saes(args: argparse.Namespace, saes: list[Any]) -> list[Any]:
+    """The SAEs, the only one under Neuronpedia's name of --neuronpedia where that is given."""
+    from deltalens.sae.formats.neuronpedia import check_name
+
+    if args.neuronpedia is None:
+        return saes
+    if len(saes) > 1:
+        raise InputError(
+            f"--neuronpedia names one SAE, of {len(saes)}; give it to `report`, run by run"
+        )
+    check_name(args.neuronpedia, saes[0].site)
+    return [dataclasses.replace(saes[0], neuronpedia=args.neuronpedia)]
 
 
 def _load_one(args: argparse.Namespace, path: str) -> Any:

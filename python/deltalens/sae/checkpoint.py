@@ -39,6 +39,9 @@ class SAE:
     """Which of several SAEs at ``path`` it is, as asked for."""
     input_site: str | None = None
     """Where a transcoder reads; None for an SAE, which reads where it writes."""
+    neuronpedia: str | None = None
+    """Its name at Neuronpedia, ``MODEL/LAYER-SOURCE``, where it says that or where it was published
+    does."""
 
     def tensor(self, name: str) -> Tensor:
         """The tensor the checkpoint calls ``name``, as stored; do not write to it.

@@ -8,7 +8,8 @@ from pathlib import Path
 from deltalens.errors import InputError, quoted
 from deltalens.sae.checkpoint import SAE
 from deltalens.sae.formats import FORMATS, Format, bare
-from deltalens.sae.formats.layout import describe
+from deltalens.sae.formats.layout import describe, place
+from deltalens.sae.formats.neuronpedia import known_name
 from deltalens.sae.hub import find
 
 
@@ -51,7 +52,10 @@ def _load(format: Format, path: Path, part: str | None) -> SAE:
         raise InputError(
             f"{path}: part={quoted(part)}, but a {format.NAME} checkpoint holds one SAE"
         )
-    return dataclasses.replace(format.load(path, part), part=part)
+    loaded = format.load(path, part)
+    return dataclasses.replace(
+        loaded, part=part, neuronpedia=known_name(loaded.metadata, place(path))
+    )
 
 
 def _format_for(path: Path, name: str | None) -> Format:

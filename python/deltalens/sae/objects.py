@@ -16,6 +16,7 @@ from deltalens.errors import InputError
 from deltalens.sae.checkpoint import SAE
 from deltalens.sae.encoding import Encoding
 from deltalens.sae.formats import saelens
+from deltalens.sae.formats.neuronpedia import known_name
 from deltalens.sae.formats.saelens_encoding import read_encoding
 from deltalens.sae.matrices import decoder_from
 from deltalens.sae.stored import StoredTensor, TensorFile
@@ -65,6 +66,7 @@ def as_sae(source: Any) -> SAE:
         weights=weights,
         read_encoding=partial(_encoding, weights, state["W_enc"], config),
         input_site=saelens.input_site(config),
+        neuronpedia=known_name(config),
     )
 
 

@@ -113,12 +113,16 @@ class Attribution(Shown):
         said = self.metadata["site"]
         return said["name"] if "name" in said else saved_name(said["path"])
 
-    def show(self, latent: int) -> View:
+    def show(self, latent: int, *, embed: bool = False) -> View:
         """All that the study says of one of its latents, as HTML in a notebook and text elsewhere.
 
-        Raises :class:`InputError` for a latent that the ranking does not hold.
+        Where Neuronpedia's name of the SAE is known, the address of its page there is shown;
+        ``embed`` puts that page into the notebook, which then loads it.
+
+        Raises :class:`InputError` for a latent that the ranking does not hold, and for ``embed``
+        where the name is not known.
         """
-        return latent_view(self, latent)
+        return latent_view(self, latent, embed=embed)
 
     def columns(self) -> dict[str, Any]:
         """The columns of ``attribution.csv`` by their names, as arrays [k]."""

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from deltalens.engine.decoder import as_decoder
 from deltalens.errors import InputError
+from deltalens.sae.formats.neuronpedia import check_name, latent_address, name_of_run
 from deltalens.storage.atomic import complete_file, write_tensors, write_text
 from deltalens.storage.cells import cell
 from deltalens.study.attribution import COLUMNS, Attribution
@@ -51,7 +52,8 @@ def export(
     """Write ``result`` to ``path`` for another tool.
 
     * ``csv``: a row per latent, as in the run directory, and the tokens it promotes, of which
-      spreadsheets compute nothing (an apostrophe stands before what begins like a formula).
+      spreadsheets compute nothing (an apostrophe stands before what begins like a formula); where
+      Neuronpedia's name of the SAE is known, the latent's address there.
     * ``safetensors``: ``latents`` int64 [k], ``scores``, ``push``, ``presence``, ``stderr`` [k] and
       ``directions`` fp32 [k, d_model], unit decoder rows; the site among its metadata.
     * ``neuronpedia``: the JSON body of POST /api/steer at Neuronpedia, one feature per latent.
@@ -65,7 +67,8 @@ def export(
     Args:
         latents: which of the run's latents; by default all, or for steering the first.
         decoder: for safetensors and gguf the SAE of the run, or anything that has its rows.
-        source: for neuronpedia, its name of the SAE, ``gemma-2-2b/12-gemmascope-res-16k``.
+        source: Neuronpedia's name of the SAE, ``gemma-2-2b/12-gemmascope-res-16k``, for its form
+            and for links in csv; by default what the run records.
         prompt: for neuronpedia; by default the run's first one, if that is text.
 
     gguf needs the package of that name (``pip install deltalens[gguf]``). Raises
@@ -73,7 +76,7 @@ def export(
     """
     path, places = Path(path), _places(result, latents, format)
     if format == "csv":
-        write_text(path, _table(result, places))
+        write_text(path, _table(result, places, name_of_run(result.metadata, source)))
     elif format == "safetensors":
         write_tensors(path, _tensors(result, places, decoder), _described(result))
     elif format == "neuronpedia":
@@ -97,15 +100,18 @@ def _places(result: Attribution, latents: Sequence[int] | None, format: str) -> 
     return [ranked[latent] for latent in latents]
 
 
-def _table(result: Attribution, places: list[int]) -> str:
+def _table(result: Attribution, places: list[int], name: str | None) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = [column for column, _ in COLUMNS.values()]
-    writer.writerow(["rank", "latent", *names, "promotes"])
+    linked = [] if name is None else ["neuronpedia"]
+    writer.writerow(["rank", "latent", *names, "promotes", *linked])
     for place in places:
         values = [repr(getattr(result, name)[place].item()) for name in COLUMNS]
         promotes = " ".join(token.text.strip() for token in result.lens_of(place).promotes)
-        writer.writerow([place + 1, result.latents[place].item(), *values, cell(promotes)])
+        latent = int(result.latents[place])
+        link = [] if name is None else [latent_address(name, latent)]
+        writer.writerow([place + 1, latent, *values, cell(promotes), *link])
     return text.getvalue()
 
 
@@ -155,7 +161,7 @@ def _payload(
     source: str | None,
     prompt: str | None,
 ) -> dict[str, Any]:
-    model, layer = _source(source)
+    model, layer = check_name(name_of_run(result.metadata, source))
     first = result.pairs[0].prompt
     if prompt is None and not isinstance(first, str):
         raise InputError("the run's prompts are no plain text; give the prompt to steer on")
@@ -166,16 +172,6 @@ def _payload(
     ]
     said = first if prompt is None else prompt
     return {"prompt": said, "modelId": model, "features": features, **NEURONPEDIA_DEFAULTS}
-
-
-def _source(name: str | None) -> tuple[str, str]:
-    match = re.fullmatch(r"([^/\s]+)/(\d+-[^/\s]+)", name or "")
-    if match is None:
-        raise InputError(
-            "Neuronpedia's name of the SAE must be MODEL/LAYER-SOURCE, such as "
-            f"gemma-2-2b/12-gemmascope-res-16k; got {name!r}"
-        )
-    return match[1], match[2]
 
 
 def _write_gguf(path: Path, result: Attribution, direction: Tensor) -> None:

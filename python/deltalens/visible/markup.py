@@ -30,3 +30,14 @@ def join(*children: str) -> Markup:
 def safe(text: str) -> Markup:
     """Text that neither is markup nor hides or moves anything."""
     return Markup(escape(visible(text)))
+
+
+def link(address: str, text: str | None = None) -> Markup:
+    """To another site, in a window of its own, which is not told from where."""
+    return h(
+        "a",
+        safe(text or address),
+        href=address,
+        target="_blank",
+        rel="noopener noreferrer",
+    )

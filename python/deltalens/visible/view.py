@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from deltalens.visible import visible
-from deltalens.visible.markup import Markup, h, join, safe
+from deltalens.visible.markup import Markup, h, join, link, safe
 
 ROWS = 10
 LONGEST_CELL, LONGEST_LINE = 160, 1200  # characters
@@ -46,15 +46,21 @@ class View:
     lines: Sequence[str] = ()
     tables: Sequence[Table] = ()
     texts: Sequence[Marked] = ()
+    links: Sequence[str] = ()
+    frame: str | None = None
 
     def html(self) -> str:
-        """A fragment that loads nothing, runs nothing, and takes the page's own colours."""
+        """A fragment that runs nothing and takes the page's own colours; it loads nothing but what
+        ``frame`` is the address of, where there is one."""
         parts = [h("p", h("b", _safe(self.title)))]
         parts += [h("p", safe(_cut(line, LONGEST_LINE))) for line in self.lines]
         for table in self.tables:
             parts.append(_table(table))
             parts += [h("p", safe(table.rest))] if table.rest else []
         parts += [part for text in self.texts for part in _marked(text)]
+        parts += [h("p", link(address)) for address in self.links]
+        if self.frame is not None:
+            parts.append(_frame(self.frame))
         return str(h("div", *parts))
 
     _repr_html_ = html
@@ -73,6 +79,7 @@ class View:
         for text in self.texts:
             yield _short(text.caption)
             yield "".join(_bracketed(text))
+        yield from map(_short, self.links)
 
 
 def _table(table: Table) -> Markup:
@@ -80,6 +87,18 @@ def _table(table: Table) -> Markup:
     rows = [h("tr", *map(_cell, row, left)) for row in table.rows]
     names = (h("th", _safe(name), scope="col") for name in table.columns)
     return h("table", h("thead", h("tr", *names)), h("tbody", join(*rows)))
+
+
+def _frame(address: str) -> Markup:
+    return h(
+        "iframe",
+        src=address,
+        title=address,
+        style="width:100%;height:40rem;border:0",
+        loading="lazy",
+        referrerpolicy="no-referrer",
+        sandbox="allow-scripts allow-same-origin allow-popups",
+    )
 
 
 def _cell(text: str, left: bool) -> Markup:

@@ -11,6 +11,7 @@ from deltalens.cli.arguments import (
     add_command,
     add_dry_run,
     add_model,
+    add_neuronpedia,
     add_output,
     add_pairs,
     add_sae,
@@ -45,6 +46,7 @@ def configure(commands: Any) -> None:
         required=True,
         help="run directory to write; of several sites each has its own below it, site-12 …",
     )
+    add_neuronpedia(parser)
     parser.add_argument("--show", type=int, default=20, help="rows of the table; default: 20")
     add_shard(parser)
     add_output(parser)
@@ -60,12 +62,18 @@ def run(args: argparse.Namespace) -> None:
         load_pairs,
         loading_record,
     )
-    from deltalens.cli.sites import choose_sites, load_baselines, load_saes, out_directories
+    from deltalens.cli.sites import (
+        choose_sites,
+        load_baselines,
+        load_saes,
+        named_saes,
+        out_directories,
+    )
     from deltalens.study import attribute
 
     pairs = load_pairs(args, args.pairs)
     fill_from_pairs(args, [args.pairs])
-    saes = load_saes(args)
+    saes = named_saes(args, load_saes(args))
     model, tokenizer = load_model(args)
     chosen = choose_sites(args, model, saes)
     encoded_with = chosen.saes if args.score == "latent" else None
@@ -124,8 +132,10 @@ def _show_several(args: argparse.Namespace, results: list[Any], directories: lis
 
 def summary(result: Any) -> dict[str, Any]:
     """The ranked latents as plain values."""
+    from deltalens.sae.formats.neuronpedia import latent_address, name_of_run
     from deltalens.study.attribution import COLUMNS
 
+    name = name_of_run(result.metadata)
     values = {column: getattr(result, name).tolist() for name, (column, _) in COLUMNS.items()}
     values["sign_unsure"] = result.sign_unsure.tolist()
     return {
@@ -146,6 +156,7 @@ def summary(result: Any) -> dict[str, Any]:
                 **{name: column[rank] for name, column in values.items()},
                 "promotes": [token.text for token in result.lens_of(rank).promotes],
                 "suppresses": [token.text for token in result.lens_of(rank).suppresses],
+                "neuronpedia": None if name is None else latent_address(name, latent),
             }
             for rank, latent in enumerate(result.latents.tolist())
         ],

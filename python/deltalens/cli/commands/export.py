@@ -36,8 +36,10 @@ def configure(commands: Any) -> None:
         default=1.0,
         help="of each latent, toward the behaviour; default: 1",
     )
-    steering.add_argument(
-        "--source", help="Neuronpedia's name of the SAE, such as gemma-2-2b/12-gemmascope-res-16k"
+    parser.add_argument(
+        "--source",
+        help="Neuronpedia's name of the SAE, such as gemma-2-2b/12-gemmascope-res-16k, for its "
+        "form and for links in csv; default: the run's, where it is known",
     )
     steering.add_argument("--prompt", help="for neuronpedia; default: the run's first")
     add_sae(parser, required=False)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from deltalens.errors import InputError
+from deltalens.sae.formats.neuronpedia import latent_address, name_of_run
 from deltalens.visible.values import number, p_value, tokens
 from deltalens.visible.view import ROWS, Marked, Table, View
 
@@ -31,9 +32,16 @@ def ranking_view(result: Any) -> View:
     return View(title, lines, [Table(_COLUMNS, rows, total, left=_COLUMNS[-1:])])
 
 
-def latent_view(result: Any, latent: int) -> View:
-    """One latent: its numbers, its tokens, and the pairs that its score comes from."""
+def latent_view(result: Any, latent: int, *, embed: bool = False) -> View:
+    """One latent: its numbers, its tokens, the pairs that its score comes from, and its page at
+    Neuronpedia, on demand in a frame."""
     place = _place(result, latent)
+    name = name_of_run(result.metadata)
+    if embed and name is None:
+        raise InputError(
+            "Neuronpedia's name of this SAE is not known; attribute with --neuronpedia "
+            "MODEL/LAYER-SOURCE, or show the latent without embed"
+        )
     _, _, _, p, push, presence, _ = _row(result, place)
     lens = result.lens_of(place)
     lines = [
@@ -46,7 +54,14 @@ def latent_view(result: Any, latent: int) -> View:
         ),
     ]
     title = f"Latent {latent}, rank {place + 1} of {len(result.latents)}, at {result.site}"
-    return View(title, lines, [_pairs(result, place)], list(_prompts(result, place)))
+    return View(
+        title,
+        lines,
+        [_pairs(result, place)],
+        list(_prompts(result, place)),
+        links=[] if name is None else [latent_address(name, latent)],
+        frame=latent_address(name, latent, embed=True) if embed and name else None,
+    )
 
 
 def _place(result: Any, latent: int) -> int:

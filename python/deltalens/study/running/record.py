@@ -13,6 +13,7 @@ from deltalens.engine import Decoder
 from deltalens.lm import EncodedPair, Site
 from deltalens.lm.model.identity import model_name
 from deltalens.pairs.identity import pairs_fingerprint, vector_fingerprint
+from deltalens.sae.formats.neuronpedia import known_name
 from deltalens.study.baseline import Baseline
 from deltalens.study.options import Options
 from deltalens.version import __version__
@@ -78,9 +79,16 @@ def describe(
 def _sae(source: Any, decoder: Decoder) -> dict[str, Any]:
     names = ("path", "format", "part", "site", "model_name")
     said = {name: getattr(source, name, None) for name in names}
+    said["neuronpedia"] = getattr(source, "neuronpedia", None) or known_name(_config(source))
     return {
         **{name: str(value) for name, value in said.items() if value is not None},
         "n_latents": decoder.n_latents,
         "d_model": decoder.d_model,
         "dtype": str(decoder.dtype),
     }
+
+
+def _config(source: Any) -> dict[str, Any]:
+    """The configuration of another library's object, where it has one."""
+    as_dict = getattr(getattr(source, "cfg", None), "to_dict", None)
+    return {} if as_dict is None else as_dict()
