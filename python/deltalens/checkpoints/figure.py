@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 from deltalens.checkpoints.course import Checkpoint, Course, State
 from deltalens.trials.result import Direction
 from deltalens.trials.verdicts.student import t_quantile
-from deltalens.visible.figures.style import CURVES, INK
+from deltalens.visible.figures.style import CURVES, INK, MARKERS
 from deltalens.visible.figures.text import figure_text
 
-_MARKERS = ("o", "s", "^", "D", "v")
 _COLUMNS = 3
 _LEVEL = 0.95
 _CHANCE = {"detection": 0.5}  # elsewhere 0
@@ -153,7 +152,7 @@ def _draw(axis: Any, panel: Panel, found: Any, shown: Sequence[Course]) -> None:
     if panel.name not in ("rank", "activation"):
         axis.axhline(_CHANCE.get(panel.name, 0), color=INK, linewidth=0.6)
     for number, course in enumerate(shown):
-        look = {"color": CURVES[number], "marker": _MARKERS[number]}
+        look = {"color": CURVES[number], "marker": MARKERS[number]}
         gid = f"curve-{panel.name}-{course.latent}"
         _line(axis, x, _points(panel.read, found, course), look, gid, str(course.latent))
         if panel.dashed is not None:
@@ -191,7 +190,7 @@ def _rank_axis(axis: Any, found: Any, shown: Sequence[Course]) -> None:
             places,
             [0.02 * (number + 1)] * len(places),
             linestyle="none",
-            marker=_MARKERS[number],
+            marker=MARKERS[number],
             color=CURVES[number],
             fillstyle="none",
             markersize=4,

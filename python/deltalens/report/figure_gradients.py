@@ -34,7 +34,7 @@ def _panel(panel: Any, estimates: Estimates, exact: Tensor, top: int) -> None:
     x, y = estimates.values.mean(0).tolist(), exact.mean(0).tolist()
     panel.axline((0, 0), slope=1, color=INK, linewidth=0.6)
     panel.plot(x[top:], y[top:], "o", color=GRAY, markersize=3, label="random latents")
-    panel.plot(x[:top], y[:top], "o", color=CURVES[0], markersize=4, label="the ranking's first")
+    panel.plot(x[:top], y[:top], "^", color=CURVES[0], markersize=4, label="the ranking's first")
     check = compare_gradients(estimates, exact, slice(None))
     assert check is not None
     panel.set_title(estimates.gradients)

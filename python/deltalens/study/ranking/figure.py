@@ -10,9 +10,9 @@ from deltalens.visible.figures.style import CURVES, GRAY, INK
 SHOWN = 20  # latents
 
 _RAISES, _LOWERS, _UNSURE = (
-    ("adding it raises log p(C) over log p(C′)", CURVES[0]),
-    ("adding it lowers it", CURVES[1]),
-    ("either may be chance", GRAY),
+    ("adding it raises log p(C) over log p(C′)", CURVES[0], "^"),
+    ("adding it lowers it", CURVES[1], "v"),
+    ("either may be chance", GRAY, "o"),
 )
 
 
@@ -20,8 +20,8 @@ def ranking_figure(result: Any) -> Any:
     """A row for each of the first latents of an :class:`~deltalens.Attribution`: its score with one
     standard error on either side.
 
-    Colour is the sign of push; filled are those that stand out from chance. Every point's gid
-    starts with "point-". Returns a matplotlib figure, to be drawn within
+    Colour and shape are the sign of push; filled are those that stand out from chance. Every
+    point's gid starts with "point-". Returns a matplotlib figure, to be drawn within
     :func:`~deltalens.visible.figures.style.style`.
     """
     from deltalens.visible.figures.shown import ShownFigure
@@ -43,10 +43,10 @@ def ranking_figure(result: Any) -> Any:
 
 def _point(axes: Any, result: Any, place: int, latent: int) -> None:
     score, error = float(result.scores[place]), float(result.stderr[place])
-    name, colour = _side(result, place)
+    name, colour, shape = _side(result, place)
     axes.plot([score - error, score + error], [place, place], color=colour, linewidth=1.2)
     (point,) = axes.plot(
-        *(score, place, "o"),
+        *(score, place, shape),
         color=colour,
         fillstyle="full" if float(result.p_value[place]) <= LEVEL else "none",
         markersize=5,
@@ -55,7 +55,7 @@ def _point(axes: Any, result: Any, place: int, latent: int) -> None:
     point.set_gid(f"point-{latent}")
 
 
-def _side(result: Any, place: int) -> tuple[str, str]:
+def _side(result: Any, place: int) -> tuple[str, str, str]:
     if bool(result.sign_unsure[place]):
         return _UNSURE
     return _RAISES if float(result.push[place]) > 0 else _LOWERS
@@ -64,5 +64,5 @@ def _side(result: Any, place: int) -> tuple[str, str]:
 def _legend(axes: Any) -> tuple[list[Any], list[str]]:
     """One entry for each colour that there is, in the order above."""
     found = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    names = [name for name, _ in (_RAISES, _LOWERS, _UNSURE) if name in found]
+    names = [name for name, *_ in (_RAISES, _LOWERS, _UNSURE) if name in found]
     return [found[name] for name in names], names

@@ -13,6 +13,7 @@ INK = "#1f2933"
 GRAY = "#8a939e"
 # Of Okabe and Ito's palette, told apart by colour-blind readers.
 CURVES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00")
+MARKERS = ("o", "s", "^", "D", "v")  # of the same lines, for readers and printers without colour
 
 _STYLE = {
     "font.family": "sans-serif",

@@ -10,7 +10,7 @@ from deltalens.trials.interventions.intervention import strength_unit
 from deltalens.trials.rates import Rate, Tally
 from deltalens.trials.verdicts.sets import RANDOM_SETS, suspect_names
 from deltalens.trials.verdicts.shown.panels import PANELS
-from deltalens.visible.figures.style import CURVES, GRAY, INK
+from deltalens.visible.figures.style import CURVES, GRAY, INK, MARKERS
 
 _Measure = Callable[[Tally], Rate]
 
@@ -52,15 +52,16 @@ def _curves(axes: Any, result: Any, arm: Any, name: str) -> None:
     strengths, lows, highs = zip(*band, strict=True)
     axes.fill_between(strengths, lows, highs, color=GRAY, alpha=0.25, linewidth=0)
     top = result.sets[suspect_names(result.sets)[0]][: len(CURVES)]
-    for candidate, colour in zip(top, CURVES, strict=False):
+    for candidate, colour, marker in zip(top, CURVES, MARKERS, strict=False):
         curve = arm.curve(candidate)
         shares = [100 * measure(arm.unsteered).value]
         shares += [100 * measure(point.tally).value for point in curve.points]
         x = [0.0, *(abs(point.strength) for point in curve.points)]
         axes.plot(
-            *(x, shares, "o-"),
+            *(x, shares, "-"),
             color=colour,
-            markersize=3,
+            marker=marker,
+            markersize=4,
             linewidth=1.4,
             label=candidate.label,
             gid=f"curve-{arm.direction}-{name}-{_id(candidate)}",
