@@ -29,6 +29,7 @@ from deltalens.pairs.questions_yaml import find_judge_prompts
 from deltalens.pairs.texts import read_texts
 from deltalens.report.document import as_script_data, report_document
 from deltalens.report.evidence import gather
+from deltalens.report.packing import packed
 from deltalens.sae import load_sae
 from deltalens.sae.files import open_tensors
 from deltalens.study.survey.directory import read_contents
@@ -266,7 +267,7 @@ def run_targets(place: Path) -> Iterator[Target]:
         assert len(found.pairs) == len(found.per_pair)
 
     def steering() -> None:
-        as_script_data(report_document(gather(run)))
+        as_script_data(packed(report_document(gather(run))))
 
     def log_probs() -> None:
         read_log_probs(run)

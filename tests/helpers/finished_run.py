@@ -89,16 +89,23 @@ def hostile_texts() -> Texts:
     return lambda: texts[next(turn) % len(texts)]
 
 
-def make_run(
-    run: Path,
+def make_run(run: Path, **options: Any) -> Attribution:
+    """A run of attribution alone, as :func:`make_result` has it."""
+    result = make_result(**options)
+    result.save(run)
+    return result
+
+
+def make_result(
     *,
     latents: int = 12,
     pairs: int = 6,
     tokens: int = 9,
     texts: Texts | None = None,
+    dictionary: int = 500,
     **metadata: Any,
 ) -> Attribution:
-    """A run of attribution alone."""
+    """Attribution of so many latents and pairs, whose prompts have so many tokens."""
     text, draw = texts or plain_texts(), torch.Generator().manual_seed(0)
     values = [torch.randn(tokens, latents, generator=draw) for _ in range(pairs)]
     per_pair = torch.stack([value.double().mean(0) for value in values])
@@ -108,8 +115,8 @@ def make_run(
         for name in ("push", "presence", "positive", "negative", "error_bound")
     }
     spread = per_pair.std(0) / pairs**0.5 if pairs > 1 else torch.full((latents,), torch.nan)
-    numbers = torch.randperm(500, generator=draw)[:latents]
-    result = Attribution(
+    numbers = torch.randperm(dictionary, generator=draw)[:latents]
+    return Attribution(
         latents=numbers,
         scores=scores,
         **columns,
@@ -124,8 +131,6 @@ def make_run(
             [[text() for _ in range(tokens)] for _ in range(pairs)], values, [(0, 0)] * pairs
         ),
     )
-    result.save(run)
-    return result
 
 
 def _tested(push: torch.Tensor, presence: torch.Tensor) -> dict[str, torch.Tensor]:
@@ -144,12 +149,14 @@ def _untested(latents: int) -> dict[str, torch.Tensor]:
     return {name: torch.full((latents,), torch.nan, dtype=torch.float64) for name in names}
 
 
-def add_everything(run: Path, result: Attribution, texts: Texts | None = None) -> SweepResult:
-    """Examples, ablation, a sweep with its completions, and names."""
+def add_everything(
+    run: Path, result: Attribution, texts: Texts | None = None, *, steered: int = 6
+) -> SweepResult:
+    """Examples, ablation, a sweep with so many of the ranked latents and completions, and names."""
     text = texts or plain_texts()
     write_ablation(run, result.latents[:5], result.per_pair[:, :5], 0.9 * result.per_pair[:, :5])
-    _add_examples(run, result, text)
-    sweep = make_sweep(result, text)
+    add_examples(run, result, lambda: _found(text), text)
+    sweep = make_sweep(result, text, steered)
     sweep.save(run)
     keep_prompts(run, [[{"role": "user", "content": text()}] for _ in range(PROMPTS)])
     for arm in sweep.arms.values():
@@ -161,14 +168,14 @@ def add_everything(run: Path, result: Attribution, texts: Texts | None = None) -
     return sweep
 
 
-def make_sweep(result: Attribution, text: Texts) -> SweepResult:
+def make_sweep(result: Attribution, text: Texts, steered: int = 6) -> SweepResult:
     """Random tallies; one latent is never coherent and one is never graded."""
     draw, ranked = random.Random(1), result.latents.tolist()
     signed = [
         Candidate(latent, 1 if p > 0 else -1) for latent, p in zip(ranked, result.push, strict=True)
     ]
     sets = {
-        ATTRIBUTION: signed[:6],
+        ATTRIBUTION: signed[:steered],
         ACTIVATION: [Candidate(latent, 1) for latent in (ranked[1], 901, 902)],
         RANDOM: [Candidate(latent, 1) for latent in range(910, 914)],
         MATCHED: [Candidate(latent, 1) for latent in range(920, 923)],
@@ -253,11 +260,14 @@ def _add_neutral(run: Path, arm: Arm) -> None:
         append_effects(effects_path(run, arm.direction), text, conditions, effects)
 
 
-def _add_examples(run: Path, result: Attribution, text: Texts) -> None:
+def add_examples(
+    run: Path, result: Attribution, found: Callable[[], dict[str, Any]], text: Texts
+) -> None:
+    """What ``found`` gives, for every latent."""
     lines = []
     for latent, stored in zip(result.latents.tolist(), _lines(run / "latents.jsonl"), strict=True):
         assert stored["latent"] == latent
-        lines.append(json.dumps({**stored, "examples": _found(text)}))
+        lines.append(json.dumps({**stored, "examples": found()}))
     (run / "latents.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     summary = {"options": {"top": 3}, "fingerprints": {"model": text()}, "latents": len(lines)}
     (run / "examples.json").write_text(json.dumps(summary), encoding="utf-8")

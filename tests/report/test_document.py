@@ -16,6 +16,7 @@ from deltalens.report import write_figures, write_report
 from deltalens.report.document import as_script_data, report_document
 from deltalens.report.evidence import gather
 from deltalens.report.findings import findings
+from deltalens.report.packing import pack, packed
 from deltalens.report.settings_part import settings_document
 from deltalens.report.text import place_name, readable
 from deltalens.trials.rates import Tally
@@ -35,6 +36,7 @@ from helpers.finished_run import (
     hostile_texts,
     make_run,
 )
+from helpers.report_page import carried, unpack, written
 
 
 @pytest.fixture(scope="module")
@@ -42,15 +44,6 @@ def full(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = tmp_path_factory.mktemp("document") / "run"
     add_everything(run, make_run(run, behaviour="bad advice"))
     return run
-
-
-def written(page: Path) -> dict[str, Any]:
-    """The document as a browser reads it."""
-    found = re.search(
-        r'<script type="application/json" id="data">(.*?)</script>', page.read_text(), re.DOTALL
-    )
-    assert found is not None
-    return json.loads(found[1])
 
 
 def test_what_stands_out_leads_the_findings(tmp_path: Path) -> None:
@@ -119,11 +112,10 @@ def test_data_cannot_end_its_element(tmp_path: Path) -> None:
     texts = hostile_texts()
     add_everything(tmp_path / "run", make_run(tmp_path / "run", texts=texts), texts)
     document = report_document(gather(tmp_path / "run"))
-    text = as_script_data(document)
+    text = as_script_data(packed(document))
     assert text.isascii()
     assert not set("<>&") & set(text)
-    again = json.loads(text)
-    assert again["latents"][3]["promotes"] == document["latents"][3]["promotes"]
+    assert json.loads(text)["latents"][3]["promotes"] == document["latents"][3]["promotes"]
     page = write_report(tmp_path / "run").read_text()
     assert page.lower().count("<script") == 2
     assert page.lower().count("</script") == 2
@@ -221,6 +213,30 @@ def test_places_are_shown_without_the_folders_above(place: str, shown: str) -> N
     assert place_name(place) == shown
 
 
+def test_the_table_needs_nothing_that_is_packed(full: Path) -> None:
+    page = write_report(full)
+    rows, whole = carried(page)["latents"], written(page)["latents"]
+    assert whole == json.loads(json.dumps(report_document(gather(full))))["latents"]
+    for row, one in zip(rows, whole, strict=True):
+        for name in ("latent", "rank", "score", "p_value", "push", "presence", "promotes"):
+            assert row.get(name) == one.get(name)
+        assert row.get("names", []) == [{"name": n["name"]} for n in one.get("names", [])]
+        for direction, arm in row.get("steering", {}).items():
+            assert arm["change"] == one["steering"][direction]["change"]
+            assert arm["beyond"] == one["steering"][direction]["beyond"]
+
+
+def test_cards_are_cut_before_a_page_is_too_large(full: Path, monkeypatch: Any) -> None:
+    document = report_document(gather(full))
+    sizes = [len(pack(one)) for one in document["latents"]]
+    monkeypatch.setattr("deltalens.report.packing.CARDS_MOST", sum(sizes[:4]))
+    found = packed(document)
+    cards = list(map(unpack, found["cards"]))
+    assert ["examples" in card for card in cards] == [True] * 4 + [False] * 10
+    assert all("per_pair" in card for card in cards[:12])
+    assert found["left_out"][-1].startswith("the cards of the last 8 latents are without examples")
+
+
 def test_a_large_study_stays_a_small_page(tmp_path: Path) -> None:
     made = make_run(tmp_path / "run", latents=100, pairs=148, tokens=500)
     add_everything(tmp_path / "run", made)
@@ -232,11 +248,11 @@ def test_a_large_study_stays_a_small_page(tmp_path: Path) -> None:
 
 
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:
-    make_run(tmp_path / "run", latents=120, pairs=201, tokens=2)
+    make_run(tmp_path / "run", latents=1020, pairs=201, tokens=2, dictionary=2000)
     document = written(write_report(tmp_path / "run"))
-    assert len(document["latents"]) == 100
+    assert len(document["latents"]) == 1000
     assert document["left_out"] == [
-        "the first 100 of 120 latents are shown",
+        "the first 1000 of 1,020 latents are shown",
         "the first 200 of 201 pairs are shown",
     ]
 

@@ -21,6 +21,7 @@ from helpers.finished_run import (
     hostile_texts,
     make_run,
 )
+from helpers.report_page import unfold, wait_for_card
 
 SHOWN = {text if shown is None else shown for text, shown in HOSTILE.items()}
 FOLDER = "<img src=x onerror=window.pwned=7>'\"&"
@@ -42,10 +43,6 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> tuple[Attribution, Path
     return result, write_report(run, beside=[other])
 
 
-def open_everything(page: Any) -> None:
-    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
-
-
 def texts_at(page: Any, selector: str) -> set[str]:
     return set(page.locator(selector).all_inner_texts())
 
@@ -57,14 +54,14 @@ def assert_inert(page: Any) -> None:
     attributes = "[...document.querySelectorAll('*')].flatMap((e) => e.getAttributeNames())"
     assert not [name for name in page.evaluate(attributes) if name.startswith("on")]
     links = "[...document.querySelectorAll('a')].map((a) => a.getAttribute('href'))"
-    assert all(href.startswith("#latent-") for href in page.evaluate(links))
+    assert all(href == "#ranking" or href.startswith("#latent-") for href in page.evaluate(links))
 
 
 def test_the_page_shows_hostile_text_as_it_is(
     browser: Any, hostile: tuple[Attribution, Path]
 ) -> None:
     with opened(browser, hostile[1]) as page:
-        open_everything(page)
+        unfold(page)
         assert_inert(page)
         behaviour = hostile[0].metadata["behaviour"]
         assert page.inner_text("h1") == f"Which latents cause {HOSTILE[behaviour] or behaviour}?"
@@ -84,10 +81,8 @@ def test_every_card_shows_hostile_text_as_it_is(
     with opened(browser, hostile[1]) as page:
         for latent in hostile[0].latents.tolist():
             page.evaluate(f"location.hash = 'latent-{latent}'")
-            page.wait_for_function(
-                f"document.querySelector('#card-title')?.textContent === 'Latent {latent}'"
-            )
-            open_everything(page)
+            wait_for_card(page, latent)
+            unfold(page)
             assert_inert(page)
             for part in (".token", ".answer .text", ".prompt .text", ".strip span", ".names b"):
                 seen.setdefault(part, set()).update(texts_at(page, f"#card {part}"))
@@ -114,7 +109,7 @@ def test_huge_texts_are_cut_and_say_so(browser: Any, tmp_path: Path) -> None:
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.locator("#ranking tbody a").first.click()
         page.wait_for_selector("dialog[open]")
-        open_everything(page)
+        unfold(page)
         said = texts_at(page, "#card .answer .text")
         assert said == {word * 375 + " … [198,500 more characters]" for word in ("long", "text")}
         assert page.eval_on_selector("#card", "e => e.scrollWidth - e.clientWidth") <= 0

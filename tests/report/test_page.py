@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from helpers.finished_run import (
     add_everything,
     make_run,
 )
+from helpers.report_page import unfold, wait_for_card
 
 Truth = dict[str, dict[int, Any]]
 
@@ -89,6 +89,7 @@ def test_a_push_that_may_be_chance_is_marked(page: Any, full: Full) -> None:
     assert [cell.endswith("?") for cell in cells] == unsure
     place = unsure.index(True)
     page.evaluate(f"location.hash = 'latent-{full.latents[place]}'")
+    wait_for_card(page, full.latents[place])
     numbers = page.locator("dialog dl.numbers").inner_text().split("\n")
     at = {
         name: numbers[numbers.index(name) + 1] for name in ("family-wise p", "95% of ranks", "push")
@@ -188,16 +189,11 @@ def test_search_filters_by_latent_token_and_name(page: Any, full: Full) -> None:
         found = order(page)
         assert full.latents[at] in found
         assert len(found) < len(full.latents)
-        assert f"{len(found)} of 12 latents" in page.inner_text("#ranking .note")
+        assert f"{len(found)} of 12 latents" in page.inner_text("#count")
     page.fill("#ranking input", "no such thing")
     assert order(page) == []
     page.fill("#ranking input", "")
     assert order(page) == full.latents
-
-
-def wait_for_card(page: Any, latent: int) -> None:
-    """A card opens a moment after the address has changed."""
-    page.locator("dialog[open] #card-title", has_text=re.compile(f"^Latent {latent}$")).wait_for()
 
 
 def test_cards_open_by_click_keyboard_and_address(page: Any, browser: Any, full: Full) -> None:
@@ -222,6 +218,7 @@ def test_cards_open_by_click_keyboard_and_address(page: Any, browser: Any, full:
 
 def test_a_card_holds_all_evidence(browser: Any, full: Full) -> None:
     with opened(browser, full.path, fragment=f"#latent-{full.latents[0]}") as page:
+        wait_for_card(page, full.latents[0])
         heads = page.locator("#card h3").all_inner_texts()
         assert heads == [
             "Nearest unembedding tokens",
@@ -233,6 +230,7 @@ def test_a_card_holds_all_evidence(browser: Any, full: Full) -> None:
             "Ablation",
             "Examples",
         ]
+        unfold(page)
         assert page.locator("#card .names").count() == 2
         assert page.locator("#card .chart").count() == 2
         assert page.locator("#card .by-pair .lane").count() == 6
@@ -243,6 +241,7 @@ def test_a_card_holds_all_evidence(browser: Any, full: Full) -> None:
 
 def test_a_pairs_bar_opens_its_texts(browser: Any, full: Full) -> None:
     with opened(browser, full.path, fragment=f"#latent-{full.latents[0]}") as page:
+        wait_for_card(page, full.latents[0])
         bars = page.locator("#card .effect")
         order = full.result.per_pair[:, 0].abs().argsort(descending=True).tolist()
         assert [int(bar.inner_text().split()[0]) for bar in bars.all()] == order
@@ -258,6 +257,7 @@ def test_effects_are_coloured_by_sign_and_add_up_to_the_pairs_value(
 ) -> None:
     assert full.result.token_effects is not None
     with opened(browser, full.path, fragment=f"#latent-{full.latents[0]}") as page:
+        wait_for_card(page, full.latents[0])
         first = page.locator("#card .by-token .window").first
         pair = int(first.locator(".label").first.inner_text().split()[1])
         assert pair == int(full.result.per_pair[:, 0].abs().argmax())
@@ -271,12 +271,16 @@ def test_effects_are_coloured_by_sign_and_add_up_to_the_pairs_value(
             colour = span.evaluate("e => getComputedStyle(e).backgroundColor")
             expected = "213, 94, 0" if value > 0 else "0, 114, 178"
             assert expected in colour or (colour == "rgba(0, 0, 0, 0)" and abs(value) < 0.1)
+            if abs(value) > 0.1:
+                line = span.evaluate("e => getComputedStyle(e).textDecorationLine")
+                assert (line == "underline") == (value < 0)
 
 
 def test_a_latent_that_is_never_coherent_says_so_and_shows_no_completions(
     browser: Any, full: Full
 ) -> None:
     with opened(browser, full.path, fragment=f"#latent-{full.latents[4]}") as page:
+        wait_for_card(page, full.latents[4])
         said = page.locator("#card .steering p").all_inner_texts()
         none = "No strength tried stays within the incoherence budget."
         assert all(sentence.startswith(none) for sentence in said[:2])
@@ -340,11 +344,11 @@ def test_it_prints_dark_on_light_without_its_controls(browser: Any, full: Full) 
 def test_it_fits_a_phone(width: int, browser: Any, full: Full) -> None:
     viewport = {"width": width, "height": 800}
     with opened(browser, full.path, viewport=viewport, is_mobile=True, has_touch=True) as page:
-        page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        unfold(page)
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.locator("#ranking tbody a").first.tap()
         page.wait_for_selector("dialog[open]")
-        page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        unfold(page)
         assert page.eval_on_selector("#card", "e => e.scrollWidth - e.clientWidth") <= 0
         assert page.eval_on_selector("#card", "e => e.getBoundingClientRect().width") <= width
 
@@ -366,7 +370,7 @@ def test_what_a_run_lacks_is_not_on_its_page(bare: Path, browser: Any) -> None:
         assert not page.locator("#beside").is_visible()
         assert not page.locator("#figures").is_visible()
         page.locator("#ranking tbody a").first.click()
-        page.wait_for_selector("dialog[open]")
+        page.wait_for_selector("dialog[open] .by-pair")
         assert page.locator("#card h3").all_inner_texts() == [
             "Nearest unembedding tokens",
             "Where in the prompt",

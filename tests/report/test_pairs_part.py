@@ -12,6 +12,7 @@ from deltalens.report import write_report
 from deltalens.report.document import as_script_data, report_document
 from deltalens.report.evidence import gather
 from deltalens.report.findings import findings
+from deltalens.report.packing import packed
 from deltalens.study import Attribution
 from helpers.browser import chromium, opened
 from helpers.finished_run import (
@@ -22,6 +23,7 @@ from helpers.finished_run import (
     make_run,
     plain_texts,
 )
+from helpers.report_page import unfold, wait_for_card
 
 SHOWN = {text if shown is None else shown for text, shown in HOSTILE.items()}
 HEBREW = "\u05e9\u05dc\u05d5\u05dd"
@@ -65,15 +67,15 @@ def test_completions_are_whole_and_rounded(made: tuple[Attribution, Path]) -> No
 
 def test_the_page_of_a_large_study_stays_small(tmp_path: Path) -> None:
     result = make_run(tmp_path / "run", latents=100, pairs=150, tokens=20)
-    before = len(as_script_data(report_document(gather(tmp_path / "run"))))
+    before = len(as_script_data(packed(report_document(gather(tmp_path / "run")))))
     words = iter(range(10**9))
     add_log_probs(tmp_path / "run", len(result.pairs), lambda: f" w{next(words) % 900}", tokens=500)
     document = report_document(gather(tmp_path / "run"))
-    assert len(as_script_data(document)) - before < 1e6
+    assert len(as_script_data(packed(document))) - before < 1e6
     first = document["completions"][0][0]
-    assert len(first["tokens"]) == 40_000 // 300
+    assert len(first["tokens"]) == 80_000 // 300
     assert first["count"] == 500
-    assert first["rest"].startswith(" w133 w134")
+    assert first["rest"].startswith(" w266 w267")
 
 
 def test_a_card_shows_both_completions_token_by_token(
@@ -82,9 +84,10 @@ def test_a_card_shows_both_completions_token_by_token(
     result, run = made
     page_path = write_report(run)
     with opened(browser, page_path, fragment=f"#latent-{int(result.latents[0])}") as page:
+        wait_for_card(page, int(result.latents[0]))
         numbers = page.inner_text("#card dl.numbers")
         assert "AUC, COMPLETION".lower() in numbers.lower()
-        page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        unfold(page)
         bars = page.locator("#card .effect")
         order = result.per_pair[:, 0].abs().argsort(descending=True).tolist()
         log_probs = gather(run).log_probs
@@ -109,7 +112,8 @@ def test_whatever_tokens_hold_is_text_and_stays_in_its_place(browser: Any, tmp_p
     )
     path = write_report(tmp_path / "run")
     with opened(browser, path, fragment=f"#latent-{int(result.latents[0])}") as page:
-        page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        wait_for_card(page, int(result.latents[0]))
+        unfold(page)
         assert page.evaluate("window.pwned") is None
         assert page.locator("script").count() == 2
         answer = page.locator("#card .effect .answer").first

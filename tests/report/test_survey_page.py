@@ -16,6 +16,7 @@ from deltalens.study.survey.directory import Contents, Place
 from deltalens.study.survey.summary import summary
 from helpers.browser import chromium, opened
 from helpers.finished_run import HOSTILE, hostile_texts, make_run
+from helpers.report_page import unfold
 
 BEHAVIOURS = [
     "bad advice",
@@ -93,7 +94,7 @@ def test_the_map_has_a_number_for_each_study(browser, page):
 def test_links_open_the_reports(browser, page):
     with opened(browser, page) as shown:
         links = shown.evaluate(
-            "[...document.querySelectorAll('a')].map(a => a.getAttribute('href'))"
+            "[...document.querySelectorAll('main a')].map(a => a.getAttribute('href'))"
         )
         assert len(links) > 30
         reports = {unquote(link.partition("#")[0]) for link in links}
@@ -118,7 +119,7 @@ def test_a_latent_link_opens_its_card(browser, page):
     link = shown.locator("#studies td:nth-child(2) a").first
     latent = link.inner_text()
     link.click()
-    assert f"latent {latent}" in shown.locator("dialog h2").inner_text().lower()
+    assert f"latent {latent}" in shown.locator("#card-title").inner_text().lower()
     session.close()
 
 
@@ -131,7 +132,7 @@ def test_hostile_texts_are_shown_as_they_are(browser, page):
         assert shown.locator("script").count() == 1
         names = "[...document.querySelectorAll('*')].flatMap((e) => e.getAttributeNames())"
         assert not [name for name in shown.evaluate(names) if name.startswith("on")]
-        shown.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+        unfold(shown)
         tokens = set(shown.locator(".token").all_inner_texts())
         expected = {text if said is None else said for text, said in HOSTILE.items()}
         assert tokens

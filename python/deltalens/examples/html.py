@@ -17,6 +17,7 @@ from deltalens.visible.markup import safe
 _STYLE = """
 :root { color-scheme: light dark; --hot: 255 140 0; --dim: #666; --line: #ddd; }
 @media (prefers-color-scheme: dark) { :root { --hot: 190 80 0; --dim: #999; --line: #444; } }
+body { background: Canvas; color: CanvasText; }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; }
 h2 { border-top: 1px solid var(--line); padding-top: 1rem; }
 h3 { font-size: 1rem; margin-bottom: 0; }

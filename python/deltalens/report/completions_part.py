@@ -11,7 +11,7 @@ from deltalens.visible import visible
 
 Json = dict[str, Any]
 
-PAGE_TOKENS = 40_000  # of all completions, so that a page stays below about 1 MB
+PAGE_TOKENS = 80_000  # of all completions, so that they stay below about 1 MB
 _TOKEN = 80  # characters
 
 

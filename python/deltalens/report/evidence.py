@@ -11,6 +11,7 @@ from deltalens.errors import InputError
 from deltalens.examples.store import EXAMPLES_FILE, read_examples, read_summary
 from deltalens.judge import Verdict
 from deltalens.pairs.row import Prompt
+from deltalens.sae.formats.neuronpedia import name_of_run
 from deltalens.study.ablation.table import ABLATION_FILE
 from deltalens.study.attribution import Attribution
 from deltalens.study.detection.result import Detection, read_detection
@@ -43,7 +44,8 @@ class Evidence:
 
     ablation: latent → (first-order, exact); examples: latent → its line of ``latents.jsonl``;
     examples_summary: what the examples were made from; names: latent → its interpretations;
-    detection: how well latents tell held-out texts apart; log_probs: of every pair.
+    detection: how well latents tell held-out texts apart; neuronpedia: that site's name of the SAE;
+    log_probs: of every pair.
     """
 
     run: Path
@@ -54,6 +56,7 @@ class Evidence:
     examples_summary: dict[str, Any]
     names: dict[int, list[Interpretation]]
     detection: Detection | None = None
+    neuronpedia: str | None = None
     log_probs: list[PairLogProbs] | None = None
 
     @property
@@ -63,19 +66,24 @@ class Evidence:
         return named if isinstance(named, str) and named.strip() else "the behaviour"
 
 
-def gather(run: str | Path) -> Evidence:
-    """Read a run directory; :class:`InputError` for one that is incomplete or damaged."""
+def gather(run: str | Path, *, neuronpedia: str | None = None) -> Evidence:
+    """Read a run directory; :class:`InputError` for one that is incomplete or damaged.
+
+    neuronpedia: the SAE's name there, where the run does not record it.
+    """
     run = Path(run)
+    attribution = Attribution.load(run)
     has_examples = (run / EXAMPLES_FILE).exists()
     return Evidence(
         run=run,
-        attribution=Attribution.load(run),
+        attribution=attribution,
         steering=_steering(run),
         ablation=_ablation(run / ABLATION_FILE),
         examples=_examples(run) if has_examples else {},
         examples_summary=read_summary(run) if has_examples else {},
         names=read_interpretations(run),
         detection=read_detection(run),
+        neuronpedia=name_of_run(attribution.metadata, neuronpedia),
         log_probs=read_log_probs(run),
     )
 

@@ -8,6 +8,7 @@ from deltalens.examples.text import summary
 from deltalens.report.evidence import Evidence
 from deltalens.report.steering_part import latent_steering, suspects
 from deltalens.report.text import exact, readable, short
+from deltalens.sae.formats.neuronpedia import latent_address
 from deltalens.study.attribution import Attribution
 from deltalens.study.detection.result import Told
 from deltalens.study.lens import LensToken
@@ -17,7 +18,7 @@ from deltalens.visible import visible
 
 Json = dict[str, Any]
 
-LATENTS_SHOWN = 100
+LATENTS_SHOWN = 1000
 PAIRS_SHOWN = 200
 LENS_SHOWN = 10
 WINDOWS_SHOWN = 8  # of the largest activations; of each part of the sample, one
@@ -68,6 +69,8 @@ def _suspects(evidence: Evidence) -> dict[int, list[str]]:
 
 def _add_evidence(document: Json, evidence: Evidence) -> None:
     latent = document["latent"]
+    if evidence.neuronpedia is not None:
+        document["neuronpedia"] = latent_address(evidence.neuronpedia, latent)
     if latent in evidence.ablation:
         document["ablation"] = [exact(value) for value in evidence.ablation[latent]]
     if latent in evidence.names:

@@ -10,8 +10,10 @@ from typing import Any
 
 from deltalens.report.beside import beside_document
 from deltalens.report.document import as_script_data, report_document
+from deltalens.report.essentials import essentials
 from deltalens.report.evidence import Evidence, gather
 from deltalens.report.figures import FIGURE_DIRECTORY, save_figure
+from deltalens.report.packing import packed
 from deltalens.report.shell import filled_page
 from deltalens.storage.atomic import write_text
 from deltalens.trials.result import SweepResult
@@ -23,9 +25,11 @@ from deltalens.visible.figures.style import inline
 
 REPORT_FILE = "report.html"
 
+_STYLES = ("page.css", "parts.css", "print.css")
 _SCRIPTS = (
     "dom.js",
     "numbers.js",
+    "unpack.js",
     "theme.js",
     "table.js",
     "tokens.js",
@@ -34,6 +38,8 @@ _SCRIPTS = (
     "bars.js",
     "card.js",
     "dialog.js",
+    "keys.js",
+    "print.js",
     "figures.js",
     "sections.js",
     "main.js",
@@ -50,16 +56,21 @@ _THEMED = {COLOURS[name]: f"var(--{ranking})" for ranking, name in SET_NAMES.ite
 
 
 def write_report(
-    run: str | Path, *, beside: Sequence[str | Path] = (), out: str | Path | None = None
+    run: str | Path,
+    *,
+    beside: Sequence[str | Path] = (),
+    out: str | Path | None = None,
+    neuronpedia: str | None = None,
 ) -> Path:
     """Write ``report.html`` and, after a sweep, the figures of a run directory.
 
     beside: runs of other behaviours, whose rankings are compared with this one. out: another
-    place for the page. The page is one file that loads nothing; what a run has not (examples,
-    ablation, steering, names) is not on it. Returns the page's path; raises :class:`InputError`
-    for a run that is incomplete or damaged, or that cannot be compared.
+    place for the page. neuronpedia: that site's name of the SAE, MODEL/LAYER-SOURCE, to link
+    latents there where the run does not record it. The page is one file that loads nothing; what a
+    run has not (examples, ablation, steering, names) is not on it. Returns the page's path; raises
+    :class:`InputError` for a run that is incomplete or damaged, or that cannot be compared.
     """
-    evidence = gather(run)
+    evidence = gather(run, neuronpedia=neuronpedia)
     compared = [beside_document(evidence, other) for other in beside]
     figures = {} if evidence.steering is None else _figures(evidence.run, evidence.steering.result)
     path = evidence.run / REPORT_FILE if out is None else Path(out)
@@ -88,11 +99,12 @@ def page(evidence: Evidence, figures: dict[str, str], compared: Sequence[Any] = 
     """The page's text."""
     document = report_document(evidence, compared)
     parts = {
+        **essentials(document),
         "title": escape(f"{document['behaviour']} – deltalens"),
         "figures": "".join(_figure(name, svg) for name, svg in figures.items()),
-        "data": as_script_data(document),
+        "data": as_script_data(packed(document)),
     }
-    return filled_page("page.html", parts, styles=("page.css", "parts.css"), scripts=_SCRIPTS)
+    return filled_page("page.html", parts, styles=_STYLES, scripts=_SCRIPTS)
 
 
 def _figure(name: str, svg: str) -> str:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from deltalens.cli.arguments import add_command
+from deltalens.cli.arguments import add_command, add_neuronpedia
 from deltalens.errors import InputError
 
 
@@ -34,6 +34,7 @@ def configure(commands: Any) -> None:
         help="runs of other behaviours with the same SAE, to compare rankings with",
     )
     parser.add_argument("--out", type=Path, help="the page; default: report.html in the run")
+    add_neuronpedia(parser)
     parser.add_argument("--json", action="store_true", help="print JSON instead of the path")
     parser.set_defaults(run=run)
 
@@ -45,13 +46,15 @@ def run(args: argparse.Namespace) -> None:
     from deltalens.study.survey.directory import is_survey
 
     if is_survey(args.run_dir):
-        if args.beside or args.out is not None:
+        if args.beside or args.out is not None or args.neuronpedia is not None:
             raise InputError(
-                f"{args.run_dir} is a survey, whose page takes no --beside and no --out"
+                f"{args.run_dir} is a survey, whose page takes no --beside, --out and --neuronpedia"
             )
         written = write_survey_report(args.run_dir)
     else:
-        written = write_report(args.run_dir, beside=args.beside, out=args.out)
+        written = write_report(
+            args.run_dir, beside=args.beside, out=args.out, neuronpedia=args.neuronpedia
+        )
     figures = sorted(map(str, (args.run_dir / "figures").glob("*.*")))
     if args.json:
         print_json({"run": str(args.run_dir), "report": str(written), "figures": figures})

@@ -11,13 +11,13 @@ function pairBars(one) {
   return h("section", { class: "by-pair" }, h("h3", {}, "Attribution per pair"),
     h("p", { class: "note" }, `${positive} of ${order.length} pairs above 0. Open one for its texts.${shadingNote()}`),
     barList(first, largest),
-    rest.length > 0 && h("details", {}, h("summary", {}, `${rest.length} more pairs`), barList(rest, largest)));
+    rest.length > 0 && folded({}, `${rest.length} more pairs`, () => barList(rest, largest)));
 }
 
 function barList(order, largest) {
-  return order.map(({ value, pair }) => h("details", { class: "effect" },
-    h("summary", {}, h("span", {}, data.pairs[pair].id), lane(value, largest), h("span", { class: "value" }, number(value))),
-    promptBlock(data.pairs[pair].prompt), bothCompletions(pair)));
+  return order.map(({ value, pair }) => folded({ class: "effect" },
+    [h("span", {}, data.pairs[pair].id), lane(value, largest), h("span", { class: "value" }, number(value))],
+    () => [promptBlock(data.pairs[pair].prompt), bothCompletions(pair)]));
 }
 
 function lane(value, largest) {

@@ -53,7 +53,7 @@ function sideEffects(arm, shared) {
   if (!rows.length) return null;
   const neutral = rows.some((point) => known(point.beside.loss));
   const columns = ["strength", ...(neutral ? ["loss", "rise", "greedy changed"] : []), "tokens", "change", "cut"];
-  return h("div", { class: "scroll" }, h("table", { class: "beside" },
+  return scroller("Side effects", h("table", { class: "beside" },
     h("caption", {}, neutral ? "Side effects: neutral text (nats a token; ! above 0.1), and the length of answers" : "The length of answers"),
     h("thead", {}, h("tr", {}, columns.map((name) => h("th", { class: "number", scope: "col" }, name)))),
     h("tbody", {}, rows.map((point) => h("tr", {}, besideCells(point, neutral).map((text) => h("td", { class: "number" }, text)))))));
@@ -91,8 +91,8 @@ function completionsPart(one) {
   if (!arms.length) return null;
   return h("section", { class: "completions" }, h("h3", {}, "Sample completions"),
     h("p", { class: "note" }, "Evenly spaced prompts, the same for every latent."),
-    arms.map(([name, arm]) => h("details", { open: name === arms[0][0] }, h("summary", {}, `${ARM_TITLES[name]}, strength ${number(arm.strength)}`),
-      Object.keys(arm.completions).map((prompt) => completionRow(prompt, data.steering.arms[name], arm)))));
+    arms.map(([name, arm]) => folded({}, `${ARM_TITLES[name]}, strength ${number(arm.strength)}`,
+      () => Object.keys(arm.completions).map((prompt) => completionRow(prompt, data.steering.arms[name], arm)), { open: name === arms[0][0] })));
 }
 
 function completionRow(prompt, shared, arm) {
@@ -127,6 +127,6 @@ function examplesPart(one) {
   const found = one.examples;
   if (!found) return null;
   return h("section", { class: "examples" }, h("h3", {}, "Examples"), h("p", { class: "note" }, found.summary),
-    found.parts.map(([title, windows], at) => h("details", { open: at === 0 }, h("summary", {}, title),
-      windows.map((shown) => h("div", { class: "window" }, h("span", { class: "label" }, shown.where), activationStrip(shown, found.max))))));
+    found.parts.map(([title, windows], at) => folded({}, title,
+      () => windows.map((shown) => h("div", { class: "window" }, h("span", { class: "label" }, shown.where), activationStrip(shown, found.max))), { open: at === 0 })));
 }

@@ -16,8 +16,8 @@ function completion(title, text, found) {
   return h("div", { class: "answer" },
     h("div", { class: "label" }, title, h("span", { class: "sum" }, `log p ${number(total)}, ${count} ${count === 1 ? "token" : "tokens"}`)),
     surprisalStrip(tokens.slice(0, FIRST_TOKENS), log_p),
-    more > 0 && h("details", { class: "more" }, h("summary", {}, `${more} more tokens`),
-      surprisalStrip(tokens.slice(FIRST_TOKENS), log_p.slice(FIRST_TOKENS)), rest && h("div", { class: "text" }, rest)));
+    more > 0 && folded({ class: "more" }, `${more} more tokens`,
+      () => [surprisalStrip(tokens.slice(FIRST_TOKENS), log_p.slice(FIRST_TOKENS)), rest && h("div", { class: "text" }, rest)]));
 }
 
 function surprisalStrip(tokens, logP) {

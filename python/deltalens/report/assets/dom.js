@@ -21,6 +21,23 @@ function filled(element, attributes, children) {
   return element;
 }
 
+/* What may be wider than its place is scrolled by keyboard, too. */
+const scroller = (label, child) => h("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": label }, child);
+
+/* To another site, in a window of its own, which is not told from where. */
+function linkOut(address, label) {
+  return h("a", { class: "out", href: address, target: "_blank", rel: "noopener noreferrer", "aria-label": label, title: label }, "↗");
+}
+
+/* What is behind a summary is made when it is opened. */
+function folded(attributes, summary, fill, { open = false } = {}) {
+  const element = h("details", { ...attributes, open }, h("summary", {}, summary));
+  const fillOnce = () => filled(element, {}, [fill()]);
+  if (open) fillOnce();
+  else element.addEventListener("toggle", fillOnce, { once: true });
+  return element;
+}
+
 function asNode(child) {
   return child instanceof Node ? child : document.createTextNode(String(child));
 }

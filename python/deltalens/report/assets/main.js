@@ -1,7 +1,8 @@
 setUpTheme();
-setUpHead();
 setUpTable();
 setUpBeside();
 setUpSettings();
 setUpFigures();
 setUpDialog();
+setUpKeys();
+setUpPrint();

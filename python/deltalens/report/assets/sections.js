@@ -1,11 +1,3 @@
-function setUpHead() {
-  const title = `Which latents cause ${data.behaviour}?`;
-  $("h1").textContent = title;
-  $(".facts").append(...data.facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
-  $(".findings").append(...data.findings.map((text) => h("li", {}, text)));
-  $("footer").textContent = `Made by deltalens ${data.version}.`;
-}
-
 function setUpBeside() {
   if (!data.beside.length) return;
   $("#beside").append(h("h2", {}, "Study beside study"), ...data.beside.map(besidePart));
@@ -17,7 +9,7 @@ function besidePart(other) {
     h("td", { class: "number" }, rank), h("td", { class: "number" }, other_rank)));
   return h("div", {}, h("h3", {}, other.name), other.sentences.map((text) => h("p", {}, text)),
     rows.length > 0 && h("details", { open: rows.length <= 20 }, h("summary", {}, `${rows.length} shared latents`),
-      h("div", { class: "scroll" }, h("table", {}, h("thead", {}, h("tr", {},
+      scroller("Shared latents", h("table", {}, h("thead", {}, h("tr", {},
         ["latent", "rank here", "rank there"].map((name) => h("th", { class: "number", scope: "col" }, name)))), h("tbody", {}, rows)))));
 }
 

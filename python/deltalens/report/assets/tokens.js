@@ -8,7 +8,7 @@ function activationStrip(window_, largest) {
 
 function effectStrip(tokens, values, start, largest) {
   return h("div", { class: "strip" }, values.map((value, at) =>
-    shaded(tokens[start + at], value, value > 0 ? "--plus" : "--minus", Math.abs(value) / largest, "")));
+    shaded(tokens[start + at], value, value > 0 ? "--plus" : "--minus", Math.abs(value) / largest, value < -0.02 * largest ? "lowers" : "")));
 }
 
 function shaded(text, value, colour, share, mark) {
@@ -20,5 +20,5 @@ function shaded(text, value, colour, share, mark) {
 function effectLegend(largest) {
   const gradient = "linear-gradient(90deg, rgb(var(--minus) / .8), rgb(var(--minus) / .05), rgb(var(--plus) / .05), rgb(var(--plus) / .8))";
   return h("p", { class: "legend" }, number(-largest), h("i", { css: { background: gradient } }), `+${number(largest)}`,
-    h("span", {}, "blue: lowers, orange: raises the behaviour’s log-probability"));
+    h("span", {}, "blue, underlined: lowers, orange: raises the behaviour’s log-probability"));
 }

@@ -50,7 +50,7 @@ def survey_page(survey: Survey) -> str:
     return filled_page(
         "survey.html",
         parts,
-        styles=("page.css", "parts.css", "survey.css"),
+        styles=("page.css", "parts.css", "survey.css", "print.css"),
         scripts=("theme.js", "survey.js"),
     )
 
