@@ -38,6 +38,7 @@ def executed(notebook: Any, folder: Path, **environment: str) -> Any:
     said = {"argv": command, "display_name": "Python 3", "language": "python"}
     (kernel / "kernel.json").write_text(json.dumps(said))
     own = {name: str(folder) for name in ("JUPYTER_PATH", "JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR")}
+    own["OMP_NUM_THREADS"] = "1"  # what is drawn depends on it
     own["PYTHONPATH"] = str(Path(deltalens.__file__).parents[1])
     own |= {"JUPYTER_RUNTIME_DIR": str(folder / "runtime"), "IPYTHONDIR": str(folder / "ipython")}
     done = subprocess.run(
