@@ -18,6 +18,7 @@ from deltalens.lm.sampling.alone import logits_alone
 from deltalens.lm.sampling.attention import one_query_attention
 from deltalens.lm.sampling.job import Job
 from deltalens.lm.sampling.prefix_queue import PrefixQueue
+from deltalens.lm.sampling.products import fast_products
 from deltalens.lm.sampling.slots import SlotCache
 from deltalens.lm.targets.head import head_input
 
@@ -108,8 +109,9 @@ class SlotPool:
         assert self._cache is not None
         lengths = self._length[: self._used]
         self._cache.open(self._used, int(lengths.max()), self._queue.longest)
-        with self._steered(), one_query_attention(self._job.model):
-            output = self._job.model(**self._inputs(), use_cache=True)
+        model = self._job.model
+        with self._steered(), one_query_attention(model), fast_products(model):
+            output = model(**self._inputs(), use_cache=True)
         self._cache.close()
         live = self._live()
         self._length[live] += 1

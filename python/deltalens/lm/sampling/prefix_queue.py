@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from deltalens.lm.sampling.job import Job
 from deltalens.lm.sampling.prefixes import Prefixes, read_edited, read_prompts
+from deltalens.lm.sampling.products import fast_products
 
 
 class Ready(NamedTuple):
@@ -77,6 +78,7 @@ class PrefixQueue:
     def _prefixes_of(self, rows: list[int]) -> Prefixes:
         job, steered = self._job, self._job.steered
         prompts = [job.prompts[row] for row in rows]
-        if steered is None or not steered.prompt:
-            return read_prompts(job.model, prompts)
-        return read_edited(job.model, prompts, steered.site, steered.edits, steered.of(rows))
+        with fast_products(job.model):
+            if steered is None or not steered.prompt:
+                return read_prompts(job.model, prompts)
+            return read_edited(job.model, prompts, steered.site, steered.edits, steered.of(rows))
