@@ -21,9 +21,19 @@ FORMS = {
 }
 
 
+# Columns of the table of sampling, after the baseline's.
+GENERATION = "deltalens", "deltalens, generated tokens only", "products of torch alone"
+
+
 def performance(results: Path) -> Iterator[str]:
     """The lines of all tables, a blank line between two."""
-    tables = {"forms": _forms, "targets": _targets, "latent": _latent, "sampling": _sampling}
+    tables = {
+        "forms": _forms,
+        "targets": _targets,
+        "latent": _latent,
+        "sampling": _sampling,
+        "generation": _generation,
+    }
     for suite, table in tables.items():
         for path in sorted(results.glob(f"{suite}-*.csv")):
             yield from table(_read(path))
@@ -124,6 +134,32 @@ def _sampling(rows: list[Row]) -> Iterator[str]:
         scaled = f" (from {row['measured']} of them)" if part else ""
         seconds, speedup = float(row["seconds"]), float(row["speedup"])
         yield f"| {row['contender']}{scaled} | {seconds:.1f} s | {speedup:.2f}× |"
+
+
+def _generation(rows: list[Row]) -> Iterator[str]:
+    yield (
+        "Steered sampling of one condition a row beside `generate` at the batch size at which it "
+        "is fastest (`bench/sampling_models.py`), whose tokens per second are given; the rest is "
+        "times faster. *Products* is what torch takes to multiply by the weights as often as "
+        f"steering all tokens has to, and nothing else; {_machine(rows[0])}.\n"
+    )
+    yield "| model | completions | tokens | generate | all tokens | generated only | products |"
+    yield "|---|--:|--:|--:|--:|--:|--:|"
+    for model, group in groupby(rows, key=lambda row: row["model"]):
+        of = {row["contender"]: row for row in group}
+        first = of["deltalens"]
+        best = of[first["baseline"]]
+        faster = [_faster(of.get(contender)) for contender in GENERATION]
+        yield (
+            f"| {model} | {int(first['completions']):,} "
+            f"| {first['prompt_tokens']} + {first['new_tokens']} "
+            f"| {int(best['tokens_per_second']):,}, {best['baseline'].split()[1]} rows "
+            f"| {' | '.join(faster)} |"
+        )
+
+
+def _faster(row: Row | None) -> str:
+    return f"{float(row['speedup']):.2f}×" if row else "–"
 
 
 def _each(rows: Iterable[Row]) -> Iterator[str]:

@@ -4,8 +4,9 @@ python bench/sampling_models.py [--model PATH] [--rows 256 --new-tokens 40 --rou
 
 Models: the organism of the package; random weights with vocabularies of 32k to 256k; with --model a
 causal language model from disk, in float32 and in bfloat16. Of those, one prompt is steered by
-random directions, one a row, and no row ends early. A round runs every contender once. The file of
-results is written after each model, whose rows replace what it had of that model.
+random directions, one a row, and no row ends early. A round runs every contender once; one of them
+only multiplies by the weights as often as steering all tokens has to. The file of results is
+written after each model, whose rows replace what it had of that model.
 """
 
 from __future__ import annotations
@@ -21,7 +22,15 @@ import torch
 
 from machine import interleaved
 from results import Row, replace_rows
-from sampling_trials import Trial, batches, generate, library, median_norm, organism_trial
+from sampling_trials import (
+    Trial,
+    batches,
+    generate,
+    library,
+    median_norm,
+    organism_trial,
+    products,
+)
 
 VOCABULARIES = (32_000, 131_072, 262_144)
 WIDTH, LAYERS, PROMPT = 576, 6, 42
@@ -29,6 +38,7 @@ SIZES, ORGANISM_SIZES = (32, 64, 128, 256), (250, 500, 1000)
 STRENGTH = 0.3
 QUESTION = "I have two weeks free this summer and no plans at all. What should I do with them?"
 OURS, OURS_GENERATED = "deltalens", "deltalens, generated tokens only"
+PRODUCTS = "products of torch alone"
 
 
 def trials(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Trial]]]:
@@ -87,17 +97,18 @@ def contenders(name: str, trial: Trial) -> dict[str, Callable[[], int]]:
     return {
         OURS: partial(library, trial, "all"),
         OURS_GENERATED: partial(library, trial, "generated"),
+        PRODUCTS: products(trial),
         **{f"generate, {s} rows a call": partial(generate, trial, batches(rows, s)) for s in sizes},
     }
 
 
 def measure(name: str, trial: Trial, rounds: int) -> list[Row]:
     """A row per contender; ``speedup`` is over the fastest way to call ``generate``."""
-    works = contenders(name, trial)
     library(trial, "all")  # the model is tried once, and is warm
+    works = contenders(name, trial)
     times = interleaved(works, rounds)
     medians = {contender: statistics.median(taken) for contender, taken in times.items()}
-    best = min((taken, c) for c, taken in medians.items() if c not in (OURS, OURS_GENERATED))
+    best = min((taken, c) for c, taken in medians.items() if c.startswith("generate"))
     return [
         {
             "model": name,

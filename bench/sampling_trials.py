@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import product
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deltalens.lm import activations, sample, steering
 from deltalens.organism import BEHAVIOURS, load_organism
@@ -66,6 +68,29 @@ def library(trial: Trial, steer_tokens: Any) -> int:
         steer_tokens=steer_tokens,
     )
     return len(found)
+
+
+def products(trial: Trial) -> Callable[[], int]:
+    """Torch's own products with the weights that :func:`library` needs for all tokens, no more."""
+    seen: list[tuple[Tensor, torch.Size]] = []
+
+    def note(layer: nn.Linear, inputs: tuple[Tensor], output: Tensor) -> None:
+        seen.append((layer.weight, inputs[0].shape))
+
+    layers = [layer for layer in trial.model.modules() if isinstance(layer, nn.Linear)]
+    handles = [layer.register_forward_hook(note) for layer in layers]
+    library(trial, "all")
+    for handle in handles:
+        handle.remove()
+    most = max(shape.numel() for _, shape in seen)
+    return partial(_multiply, seen, torch.randn(most, dtype=trial.model.dtype))
+
+
+@torch.inference_mode()
+def _multiply(seen: list[tuple[Tensor, torch.Size]], numbers: Tensor) -> int:
+    for weight, shape in seen:
+        nn.functional.linear(numbers[: shape.numel()].view(shape), weight)
+    return len(seen)
 
 
 def generate(trial: Trial, rows: list[list[int]]) -> int:
