@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from deltalens.errors import InputError, Unfinished
-from deltalens.storage.held import hold, lies_at
+from deltalens.storage.held import OPEN_IS_HELD, hold, lies_at, remove_held
 from deltalens.storage.leftovers import remove_leftovers, temporary_name
 from deltalens.storage.tensor_header import Blank, tensor_header
 
@@ -33,9 +33,12 @@ def complete_file(path: Path, *, first: bool = False) -> Iterator[Path]:
     with writing(path):
         make_directory(path.parent)
         remove_leftovers(path)
-        with _held(path) as temporary:
+        with _held(path) as file:
+            temporary = Path(file.name)
             yield temporary
             sync(temporary)
+            if OPEN_IS_HELD:
+                file.close()
             if first:
                 with suppress(FileExistsError):
                     os.link(temporary, path)
@@ -45,18 +48,18 @@ def complete_file(path: Path, *, first: bool = False) -> Iterator[Path]:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[Path]:
-    """A new temporary file, locked as long as it is worked at, so that nobody takes it for one
+def _held(path: Path) -> Iterator[IO[bytes]]:
+    """A new temporary file, held as long as it is worked at, so that nobody takes it for one
     that was left."""
     while True:
         temporary = temporary_name(path)
         with temporary.open("xb") as file:
-            if hold(file) is False or not lies_at(file, temporary):
+            if not OPEN_IS_HELD and (hold(file) is False or not lies_at(file, temporary)):
                 continue  # removed by another process before it was locked
             try:
-                yield temporary
+                yield file
             finally:
-                temporary.unlink(missing_ok=True)
+                remove_held(file, temporary)
         return
 
 
@@ -78,15 +81,27 @@ def _held_directory(path: Path) -> Iterator[Path]:
     while True:
         temporary = temporary_name(path)
         temporary.mkdir()
-        descriptor = os.open(temporary, os.O_RDONLY)
-        try:
-            if hold(descriptor) is False or not lies_at(descriptor, temporary):
-                continue
-            yield temporary
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-            os.close(descriptor)
+        with _opened_directory(temporary) as held:
+            try:
+                if not held:
+                    continue
+                yield temporary
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
         return
+
+
+@contextmanager
+def _opened_directory(directory: Path) -> Iterator[bool]:
+    """Whether it is this process's now; Windows opens none, and leaves them where they are."""
+    if OPEN_IS_HELD:
+        yield True
+        return
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        yield hold(descriptor) is not False and lies_at(descriptor, directory)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -132,7 +147,7 @@ def remove_directory(directory: Path) -> None:
 def sync(path: Path) -> None:
     """Wait until a file, or the names in a directory, would survive a power failure."""
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = os.open(path, os.O_RDWR if OPEN_IS_HELD else os.O_RDONLY)
     except PermissionError:  # a directory on Windows
         return
     try:

@@ -10,7 +10,7 @@ from glob import escape
 from pathlib import Path
 from secrets import token_hex
 
-from deltalens.storage.held import hold
+from deltalens.storage.held import OPEN_IS_HELD, hold
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{16}\.tmp")
 _LOCK = re.compile(r"\.(.+\.)?lock(\.part-\d+)?")
@@ -31,6 +31,9 @@ def remove_leftovers(path: Path) -> None:
 
 
 def _remove_unless_held(left: Path) -> None:
+    if OPEN_IS_HELD:
+        left.unlink()  # of directories it cannot be told, and they stay
+        return
     directory = left.is_dir()
     descriptor = os.open(left, os.O_RDONLY if directory else os.O_RDWR)
     try:

@@ -14,7 +14,7 @@ from typing import IO
 
 from deltalens.errors import InputError
 from deltalens.storage.atomic import make_directory, writing
-from deltalens.storage.held import hold, lies_at
+from deltalens.storage.held import OPEN_IS_HELD, hold, lies_at, remove_held
 from deltalens.storage.parts import part_path, parts_of
 
 
@@ -56,8 +56,8 @@ def _holding(path: Path, lock: Path, *, shared: bool) -> Iterator[None]:
     try:
         yield
     finally:
-        if not shared or hold(file):  # nobody else shares it
-            path.unlink(missing_ok=True)
+        if OPEN_IS_HELD or not shared or hold(file):  # nobody else shares it
+            remove_held(file, path)
         file.close()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
@@ -22,13 +23,13 @@ def mapped_tensor(path: Path, shape: tuple[int, int], dtype: torch.dtype) -> Ten
     size = shape[0] * shape[1] * dtype.itemsize
     with writing(path):
         with path.open("wb") as file:
-            _reserve(file.fileno(), max(1, size))
+            _reserve(file, max(1, size))
         mapped = np.memmap(path, dtype=np.uint8, mode="r+")
     return torch.from_numpy(mapped[:size]).view(dtype).view(shape)
 
 
-def _reserve(descriptor: int, size: int) -> None:
+def _reserve(file: IO[bytes], size: int) -> None:
     if hasattr(os, "posix_fallocate"):
-        os.posix_fallocate(descriptor, 0, size)
+        os.posix_fallocate(file.fileno(), 0, size)
     else:  # not on macOS and Windows
-        os.truncate(descriptor, size)
+        file.truncate(size)

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from deltalens.storage.atomic import writing
-from deltalens.storage.held import hold
+from deltalens.storage.held import OPEN_IS_HELD, hold
 
 _PREFIX = "deltalens-work-"
 _HELD = ".held"
@@ -23,12 +23,15 @@ def scratch_directory() -> Iterator[Path]:
     _remove_left(place)
     with writing(place):
         directory = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=place))
-        file = (directory / f"{_HELD}.tmp").open("w")
+        file = (directory / (_HELD if OPEN_IS_HELD else f"{_HELD}.tmp")).open("wb")
     try:
         hold(file)
-        os.replace(file.name, directory / _HELD)  # nobody finds it before it is locked
+        if not OPEN_IS_HELD:
+            os.replace(file.name, directory / _HELD)  # nobody finds it before it is locked
         yield directory
     finally:
+        if OPEN_IS_HELD:
+            file.close()
         shutil.rmtree(directory, ignore_errors=True)
         file.close()
 
