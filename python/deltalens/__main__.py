@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import traceback
+from io import TextIOWrapper
 from types import TracebackType
 
 from deltalens.visible import visible_lines
@@ -18,6 +19,7 @@ def start() -> int:
     not acted on.
     """
     sys.excepthook = _show
+    _speak_utf8()
     try:
         from deltalens.cli.main import main
 
@@ -25,6 +27,15 @@ def start() -> int:
     except KeyboardInterrupt:
         print("deltalens: interrupted", file=sys.stderr)
         return INTERRUPTED
+
+
+def _speak_utf8() -> None:
+    """To files and pipes, whatever the system's own encoding; a terminal of another one is shown
+    the escapes of what it cannot say."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            encoding = stream.encoding if stream.isatty() else "utf-8"
+            stream.reconfigure(encoding=encoding, errors="backslashreplace")
 
 
 def _show(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
