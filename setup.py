@@ -9,7 +9,7 @@ import sys
 from glob import glob
 from pathlib import Path
 
-from pybind11.setup_helpers import Pybind11Extension
+from pybind11.setup_helpers import ParallelCompile, Pybind11Extension
 from setuptools import find_packages, setup
 
 # Without a compiler the install still succeeds and the engine uses torch; continuous integration
@@ -37,6 +37,8 @@ def description(readme: str) -> str:
 
     return RELATIVE.sub(link, readme)
 
+
+ParallelCompile().install()  # a file on each core
 
 setup(
     long_description=description(Path("README.md").read_text(encoding="utf-8")),
