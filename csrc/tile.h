@@ -170,7 +170,7 @@ struct Tile {
     template <Reduction reduction>
     static void include(double& total, double value) {
         if (reduction == Reduction::max) {
-            total = (value > total) | (value != value) ? value : total;
+            total = ((value > total) | (value != value)) ? value : total;
         } else if (reduction == Reduction::abs) {
             total += std::fabs(value);
         } else if (reduction == Reduction::positive) {
