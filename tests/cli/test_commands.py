@@ -224,6 +224,16 @@ def test_lens_names_the_nearest_tokens(inputs, capsys):
     )
 
 
+def test_numbers_survive_where_they_alone_are_wider_than_the_terminal(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "40")
+    numbers = [f"+{number}.23e-02" for number in range(8)]
+    columns = [f"column {number}" for number in range(8)]
+    print_table("t", [*columns, "text"], [[*numbers, "x" * 90]], left=["text"])
+    row = capsys.readouterr().out.splitlines()[-2].split()
+    assert row[:8] == numbers
+    assert row[8].startswith("xxxxxx")
+
+
 def test_numbers_survive_a_narrow_terminal_and_long_text_is_cut(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     columns = ("latent", "cosine", "promotes", "suppresses")

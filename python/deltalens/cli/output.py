@@ -38,7 +38,7 @@ def print_table(
 ) -> None:
     """A table on standard output; columns are right-aligned but those named in ``left``.
 
-    On a narrow terminal the latter are cut short.
+    On a narrow terminal the latter are cut short; numbers never are: rows are wider than it then.
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
@@ -51,7 +51,9 @@ def print_table(
         max(map(len, (visible(name), *(row[i] for row in rows)))) for i, name in enumerate(columns)
     ]
     fixed = sum(width for name, width in zip(columns, widths, strict=True) if name not in left)
-    room = console.width - fixed - _GAP * (len(columns) - 1) - _EDGES
+    least = fixed + _GAP * (len(columns) - 1) + _EDGES
+    console.width = max(console.width, least + _LEAST_TEXT * len(left))
+    room = console.width - least
     table = Table(
         title=escape(visible_lines(title)), title_justify="left", box=SIMPLE_HEAD, pad_edge=False
     )
