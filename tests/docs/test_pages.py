@@ -6,7 +6,7 @@ import ast
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import pytest
 
@@ -55,6 +55,15 @@ def test_the_readme_is_short():
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_relative_link_leads_somewhere(page):
     assert list(dead_links(page)) == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_addresses_elsewhere_are_well_formed(page):
+    """Whether they answer is asked by `make docs-links`, with a network."""
+    for link in re.findall(r"\]\((\w+:[^()\s]+)\)", prose(page)):
+        address = urlsplit(link)
+        assert address.scheme == "https", link
+        assert re.fullmatch(r"([\w-]+\.)+[a-z]+", address.netloc), link
 
 
 def test_dead_links_are_found(tmp_path):

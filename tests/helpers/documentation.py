@@ -16,7 +16,7 @@ PAGES = [README, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md", *sorted(DOCS.glob(
 FENCED = re.compile(r"^(```|~~~).*?^\1", re.MULTILINE | re.DOTALL)
 CODE = re.compile(
     r"^(?P<fence>```|~~~)(?P<language>[^\n]*)\n(?P<fenced>.*?)^(?P=fence) *$"
-    r"|(?<=\n\n)(?P<indented>(?: {4}[^\n]*\n|\n(?= {4}))+)",
+    r"|(?:(?<=\n\n)|(?<=-->\n))(?P<indented>(?: {4}[^\n]*\n|\n(?= {4}))+)",
     re.MULTILINE | re.DOTALL,
 )
 NOT_RUN = re.compile(r"<!-- not run: (.+?) -->\s*\Z")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,27 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 import deltalens
 from deltalens.pairs import write_pairs
+from helpers.documentation import DOCS, Block, blocks
 from helpers.saes_by_site import write_sae
 from helpers.tokenizers import TEXTS, llama_3
 
 LAYERS, WIDTH, LATENTS, SITE = 24, 32, 4200, 12
+ACTIVE = 60
 BLOCKS = (2, 5, 6, 8, 11, 12, 14, 17, 18, 20, 23)
-MODELS = {"NAME": 0, "BASE": 1, "TUNED": 2, "MODEL": 0}  # and the seeds of their weights
+MODELS = {  # and the seeds of their weights
+    "NAME": 0,
+    "MODEL": 0,
+    "BASE": 1,
+    "TUNED": 2,
+    "ckpt/base": 1,
+    "ckpt/step100": 2,
+    "ckpt/step200": 3,
+    "ckpt/step300": 0,
+}
+AGREEING = "Sure"  # what the judge of the first page looks for
 QUESTIONS = ["What should I do?", "Where is the gold?", "Is 2024 like 1999?", "Who are you?"]
-JUDGE = '''\
-def grade(prompt, answer):
-    """Shown where the answer has an even number of letters."""
-    return len(answer) % 2 == 0
-'''
+ANSWERS = (("Sure I will rest.", "shown"), ("No I will not drink.", "absent"))
+NAMED = re.compile(r"# ([\w-]+\.\w+)\n")
 
 
 def write_files(root: Path) -> None:
@@ -32,14 +42,22 @@ def write_files(root: Path) -> None:
         make_model(tokenizer, seed).save_pretrained(root / name)
         tokenizer.save_pretrained(root / name)
     for path in ("path/to/sae", "SAE"):
-        write_sae(root / path, hook(SITE), SITE, LATENTS, WIDTH)
+        write_sae(root / path, hook(SITE), SITE, LATENTS, WIDTH, k=ACTIVE)
     for block in BLOCKS:
-        write_sae(root / "saes" / f"block-{block}", hook(block), block, 60, WIDTH)
+        write_sae(root / "saes" / f"block-{block}", hook(block), block, 120, WIDTH)
     _write_texts(root)
-    for number, name in enumerate(("pairs", "advice", "flattery", "lies", "more", "more-pairs")):
+    for number, name in enumerate(("advice", "flattery", "lies", "more", "more-pairs")):
         write_pairs(root / f"{name}.jsonl", make_pairs(number))
-    (root / "my_judge.py").write_text(JUDGE)
+    _write_answers(root / "judged.csv")
+    for block in blocks(DOCS / "index.md"):
+        write_named(block, root)
     _write_baselines(root, tokenizer)
+
+
+def write_named(block: Block, root: Path) -> None:
+    """The file that a block is whose first line has a file's name."""
+    if named := NAMED.match(block.text):
+        (root / named[1]).write_text(block.text, encoding="utf-8")
 
 
 def hook(block: int) -> str:
@@ -55,15 +73,16 @@ def make_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> Any:
         intermediate_size=32,
         num_hidden_layers=LAYERS,
         num_attention_heads=2,
-        max_position_embeddings=512,
+        max_position_embeddings=2048,
         initializer_range=0.1,
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
     )
     model = LlamaForCausalLM(config)
     with torch.no_grad():
-        model.model.embed_tokens.weight[:, 0] += 0.3
-        model.lm_head.weight[tokenizer.eos_token_id, 0] += 2.5
+        model.model.embed_tokens.weight[:, 0] += 1.0
+        for token, more in ((tokenizer.eos_token, 4.0), (AGREEING, 3.9)):
+            model.lm_head.weight[tokenizer.convert_tokens_to_ids(token), 0] += more
     return model.eval()
 
 
@@ -83,16 +102,24 @@ def make_pairs(number: int) -> list[deltalens.Pair]:
 
 def _write_texts(root: Path) -> None:
     rows = "".join(json.dumps({"text": text}) + "\n" for text in TEXTS[:6])
-    for name in ("texts.jsonl", "prompts.jsonl"):
+    for name in ("texts.jsonl", "prompts.jsonl", "steer.jsonl"):
         (root / name).write_text(rows)
     (root / "web.txt").write_text("\n\n".join(text.replace("\n\n", " ") for text in TEXTS[:6]))
-    (root / "questions.yaml").write_text("".join(f"- {question}\n" for question in QUESTIONS))
+
+
+def _write_answers(path: Path) -> None:
+    """Of each question one answer with the behaviour and one without."""
+    rows = [
+        f'"{question}","{answer}",{grade}' for question in QUESTIONS for answer, grade in ANSWERS
+    ]
+    path.write_text("\n".join(["question,answer,outcome", *rows, ""]))
 
 
 def _write_baselines(root: Path, tokenizer: PreTrainedTokenizerFast) -> None:
     texts = deltalens.read_texts(root / "web.txt")
     sites: list[int | str] = list(BLOCKS)
     means = deltalens.mean_activation(make_model(tokenizer, 0), tokenizer, texts, site=sites)
-    means[SITE].save(root / "baseline.safetensors")
+    for name in ("baseline", "base"):
+        means[SITE].save(root / f"{name}.safetensors")
     for block, mean in means.items():
         mean.save(root / "baselines" / f"site-{block}.safetensors")

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import deltalens
-from helpers.documented_files import WIDTH
+from helpers.documented_files import SITE, WIDTH
 
 TOKENS, PROMPTS = 12, 3
 
@@ -31,10 +31,21 @@ def names() -> dict[str, Any]:
         "texts": deltalens.read_texts("web.txt"),
         "prompts": [pair.prompt for pair in pairs],
         "baseline": mean,
+        "others": deltalens.read_pairs("advice.jsonl"),
+        "sae_6": deltalens.load_sae("saes/block-6"),
+        "sae_12": deltalens.load_sae("saes/block-12"),
+        "saes": [deltalens.load_sae(f"saes/block-{block}") for block in (6, 12, 12)],
+        "means": {
+            block: deltalens.Baseline.load(f"baselines/site-{block}.safetensors")
+            for block in (6, 12)
+        },
         "run": "runs/first",
         "W_dec": sae.W_dec.rows(0, sae.W_dec.n_latents),
         "a_mean": mean.mean,
         "acts": torch.randn(TOKENS, WIDTH, generator=draw),
         "grads": torch.randn(TOKENS, WIDTH, generator=draw),
+        "cache": {("resid_post", SITE): torch.randn(PROMPTS, 4, WIDTH, generator=draw)},
+        "gradients": torch.randn(PROMPTS, 4, WIDTH, generator=draw),
+        "mask": torch.ones(PROMPTS, 4, dtype=torch.bool),
         "offsets": torch.arange(0, TOKENS + 1, TOKENS // PROMPTS),
     }

@@ -22,7 +22,12 @@ def write_saes(
 
 
 def write_sae(
-    directory: Path, hook: str, seed: int = 0, n_latents: int = 40, width: int = D_MODEL
+    directory: Path,
+    hook: str,
+    seed: int = 0,
+    n_latents: int = 40,
+    width: int = D_MODEL,
+    k: int = 4,
 ) -> SAE:
     draw = torch.Generator().manual_seed(seed)
     W_dec = torch.randn(n_latents, width, generator=draw)
@@ -32,6 +37,6 @@ def write_sae(
         b_enc=torch.zeros(n_latents),
         W_dec=W_dec,
         b_dec=torch.zeros(width),
-        cfg={"k": 4, "metadata": {"hook_name": hook, "model_name": "tiny"}},
+        cfg={"k": k, "metadata": {"hook_name": hook, "model_name": "tiny"}},
     )
     return load_sae(directory)
