@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from deltalens.cli.demo import ordinary_mean
-from deltalens.cli.demo_study import Case
+from deltalens.cli.demo.run import ordinary_mean
+from deltalens.cli.demo.study import Case
 from deltalens.organism import BEHAVIOURS, load_organism
 from deltalens.study import Attribution
 from deltalens.trials import SweepResult

@@ -445,4 +445,4 @@ def test_the_installed_command_exits_with_its_code(tmp_path):
     version = subprocess.run(
         [sys.executable, "-m", "deltalens.cli.main", "--version"], capture_output=True, text=True
     )
-    assert version.stdout.strip() == f"deltalens {deltalens.__version__}"
+    assert version.stdout.splitlines()[0] == f"deltalens {deltalens.__version__}"

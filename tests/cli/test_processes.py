@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from deltalens.cli.main import BAD_INPUT, main
-from deltalens.cli.processes import join, without_shard
+from deltalens.cli.processes import join
 from deltalens.errors import InputError
 from deltalens.ranks.ranks import Ranks
 from helpers.command_line import attribute_args
@@ -83,7 +83,7 @@ def test_what_is_summed_over_texts_is_merged(inputs, tmp_path, capsys, monkeypat
 
 
 def content(directory: Path) -> dict[str, bytes]:
-    found = (path for path in directory.rglob("*") if path.is_file())
+    found = (path for path in directory.rglob("*") if path.is_file() and path.suffix != ".yaml")
     return {str(path.relative_to(directory)): path.read_bytes() for path in found}
 
 
@@ -110,8 +110,3 @@ def test_only_the_first_process_shows_progress():
     assert not args.quiet
     join(args, Ranks(1, 2))
     assert args.quiet
-
-
-@pytest.mark.parametrize("given", [["--shard", "1/4"], ["--shard=1/4"]])
-def test_the_command_for_all_parts_has_no_shard(given):
-    assert without_shard(["pairs", *given, "--out", "x"]) == ["pairs", "--out", "x"]

@@ -11,15 +11,26 @@ from deltalens.storage.json_text import parse_json
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
-def add_command(commands: Any, name: str, summary: str, example: str) -> argparse.ArgumentParser:
-    """A subcommand whose --help ends with ``example``."""
-    return commands.add_parser(
+def add_command(
+    commands: Any, name: str, summary: str, example: str, *, configurable: bool = True
+) -> argparse.ArgumentParser:
+    """A subcommand whose --help ends with ``example``; with --config unless told otherwise."""
+    parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=summary,
         description=summary[0].upper() + summary[1:] + ".",
         epilog=f"example:\n  {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    if configurable:
+        parser.add_argument(
+            "--config",
+            type=Path,
+            metavar="FILE",
+            help="YAML with options by their names, such as a run's config.yaml; what is given "
+            "here goes before it (deltalens help config)",
+        )
+    return parser
 
 
 def add_model(parser: argparse.ArgumentParser, *, required: bool = True) -> None:

@@ -1,4 +1,4 @@
-"""--dry-run: what a command would cost, and stop; without it, what it costs before it begins."""
+"""A command from its arguments to its end; --dry-run: what it would cost, and stop."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from typing import Any
 
 
 def run_command(args: argparse.Namespace) -> None:
-    """Run the command of ``args``; of one that has --dry-run say beforehand what it costs."""
+    """Run the command of ``args``; of one that has --dry-run say beforehand what it costs, and
+    afterwards keep its configuration beside what it made."""
+    from deltalens.cli.config.keep import keep_config, note_inputs
     from deltalens.cli.output import log_lines
     from deltalens.cost.dry_run import dry_run
 
@@ -16,8 +18,10 @@ def run_command(args: argparse.Namespace) -> None:
         args.run(args)
         return
     if not args.dry_run:
+        note_inputs(args)
         with log_lines("deltalens", shown=not args.quiet):
             args.run(args)
+        keep_config(args)
         return
     with dry_run() as found:
         args.run(args)

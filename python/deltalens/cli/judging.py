@@ -8,8 +8,8 @@ from typing import Any
 
 from deltalens.cli.arguments import add_chat_template, positive_int
 from deltalens.errors import InputError
-from deltalens.judge.endpoint import KEY_ENV
 
+KEY_ENV = "OPENAI_API_KEY"  # the endpoint's own default, which takes seconds to import
 _ASKING = ("rubric", "scale")
 
 
@@ -157,6 +157,9 @@ def _asking_judge(args: argparse.Namespace, cache_directory: Path) -> Any:
     given = {name: value for name, value in limits.items() if value is not None}
     if given:
         options["thresholds"] = Thresholds(**given)
+    if args.judge == "scale":
+        limits = options.get("thresholds", Thresholds())
+        args.aligned_below, args.coherent_above = limits.aligned_below, limits.coherent_above
     judge = RubricJudge if args.judge == "rubric" else ScaleJudge
     return judge(load_chat(args), cache=ReplyCache(cache_directory), **options)
 

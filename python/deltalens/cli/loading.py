@@ -67,7 +67,9 @@ def sinks_of(args: argparse.Namespace) -> Any:
 
     if args.keep_sinks:
         return None
-    return SINKS if args.sink_norm is None else Sinks(args.sink_norm)
+    if args.sink_norm is None:
+        args.sink_norm = SINKS.times_median
+    return Sinks(args.sink_norm)
 
 
 def batch_options(args: argparse.Namespace) -> dict[str, Any]:

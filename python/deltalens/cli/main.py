@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any, TextIO
 
-from deltalens import __version__
 from deltalens.cli.commands import COMMANDS
+from deltalens.cli.config.parse import parse
 from deltalens.cli.dry_run import run_command
 from deltalens.cli.processes import join
 from deltalens.errors import InputError
@@ -35,13 +35,24 @@ examples:
   deltalens steer runs/first --against BASE --judge my_judge.py:grade
   deltalens report runs/first
 
-`deltalens COMMAND --help` shows a command's options and an example.
+`deltalens COMMAND --help` shows a command's options and an example, `deltalens help` lists pages on
+files, sites, judges, configurations and more.
 """
 
 
 class _Parser(argparse.ArgumentParser):
     def _print_message(self, message: str, file: Any = None) -> None:
         super()._print_message(visible_lines(message), file)
+
+
+class _Version(argparse._VersionAction):
+    """Found out only where it is asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from deltalens.cli.doctor.line import version_lines
+
+        parser._print_message(version_lines() + "\n", sys.stdout)
+        parser.exit()
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -52,7 +63,7 @@ def build_parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action="version", version=f"deltalens {__version__}")
+    parser.add_argument("--version", action=_Version, help="show versions and what is installed")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for module in COMMANDS:
         module.configure(commands)
@@ -71,10 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     args.parser = build_parser()
-    args.parser.parse_args(argv, args)
-    args.arguments = list(sys.argv[1:] if argv is None else argv)
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
+        parse(args.parser, sys.argv[1:] if argv is None else argv, args)
         with joined() as ranks, _speaking(ranks), warnings.catch_warnings():
             warnings.showwarning = _show_on_one_line
             join(args, ranks)

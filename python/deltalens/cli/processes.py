@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
-import os
 from pathlib import Path
-from typing import Any
 
+from deltalens.cli.config.document import Config, read_config
+from deltalens.cli.config.keep import as_config
 from deltalens.errors import InputError
 from deltalens.ranks.ranks import ALONE, Ranks
 from deltalens.ranks.shard import Shard
 from deltalens.storage.atomic import write_text
-from deltalens.storage.json_text import parse_json
 
 
 def add_shard(parser: argparse.ArgumentParser) -> None:
@@ -51,22 +49,17 @@ def join(args: argparse.Namespace, ranks: Ranks) -> None:
 def note_command(out: Path, args: argparse.Namespace) -> None:
     """Keep beside ``out`` what ``merge`` is to run once all parts of a job array are there."""
     if isinstance(args.ranks, Shard):
-        command = {"arguments": args.arguments, "directory": os.getcwd()}
-        write_text(_note_path(out), json.dumps(command, ensure_ascii=False) + "\n")
+        write_text(_note_path(out), as_config(args).text())
 
 
-def noted_command(out: Path) -> tuple[list[str], Path]:
-    """What :func:`note_command` kept: the arguments without --shard, and where they were given.
+def noted_command(out: Path) -> Config:
+    """What :func:`note_command` kept.
 
     Raises :class:`InputError` where it kept nothing.
     """
-    try:
-        found: dict[str, Any] = parse_json(_note_path(out).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(
-            f"no part of a job array was written to {out}; name what --out named"
-        ) from error
-    return without_shard(found["arguments"]), Path(found["directory"])
+    if not _note_path(out).exists():
+        raise InputError(f"no part of a job array was written to {out}; name what --out named")
+    return read_config(_note_path(out))
 
 
 def forget_command(out: Path) -> None:
@@ -74,18 +67,5 @@ def forget_command(out: Path) -> None:
     _note_path(out).unlink(missing_ok=True)
 
 
-def without_shard(arguments: list[str]) -> list[str]:
-    """The same command for all parts."""
-    kept, skip = [], False
-    for argument in arguments:
-        if skip or argument.startswith("--shard="):
-            skip = False
-        elif argument == "--shard":
-            skip = True
-        else:
-            kept.append(argument)
-    return kept
-
-
 def _note_path(out: Path) -> Path:
-    return out.with_name(f".{out.name}.shards.json")
+    return out.with_name(f".{out.name}.shards.yaml")

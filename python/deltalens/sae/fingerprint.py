@@ -11,14 +11,14 @@ BLOCK_BYTES = 1 << 20
 SAMPLED_BLOCKS = 128
 
 
-def fingerprint(path: Path) -> str:
-    """``sha256:…`` over the file; over 1 GiB ``sha256-sampled:…``.
+def fingerprint(path: Path, whole_up_to: int = WHOLE_UP_TO) -> str:
+    """``sha256:…`` over the file; over ``whole_up_to`` bytes ``sha256-sampled:…``.
 
     The latter covers the size in bytes (decimal) and 128 blocks of 1 MiB at equal distances, the
     first at the head of the file and the last at its tail.
     """
     size = path.stat().st_size
-    if size <= WHOLE_UP_TO:
+    if size <= whole_up_to:
         return f"sha256:{_digest(path, b'', range(0, size, BLOCK_BYTES))}"
     last = SAMPLED_BLOCKS - 1
     starts = (block * (size - BLOCK_BYTES) // last for block in range(SAMPLED_BLOCKS))

@@ -9,15 +9,14 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO
-
-import torch
-from torch import Tensor
+from typing import IO, TYPE_CHECKING
 
 from deltalens.errors import InputError, Unfinished
 from deltalens.storage.held import OPEN_IS_HELD, hold, lies_at, remove_held
 from deltalens.storage.leftovers import remove_leftovers, temporary_name
-from deltalens.storage.tensor_header import Blank, tensor_header
+
+if TYPE_CHECKING:  # a command line that only writes text waits for no torch
+    from torch import Tensor
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -169,6 +168,8 @@ def write_tensors(
     path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """As safetensors, the largest elements first."""
+    from deltalens.storage.tensor_header import Blank, tensor_header
+
     names = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     blanks = {name: Blank(tuple(tensors[name].shape), tensors[name].dtype) for name in names}
     with complete_file(path) as temporary, temporary.open("wb") as file:
@@ -179,5 +180,7 @@ def write_tensors(
 
 def write_tensor(file: IO[bytes], tensor: Tensor) -> None:
     """Its elements, row by row."""
+    import torch
+
     flat = tensor.detach().cpu().contiguous().reshape(-1)
     file.write(flat.view(torch.uint8).numpy().data)

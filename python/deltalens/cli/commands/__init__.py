@@ -9,12 +9,10 @@ from deltalens.cli.commands import (
     delta_activation,
     demo,
     detect,
-    doctor,
     examples,
     export,
     interpret,
     lens,
-    merge,
     pairs,
     plan,
     report,
@@ -22,6 +20,8 @@ from deltalens.cli.commands import (
     survey,
     tokens,
 )
+from deltalens.cli.commands.program import completion, doctor, help
+from deltalens.cli.commands.replays import merge, rerun
 
 COMMANDS = (
     demo,
@@ -43,5 +43,8 @@ COMMANDS = (
     plan,
     check_sae,
     merge,
+    rerun,
     doctor,
+    help,
+    completion,
 )

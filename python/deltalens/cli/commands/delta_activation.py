@@ -108,9 +108,10 @@ def _compare(
     from deltalens.cli.loading import batch_options, sinks_of
     from deltalens.study import delta_activation, delta_activation_of_pairs
 
+    args.k = args.k or min(DEFAULT_K, *(sae.W_dec.n_latents for sae in chosen.saes))
     options = {
         "site": chosen.given(chosen.sites),
-        "k": args.k or min(DEFAULT_K, *(sae.W_dec.n_latents for sae in chosen.saes)),
+        "k": args.k,
         "sinks": sinks_of(args),
         "chat_template_kwargs": args.chat_template_kwargs,
         "progress": not args.quiet,

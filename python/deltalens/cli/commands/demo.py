@@ -30,8 +30,8 @@ def configure(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run the demo and print what was measured."""
-    from deltalens.cli.demo import run_demo
-    from deltalens.cli.demo_report import show, summary
+    from deltalens.cli.demo.report import show, summary
+    from deltalens.cli.demo.run import run_demo
     from deltalens.cli.output import print_json
 
     found = run_demo(args.out, seed=args.seed)

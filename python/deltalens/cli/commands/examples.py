@@ -61,17 +61,17 @@ def _configure_collect(commands: Any) -> None:
 def _add_what_to_keep(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("what to keep")
     numbers = {
-        "--top": "windows of the largest activations; default: 20",
-        "--bins": "equal groups by activation that the sample is cut into; default: 5",
-        "--per-bin": "sampled windows in each group; default: 4",
-        "--before": "tokens before a window's peak; default: 16",
-        "--after": "tokens after it; default: 7",
-        "--context": "tokens the model reads at once; default: 128, or the model's limit",
-        "--max-tokens": "stop after this many tokens",
-        "--seed": "of the sample; default: 0",
+        "--top": (20, "windows of the largest activations; default: 20"),
+        "--bins": (5, "equal groups by activation that the sample is cut into; default: 5"),
+        "--per-bin": (4, "sampled windows in each group; default: 4"),
+        "--before": (16, "tokens before a window's peak; default: 16"),
+        "--after": (7, "tokens after it; default: 7"),
+        "--context": (None, "tokens the model reads at once; default: 128, or the model's limit"),
+        "--max-tokens": (None, "stop after this many tokens"),
+        "--seed": (0, "of the sample; default: 0"),
     }
-    for name, text in numbers.items():
-        group.add_argument(name, type=int, help=text)
+    for name, (default, text) in numbers.items():
+        group.add_argument(name, type=int, default=default, help=text)
     group.add_argument(
         "--lens", type=int, help="nearest unembedding tokens; default: 10, with --all 0"
     )
@@ -148,9 +148,10 @@ def run(args: argparse.Namespace) -> None:
 def _options(args: argparse.Namespace) -> dict[str, Any]:
     names = ("top", "bins", "per_bin", "before", "after", "context", "max_tokens", "seed")
     given = {name: getattr(args, name) for name in names}
-    lens_top = args.lens if args.lens is not None else 0 if args.all else 10
+    if args.lens is None:
+        args.lens = 0 if args.all else 10
     return {
-        "lens_top": lens_top,
+        "lens_top": args.lens,
         **{name: value for name, value in given.items() if value is not None},
     }
 

@@ -14,6 +14,7 @@ from deltalens.cli.arguments import (
     add_model,
     add_output,
     add_sae,
+    non_negative_int,
     positive_int,
 )
 from deltalens.cli.engines import add_engine, load_engines
@@ -113,7 +114,7 @@ def _add_grid(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--greedy",
-        type=positive_int,
+        type=non_negative_int,
         default=0,
         metavar="N",
         help="choose N latents of each ranking's --top one after the other, each the one that adds "
@@ -239,6 +240,8 @@ def _sweep(args: argparse.Namespace, judge: Any) -> Any:
 
     result = Attribution.load(args.run_dir)
     intervention = _intervention(args, result)
+    args.strengths = args.strengths or list(intervention.strengths)
+    args.unsteered_samples = args.unsteered_samples or 5 * args.samples
     fill_from_run(args, result.metadata)
     prompts = _prompts(args, result)
     sae = load_sae_of_run(args, result.metadata)

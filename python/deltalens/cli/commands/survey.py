@@ -48,7 +48,7 @@ def configure(commands: Any) -> None:
     add_site(parser, several=True)
     add_pair_fields(parser)
     add_chat_template(parser)
-    add_method(parser, checked="0, as it takes each study longer than all else")
+    add_method(parser, checked=0, why=", as it takes each study longer than all else")
     add_sinks(parser)
     parser.add_argument(
         "--out",

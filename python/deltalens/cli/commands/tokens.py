@@ -50,6 +50,7 @@ def run(args: argparse.Namespace) -> None:
     number = None if args.pair is None else _find(result, args.pair)
     column = _column(args, result)
     found = read_log_probs(args.run_dir)
+    args.only_shown = found is not None
     if found is None:
         found = _compute(args, result)
     if len(found) != len(result.pairs):

@@ -11,9 +11,9 @@ from deltalens.cli.arguments import add_prefix_tokens, positive_int
 DEFAULT_K = 100
 
 
-def add_method(parser: argparse.ArgumentParser, checked: str = "8") -> None:
+def add_method(parser: argparse.ArgumentParser, *, checked: int = 8, why: str = "") -> None:
     """The choices that studies of whatever pairs, sites and SAEs have; ``checked``: what --check is
-    unless it is given."""
+    unless it is given, and ``why``."""
     group = parser.add_argument_group("method")
     group.add_argument(
         "--baseline",
@@ -57,13 +57,15 @@ def add_method(parser: argparse.ArgumentParser, checked: str = "8") -> None:
     group.add_argument(
         "--check",
         type=int,
+        default=checked,
         metavar="N",
         help="ablate the first N latents for real, to see whether first order holds; default: "
-        + checked,
+        f"{checked}{why}",
     )
     group.add_argument(
         "--flips",
         type=int,
+        default=1000,
         metavar="N",
         help="sign flips of pairs, for p-values over all latents; 0 for none; default: 1000",
     )
@@ -90,8 +92,9 @@ def request_options(args: argparse.Namespace, saes: Sequence[Any]) -> dict[str, 
     """What studies with these SAEs are asked for by name."""
     from deltalens.cli.loading import batch_options, sinks_of
 
+    args.k = args.k or min(DEFAULT_K, *(sae.W_dec.n_latents for sae in saes))
     return {
-        "k": args.k or min(DEFAULT_K, *(sae.W_dec.n_latents for sae in saes)),
+        "k": args.k,
         "score": args.score,
         "normalize": False if args.no_normalize else None,
         "ranking": args.ranking,
@@ -107,8 +110,8 @@ def request_options(args: argparse.Namespace, saes: Sequence[Any]) -> dict[str, 
         "align": args.align,
         "impl": args.impl,
         "progress": not args.quiet,
-        **({} if args.check is None else {"check": args.check}),
-        **({} if args.flips is None else {"flips": args.flips}),
+        "check": args.check,
+        "flips": args.flips,
         "ranks": args.ranks,
         **batch_options(args),
     }

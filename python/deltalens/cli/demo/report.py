@@ -11,8 +11,8 @@ from deltalens.cli.output import print_line
 from deltalens.cli.sweep_table import print_sweep, sweep_summary
 
 if TYPE_CHECKING:
-    from deltalens.cli.demo import Demo
-    from deltalens.cli.demo_study import CaseStudy
+    from deltalens.cli.demo.run import Demo
+    from deltalens.cli.demo.study import CaseStudy
 
 SHOWN = 10
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from deltalens.cli.demo_study import Case, CaseStudy
+from deltalens.cli.demo.study import Case, CaseStudy
 from deltalens.organism import BEHAVIOURS, Organism, dialogues, load_organism
 from deltalens.report import write_report
 from deltalens.study import Baseline, Comparison, compare, mean_activation

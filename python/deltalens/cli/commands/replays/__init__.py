@@ -1,0 +1,1 @@
+"""Commands that run others again: the jobs of an array, and runs."""

@@ -1,0 +1,1 @@
+"""Commands as files: written beside what they made, and read in the place of options."""

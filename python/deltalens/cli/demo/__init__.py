@@ -1,0 +1,1 @@
+"""The demo: both case studies, and what is printed of them."""

@@ -1,0 +1,1 @@
+"""Topics of `deltalens help`, and where their text is."""
