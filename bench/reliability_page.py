@@ -18,6 +18,7 @@ FAMILIES = {
     "saes": "Configurations of SAEs",
     "texts": "Pairs, questions, graded answers, texts",
     "adapters": "Configurations of adapters",
+    "configurations": "Configurations of commands",
     "runs": "Files of run directories",
     "checkpoints": "Runs compared as checkpoints",
     "replies": "Replies of judges, printed text",

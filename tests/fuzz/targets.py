@@ -244,6 +244,39 @@ def adapter_targets(place: Path) -> Iterator[Target]:
     yield _target(place / "adapter_config.json", json.dumps(ADAPTER).encode(), read)
 
 
+CONFIG = """\
+command: attribute
+directory: .
+model: m
+sae: [s, é]
+site: [3, blocks.4.hook_mlp_out]
+pairs: p.jsonl
+baseline: zero
+out: o
+k: 7
+sink-norm: 2.5
+present-only: true
+chat-template-kwargs: {enable_thinking: false, depth: [1, {a: null}]}
+inputs: {p.jsonl: "sha256:0"}
+"""
+
+
+def config_targets(place: Path) -> Iterator[Target]:
+    """A command's configuration: arguments as the command line has them, or nothing."""
+    from deltalens.cli.config.document import read_config
+    from deltalens.cli.config.parse import parse_config
+    from deltalens.cli.main import build_parser
+
+    place.mkdir()
+    parser = build_parser()
+
+    def read(file: Path) -> None:
+        args = parse_config(parser, str(file), read_config(file))
+        assert callable(args.run)
+
+    yield _target(place / "config.yaml", CONFIG.encode(), read)
+
+
 def _target(file: Path, sound: bytes, read: Callable[[Path], Any]) -> Target:
     file.write_bytes(sound)
     return Target(file.name, file, sound, lambda: read(file) and None)
@@ -344,6 +377,7 @@ FAMILIES = {
     "saes": sae_targets,
     "texts": text_targets,
     "adapters": adapter_targets,
+    "configurations": config_targets,
     "runs": run_targets,
     "checkpoints": checkpoint_targets,
 }

@@ -13,8 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 import deltalens
+from deltalens.cli.config.keep import keep_config
+from deltalens.cli.main import build_parser
 from deltalens.judge import ChatReply, Usage
 from deltalens.pairs import sample_pairs
 from deltalens.ranks.ranks import ALONE, Ranks
@@ -192,6 +195,14 @@ def course(out: Path) -> None:
     deltalens.write_checkpoints(found, out / "course")
 
 
+def kept_config(out: Path) -> None:
+    parser = build_parser()
+    argv = ["attribute", "--model", "m", "--sae", "s", "--pairs", "p", "--baseline", "zero"]
+    args = parser.parse_args([*argv, "--out", str(out)])
+    args.parser, args.ranks, args.inputs = parser, ALONE, {"p": "sha256:0"}
+    keep_config(args)
+
+
 def saved_sae(out: Path) -> None:
     if not (out / "sae").exists():
         make_sae(out / "sae", 2)
@@ -227,6 +238,7 @@ WRITERS: dict[str, Write] = {
     "transposed copy": copy_of_columns,
     "export": exported,
     "an SAE": saved_sae,
+    "a configuration": kept_config,
     **{f"merge of {name}": work for name, work in SHARED.items()},
 }
 BEFORE = {
@@ -261,6 +273,8 @@ def _content(path: Path) -> Any:
     if path.suffix == ".json":
         return _lasting(json.loads(path.read_text()))
     raw = path.read_bytes()
+    if path.match("config*.yaml"):
+        return {name: one for name, one in yaml.safe_load(raw).items() if name != "out"}
     return sorted(set(raw.split(b"\n"))) if path.suffix == _IN_ANY_ORDER else raw
 
 

@@ -83,7 +83,9 @@ class NamedValues(argparse.Action):
     """Pairs of names and values as a dictionary."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option: Any = None) -> None:
-        setattr(namespace, self.dest, {**(getattr(namespace, self.dest, None) or {}), **dict(values)})
+        setattr(
+            namespace, self.dest, {**(getattr(namespace, self.dest, None) or {}), **dict(values)}
+        )
 
 
 def key_value(text: str) -> tuple[str, Any]:

@@ -23,7 +23,19 @@ JUDGE = """
 def odd(prompt, text):
     return "shown" if len(text) % 2 else "absent"
 """
-STEER = "--both-ways --top 2 --random 2 --matched 2 --max-new-tokens 3 --strengths 0.5".split()
+STEER = [
+    "--both-ways",
+    "--top",
+    "2",
+    "--random",
+    "2",
+    "--matched",
+    "2",
+    "--max-new-tokens",
+    "3",
+    "--strengths",
+    "0.5",
+]
 
 
 def results(place: Path) -> dict[str, Any]:
@@ -166,9 +178,7 @@ def test_what_is_read_must_be_what_it_was(ready, tmp_path, monkeypatch, capsys):
     assert len(deltalens.Attribution.load(tmp_path / "again").pairs) == 5
 
 
-def test_another_model_under_the_same_name_is_told_afterwards(
-    ready, tmp_path, monkeypatch, capsys
-):
+def test_another_model_under_the_same_name_is_told_afterwards(ready, tmp_path, monkeypatch, capsys):
     """As a hub's: there is no file here whose hash could tell."""
     run = tmp_path / "run"
     run.mkdir()
@@ -216,7 +226,10 @@ def test_code_and_endpoints_of_a_directory_are_not_used_unasked(
         ("command: doctor\nquick: true", "'doctor', which makes no run"),
         ("k: 3", "None, which makes no run"),
         ("command: ablate\ntop: 3", "does not say what it made"),
-        ("command: attribute\nout: x", "config.yaml: the following arguments are required: --model"),
+        (
+            "command: attribute\nout: x",
+            "config.yaml: the following arguments are required: --model",
+        ),
     ],
 )
 def test_what_is_no_record_of_a_run_is_one_line(text, said, tmp_path, monkeypatch, capsys):

@@ -48,10 +48,8 @@ def keep_config(args: argparse.Namespace) -> None:
         return
     out = place_of(args)
     config = _config(args)
-    if args.ranks.from_first(lambda: _is_there(args, out, config)):
-        return
     with alone(lock_in(out) if out.is_dir() else lock_beside(out), args.ranks):
-        if args.ranks.first:
+        if args.ranks.first and not _is_there(args, out, config):
             _write(args, out, config)
 
 

@@ -110,9 +110,13 @@ def _mapping(name: str, action: argparse.Action, value: dict[Any, Any]) -> Itera
     if not isinstance(action, NamedValues):
         raise InputError(f"{name} is a mapping; it takes {_kind(action)}")
     try:
+        if not all(str(key).isidentifier() for key in value):
+            raise ValueError
         json.dumps(value)
     except (TypeError, ValueError):
-        raise InputError(f"{name} is {quoted(value)}, which JSON cannot say; mend it") from None
+        raise InputError(
+            f"{name} is {quoted(value)}, which is no mapping of names to JSON; mend it"
+        ) from None
     return value.items()
 
 
@@ -134,7 +138,8 @@ def _word(name: str, action: argparse.Action, value: Any) -> str:
     if not (isinstance(value, str) or (number and action.type not in (None, Path))):
         raise InputError(f"{name} is {quoted(value)}; it takes {_kind(action)}")
     text = value if isinstance(value, str) else repr(value)
-    if action.nargs is not None and text.startswith("-") and isinstance(value, str):
+    alone = action.nargs is not None or not action.option_strings
+    if alone and text.startswith("-") and isinstance(value, str):
         raise InputError(f"{name} is {quoted(text)}, which begins with a dash; write ./{text}")
     if "\0" in text or not _is_utf8(text):
         raise InputError(f"{name} is {quoted(text)}, which no argument can be; mend it")

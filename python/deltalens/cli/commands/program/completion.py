@@ -35,11 +35,20 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(
             "scripts for shells are written by shtab; pip install 'deltalens[completion]'"
         ) from error
+    sys.stdout.write(shtab.complete(_marked(args.parser, shtab.FILE), shell=args.shell))
+
+
+def _marked(parser: argparse.ArgumentParser, file: Any) -> argparse.ArgumentParser:
+    """The parser, which says of its arguments what they may be where they do not say it."""
     from deltalens.cli.config.names import subcommands
     from deltalens.cli.config.places import is_place
+    from deltalens.cli.help.topics import SUBJECTS
 
-    for command in subcommands(args.parser).values():
+    commands = subcommands(parser)
+    for command in commands.values():
         for action in command._actions:
             if is_place(action):
-                action.complete = shtab.FILE  # type: ignore[attr-defined]
-    sys.stdout.write(shtab.complete(args.parser, shell=args.shell))
+                action.complete = file  # type: ignore[attr-defined]
+            elif action.dest == "topic":
+                action.choices = [*SUBJECTS, *commands]
+    return parser
