@@ -170,7 +170,7 @@ def test_variables_are_those_that_the_sources_read():
     read = re.compile(r"\bDELTALENS_[A-Z_]*[A-Z]\b")
     sources = [*(ROOT / "python").rglob("*.py"), *(ROOT / "csrc").iterdir(), ROOT / "setup.py"]
     found = {name for path in sources for name in read.findall(path.read_text(encoding="utf-8"))}
-    listed = {name for name in read.findall(page("environment"))}
+    listed = set(read.findall(page("environment")))
     assert listed == found
 
 

@@ -23,7 +23,7 @@ def parse(parser: argparse.ArgumentParser, argv: Sequence[str], args: argparse.N
     """
     given = {}
     if any(word.startswith("--c") for word in argv):
-        given = vars(_relaxed(parser).parse_args(argv))
+        given = vars(relaxed(parser).parse_args(argv))
     path: Path | None = given.pop("config", None)
     if path is None:
         parser.parse_args(argv, args)
@@ -80,7 +80,7 @@ def _words(
     in_order += [option for option in words if options[option].option_strings]
     # by themselves first, so that an error is known to be the file's
     every = [word for option in in_order for word in words[option]]
-    _raising(_relaxed(parser), name).parse_args([command, *every])
+    _raising(relaxed(parser), name).parse_args([command, *every])
     for option in list(in_order):
         action = options[option]
         if any(one.dest in given for one in (action, *rivals(own, action))):
@@ -88,16 +88,16 @@ def _words(
     return [word for option in in_order for word in words[option]]
 
 
-def _relaxed(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+def relaxed(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
     """One that requires nothing and says of nothing but what is given."""
-    relaxed = copy.deepcopy(parser)
-    for one in subcommands(relaxed).values():
+    found = copy.deepcopy(parser)
+    for one in subcommands(found).values():
         one._defaults.clear()
         for action in one._actions:
             action.default, action.required = argparse.SUPPRESS, False
         for group in one._mutually_exclusive_groups:
             group.required = False
-    return relaxed
+    return found
 
 
 def _raising(parser: argparse.ArgumentParser, name: str) -> argparse.ArgumentParser:
