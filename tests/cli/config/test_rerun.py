@@ -222,7 +222,7 @@ def test_code_and_endpoints_of_a_directory_are_not_used_unasked(
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (None, "there is no run/config.yaml"),
+        (None, "run/config.yaml: a run made from Python has none"),
         ("command: doctor\nquick: true", "'doctor', which makes no run"),
         ("k: 3", "None, which makes no run"),
         ("command: ablate\ntop: 3", "does not say what it made"),
@@ -247,7 +247,7 @@ def test_a_run_is_not_made_again_in_itself(ready, monkeypatch, tmp_path, capsys)
         assert "which stays as it is" in error_line(capsys, ["rerun", str(run), "--out", str(out)])
 
 
-def test_a_survey_that_grew_with_what_followed(inputs, tmp_path, monkeypatch):
+def test_a_survey_that_grew_with_what_followed(inputs, tmp_path, monkeypatch, capsys):
     hooks = ["blocks.0.hook_resid_post", "blocks.1.hook_resid_post"]
     write_saes(tmp_path / "saes", hooks)
     write_pairs(tmp_path / "more.jsonl", make_pairs(6, seed=1))
@@ -260,6 +260,8 @@ def test_a_survey_that_grew_with_what_followed(inputs, tmp_path, monkeypatch):
     expected = ["advice/site-1/config-2-ablate.yaml", "config-2-survey.yaml", "config.yaml"]
     assert configs(tmp_path / "layers") == expected
     monkeypatch.chdir(tmp_path)
+    line = error_line(capsys, ["rerun", "layers/advice/site-1"])
+    assert "is made again with the directory above it" in line
     assert main(["rerun", "layers", "--quiet"]) == 0
     first, again = (results(tmp_path / name) for name in ("layers", "layers-rerun"))
     pages = {name for name in first if name.endswith(".html")}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.cli.config.document import Config, check_known, read_config
-from deltalens.cli.config.keep import KEPT, config_files
+from deltalens.cli.config.keep import FIRST, KEPT, config_files
 from deltalens.cli.config.names import options_of, rivals, subcommand
 from deltalens.cli.config.places import OUTPUTS, anchored
 from deltalens.errors import InputError, quoted
@@ -58,11 +58,11 @@ def steps_of(place: Path) -> list[Step]:
 
     Raises :class:`InputError` where that is not known, or is no command that makes runs.
     """
-    if not config_files(place):
+    first = place / FIRST if place.is_dir() else place.with_name(f"{place.stem}.{FIRST}")
+    if not first.exists():
         raise InputError(
-            f"there is no {place.name or place}/config.yaml"
-            if place.is_dir()
-            else f"there is no {place.stem}.config.yaml beside {place}"
+            f"there is no {first}: a run made from Python has none, and one of several sites or of "
+            "a survey is made again with the directory above it"
         )
     steps = [
         Step(directory.relative_to(place), path.name, read_config(path))
