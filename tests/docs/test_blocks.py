@@ -40,6 +40,7 @@ NOT_RUN = {  # marked on its page
     "docs/coming-from-repeng.md": ["repeng"] * 2,
     "docs/coming-from-saelens.md": ["sae-lens"] * 2,
     "docs/coming-from-transformerlens.md": ["transformer-lens"] * 3,
+    "docs/config.md": ["runs of tests/cli/config"] * 2,
     "docs/gradients.md": ["the case study"],
     "docs/processes.md": ["several jobs"],
     "docs/side-effects.md": ["the case study"],
