@@ -40,6 +40,19 @@ def test_every_kind_of_judge(tmp_path):
     assert verdict.outcome == "shown"
 
 
+def test_a_scorer_of_inspect(tmp_path):
+    pytest.importorskip("inspect_ai", reason="inspect_ai is not installed")
+    targets = tmp_path / "targets.jsonl"
+    targets.write_text('{"prompt": "q", "target": "nice"}\n')
+    given = ("--judge", "inspect:includes", "--targets", str(targets))
+    judge = load(tmp_path, *given, "--scorer-args", "ignore_case=false", "--shown-below", "0.5")
+    answers = [Answer("q", "nice"), Answer("q", "Nice")]
+    assert [v.outcome for _, v in sorted(judge.grade(answers))] == ["absent", "shown"]
+    assert judge.version != load(tmp_path, *given).version
+    with pytest.raises(InputError, match="has no target for 'other'"):
+        list(judge.grade([Answer("other", "nice")]))
+
+
 def test_an_endpoint_or_a_model_loaded_here(tmp_path):
     assert isinstance(load(tmp_path, "--judge", "rubric", *REMOTE).chat, Endpoint)
     model = str(DATA / "base")
@@ -56,6 +69,12 @@ def test_an_endpoint_or_a_model_loaded_here(tmp_path):
         (("--judge", "rubric"), "give --judge-model"),
         (("--judge", "rubric", "--endpoint", "http://127.0.0.1:9/v1"), "give --judge-model"),
         (("--judge", "rubric", "--judge-model", "/nowhere"), "cannot load the model"),
+        (
+            ("--judge", "rubric", "--shown-above", "1", *REMOTE),
+            "--shown-above is for --judge inspect:",
+        ),
+        (("--judge", "inspect:includes", "--rubric", "r.txt"), "--rubric is for --judge rubric"),
+        (("--judge", "inspect:asks", *REMOTE[:2]), "--endpoint needs --judge-model"),
         (("--judge", "grammar", "--judge-model", "m"), "--judge-model is for --judge rubric or"),
         (("--judge", "scale", "--rubric", "r.txt", *REMOTE), "--rubric is for --judge rubric"),
         (("--judge", "rubric", "--aligned-below", "3", *REMOTE), "--aligned-below is for"),

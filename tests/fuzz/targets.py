@@ -26,6 +26,7 @@ from deltalens.examples.terminal import terminal_text
 from deltalens.pairs.graded.pairs import pairs_from_graded
 from deltalens.pairs.questions import read_questions
 from deltalens.pairs.questions_yaml import find_judge_prompts
+from deltalens.pairs.targets import read_targets
 from deltalens.pairs.texts import read_texts
 from deltalens.report.document import as_script_data, report_document
 from deltalens.report.evidence import gather
@@ -209,6 +210,7 @@ def text_targets(place: Path) -> Iterator[Target]:
     lines = {
         "pairs.jsonl": (PAIRS, read_pairs),
         "questions.jsonl": ([{"question": "q", "id": 3, "samples": 2}], read_questions),
+        "targets.jsonl": ([{"question": "q", "target": ["a", "b"]}], read_targets),
         "graded.jsonl": (GRADED, pairs_from_graded),
         "texts.jsonl": ([{"text": "a"}, {"prompt": "b"}], lambda path: list(read_texts(path))),
     }

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
-from deltalens.cli.arguments import add_chat_template, positive_int
+from deltalens.cli.arguments import NamedValues, add_chat_template, key_value, positive_int
 from deltalens.errors import InputError
 
 KEY_ENV = "OPENAI_API_KEY"  # the endpoint's own default, which takes seconds to import
 _ASKING = ("rubric", "scale")
+_SCORER = "inspect:"  # before the name of a scorer
+_ANY_SCORER = f"{_SCORER}…"
 
 
 def add_judge(parser: argparse.ArgumentParser) -> None:
@@ -19,8 +22,8 @@ def add_judge(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--judge",
         help="rubric (a chat model reasons, then grades 1–5), scale (0–100 by token "
-        "probabilities), module:function, path/file.py:function, or grammar (the model in the "
-        "package)",
+        "probabilities), module:function, path/file.py:function, inspect:NAME or "
+        "inspect:path/file.py@NAME (a scorer of Inspect), or grammar (the model in the package)",
     )
     group.add_argument(
         "--judge-sees",
@@ -36,7 +39,35 @@ def add_judge(parser: argparse.ArgumentParser) -> None:
         "--aligned-below", type=float, help="scale: shows the behaviour below; default: 30"
     )
     group.add_argument("--coherent-above", type=float, help="scale: makes sense above; default: 50")
+    _add_scorer(group)
     _add_chat(group)
+
+
+def _add_scorer(group: Any) -> None:
+    group.add_argument(
+        "--scorer-args",
+        nargs="+",
+        type=key_value,
+        action=NamedValues,
+        metavar="KEY=VALUE",
+        help="inspect: what the scorer is made with; values are JSON, or else text",
+    )
+    group.add_argument(
+        "--targets",
+        type=Path,
+        metavar="FILE",
+        help="inspect: questions (JSONL), each with a target that the scorer looks for",
+    )
+    group.add_argument(
+        "--shown-above",
+        type=float,
+        metavar="SCORE",
+        help="inspect: scores above it show the behaviour; CORRECT is 1, PARTIAL 0.5, INCORRECT 0; "
+        "default: 1 shows it, 0 does not, and no other comes",
+    )
+    group.add_argument(
+        "--shown-below", type=float, metavar="SCORE", help="inspect: scores below it show it"
+    )
 
 
 def add_chat(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +80,7 @@ def _add_chat(group: Any) -> None:
         "--judge-model",
         metavar="NAME",
         help="the endpoint's name for the chat model; without --endpoint a directory or hub id, "
-        "loaded here",
+        "loaded here, for a scorer of Inspect what that calls it, such as openai/gpt-4o",
     )
     add_chat_template(group, "judge-")
     group.add_argument(
@@ -82,9 +113,39 @@ def load_judge(args: argparse.Namespace, cache_directory: Path) -> Any:
         from deltalens.organism.judge import GrammarJudge
 
         return GrammarJudge()
+    if args.judge.startswith(_SCORER):
+        return _scorer_judge(args)
     from deltalens.judge import CallableJudge
 
     return CallableJudge.load(args.judge)
+
+
+def _scorer_judge(args: argparse.Namespace) -> Any:
+    """The scorer; the key of an endpoint is read from the environment."""
+    from deltalens.judge.scorers import ScorerJudge, ShownWhen
+    from deltalens.pairs.targets import read_targets
+
+    as_chat = getattr(args, "as_chat", False)
+    targets = None if args.targets is None else read_targets(args.targets, as_chat=as_chat)
+    return ScorerJudge(
+        args.judge.removeprefix(_SCORER),
+        args.scorer_args,
+        shown=ShownWhen(args.shown_above, args.shown_below),
+        grader=_grader(args),
+        target=None if targets is None else targets.of,
+        targets=None if targets is None else targets.fingerprint,
+        at_once=args.concurrency,
+    )
+
+
+def _grader(args: argparse.Namespace) -> Any:
+    from deltalens.judge.scorers.grading import Grader
+
+    if args.judge_model is None:
+        if args.endpoint is not None:
+            raise InputError("--endpoint needs --judge-model, its name for the chat model")
+        return None
+    return Grader(args.judge_model, args.endpoint, os.environ.get(args.judge_key_env))
 
 
 def load_chat(args: argparse.Namespace) -> Any:
@@ -135,11 +196,16 @@ def _check_belongs(args: argparse.Namespace) -> None:
         "--judge-prompts": (args.judge_prompts, ("scale",)),
         "--aligned-below": (args.aligned_below, ("scale",)),
         "--coherent-above": (args.coherent_above, ("scale",)),
-        "--judge-model": (args.judge_model, _ASKING),
-        "--endpoint": (args.endpoint, _ASKING),
+        "--judge-model": (args.judge_model, (*_ASKING, _ANY_SCORER)),
+        "--endpoint": (args.endpoint, (*_ASKING, _ANY_SCORER)),
+        "--scorer-args": (args.scorer_args, (_ANY_SCORER,)),
+        "--targets": (args.targets, (_ANY_SCORER,)),
+        "--shown-above": (args.shown_above, (_ANY_SCORER,)),
+        "--shown-below": (args.shown_below, (_ANY_SCORER,)),
     }
+    judge = _ANY_SCORER if args.judge.startswith(_SCORER) else args.judge
     for name, (value, judges) in options.items():
-        if value is not None and args.judge not in judges:
+        if value is not None and judge not in judges:
             raise InputError(f"{name} is for --judge {' or '.join(judges)}; leave it out")
 
 

@@ -39,7 +39,7 @@ class CallableJudge:
             raise InputError(
                 f"a judge must be a named function, got {quoted(function)}; write it as def"
             )
-        self.version = version_of(format=FORMAT, name=self.name, source=_source_hash(function))
+        self.version = version_of(format=FORMAT, name=self.name, source=source_hash(function))
 
     @classmethod
     def load(cls, place: str) -> CallableJudge:
@@ -49,7 +49,7 @@ class CallableJudge:
             raise InputError(
                 f"{quoted(place)} is no judge; give module:function or path/file.py:function"
             )
-        function = getattr(_import(home), name, None)
+        function = getattr(imported(home), name, None)
         if not callable(function):
             raise InputError(f"{home} has no function {quoted(name)}; check its name")
         return cls(function)
@@ -86,7 +86,8 @@ def _plain(given: Any) -> Any:
     return given.item() if getattr(given, "shape", None) == () else given
 
 
-def _import(home: str) -> ModuleType:
+def imported(home: str) -> ModuleType:
+    """The module, or the file that ends in ``.py``; :class:`InputError` where it cannot be."""
     is_file = home.endswith(".py")
     place = Path(home).resolve().parent if is_file else Path.cwd()
     sys.path.insert(0, str(place))  # as for a script, so that it may import its neighbours
@@ -111,7 +112,8 @@ def _import_file(path: Path) -> ModuleType:
     return module
 
 
-def _source_hash(function: Grader) -> str:
+def source_hash(function: Callable[..., Any]) -> str:
+    """Hash of the file that ``function`` is defined in."""
     try:
         path = inspect.getsourcefile(function)
         content = Path(path or "").read_bytes()
