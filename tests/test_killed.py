@@ -21,5 +21,5 @@ def test_it_goes_on_from_wherever_it_was(tmp_path: Path, how: str, most: int) ->
     )
     assert done.returncode == 0, done.stderr
     tried = [line.split("\t") for line in done.stdout.splitlines()]
-    assert len(tried) == 23
+    assert len(tried) == 24
     assert [line for line in tried if line[-1] != "0"] == [], done.stderr

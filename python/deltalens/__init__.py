@@ -64,6 +64,7 @@ _HOME = {
     "read_examples": "deltalens.examples",
     "read_pairs": "deltalens.pairs",
     "read_questions": "deltalens.pairs",
+    "read_targets": "deltalens.pairs",
     "read_texts": "deltalens.pairs",
     "rows_from": "deltalens.engine",
     "sample_pairs": "deltalens.pairs",
@@ -74,6 +75,7 @@ _HOME = {
     "survey": "deltalens.study",
     "sweep": "deltalens.trials",
     "write_checkpoints": "deltalens.report",
+    "write_inspect_logs": "deltalens.report.eval_logs",
     "write_report": "deltalens.report",
     "write_survey_report": "deltalens.report",
 }
@@ -131,6 +133,7 @@ __all__ = [
     "read_examples",
     "read_pairs",
     "read_questions",
+    "read_targets",
     "read_texts",
     "rows_from",
     "sample_pairs",
@@ -141,6 +144,7 @@ __all__ = [
     "survey",
     "sweep",
     "write_checkpoints",
+    "write_inspect_logs",
     "write_report",
     "write_survey_report",
 ]
@@ -171,10 +175,12 @@ if TYPE_CHECKING:
         pairs_from_graded,
         read_pairs,
         read_questions,
+        read_targets,
         read_texts,
         sample_pairs,
     )
     from deltalens.report import write_checkpoints, write_report, write_survey_report
+    from deltalens.report.eval_logs import write_inspect_logs
     from deltalens.sae import (
         SAE,
         Encoder,

@@ -48,6 +48,7 @@ def make_small() -> None:
     for name in ("contexts", "collect", "store"):
         importlib.import_module(f"deltalens.examples.{name}").BLOCK = 64
     importlib.import_module("deltalens.storage.line_log")._BATCH = 6
+    importlib.import_module("inspect_ai")  # takes seconds
     importlib.import_module("deltalens.trials.side_effects.reading")._LINE = 4
     transposed.IN_MEMORY_BYTES, transposed.CHUNK_BYTES = 0, 3000
 
@@ -189,6 +190,11 @@ def exported(out: Path) -> None:
     deltalens.export(result, out / "table.csv", "csv")
 
 
+def inspect_logs(out: Path) -> None:
+    if not (out / "logs").exists():
+        deltalens.write_inspect_logs(_folder(out) / "study", out / "logs")
+
+
 def course(out: Path) -> None:
     study = _folder(out) / "study"
     found = deltalens.compare_checkpoints([study, study.with_name("study-2")])
@@ -237,6 +243,7 @@ WRITERS: dict[str, Write] = {
     "delta-activation": difference,
     "transposed copy": copy_of_columns,
     "export": exported,
+    "export, Inspect's logs": inspect_logs,
     "an SAE": saved_sae,
     "a configuration": kept_config,
     **{f"merge of {name}": work for name, work in SHARED.items()},

@@ -66,7 +66,7 @@ def keep_settings(run: Path, wanted: Mapping[str, dict[str, Any]]) -> None:
         )
     if is_dry():
         return
-    kept = {**_read(path), **wanted}
+    kept = {**read_settings(run), **wanted}
     write_text(path, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 
 
@@ -81,7 +81,7 @@ def kept_references(run: Path) -> dict[int, float]:
         return {}
     path = run / STEERING_DIRECTORY / SETTINGS_FILE
     try:
-        kept = _read(path).get(REFERENCES, {})
+        kept = read_settings(run).get(REFERENCES, {})
         return {int(latent): float(value) for latent, value in kept.items()}
     except (AttributeError, TypeError, ValueError) as error:
         raise InputError(f"{path} is damaged ({error}); delete the sweep") from error
@@ -92,7 +92,7 @@ def _in_force(run: Path) -> dict[str, dict[str, Any]]:
     engine and the intervention that there were before there was a choice."""
     paths = {direction: completions_path(run, direction) for direction in SIGNS}
     made = {name for name, path in paths.items() if _begun(path)}
-    kept = _read(run / STEERING_DIRECTORY / SETTINGS_FILE)
+    kept = read_settings(run)
     parts = {name: kept[name] for name in ("sampling", *made) if made and name in kept}
     if "sampling" in parts:
         site = saved_name(parts["sampling"]["site"])
@@ -119,6 +119,11 @@ def read_prompts(run: str | Path) -> list[Prompt]:
         return [parse_json(line) for line in lines if line]
     except (OSError, ValueError) as error:
         raise InputError(f"cannot read the sweep's prompts: {path}: {error}") from error
+
+
+def read_settings(run: str | Path) -> dict[str, Any]:
+    """Everything that was kept by :func:`keep_settings`; empty where there is nothing."""
+    return _read(Path(run) / STEERING_DIRECTORY / SETTINGS_FILE)
 
 
 def _read(path: Path) -> dict[str, Any]:
