@@ -13,6 +13,7 @@ from deltalens.cli.main import main
 from deltalens.lm import Pair
 from deltalens.pairs import write_pairs
 from helpers.command_line import attribute_args, error_line, printed_json
+from helpers.report_page import written
 from helpers.tiny_study import BOS, SITE, make_model, make_tokenizer
 
 PAIRS = [
@@ -67,10 +68,12 @@ def test_prefixes_from_the_study_to_the_report(two_prompts, tmp_path, capsys):
     assert main(["ablate", str(run), "--compare-gradients", "--random", "2", "--quiet"]) == 0
 
     assert main(["report", str(run)]) == 0
-    page = (run / "report.html").read_text(encoding="utf-8")
-    assert "The first 2 tokens of each completion were counted as its prompt" in page
-    assert "negative prompt" in page
-    assert "[C]  w2" in page
+    page = run / "report.html"
+    said = "The first 2 tokens of each completion were counted as its prompt"
+    assert said in page.read_text(encoding="utf-8")
+    cards = json.dumps(written(page))
+    assert "negative prompt" in cards
+    assert "[C]  w2" in cards
 
 
 def test_the_table_says_what_was_counted(two_prompts, tmp_path, capsys):
