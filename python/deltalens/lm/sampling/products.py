@@ -36,6 +36,7 @@ def _is_offered() -> bool:
         backends.mkl.is_available()
         and backends.mkldnn.is_available()
         and bool(backends.mkldnn.enabled)
+        and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # torch's own compiler's, not documented
         and not torch.is_autocast_enabled("cpu")
     )
 
