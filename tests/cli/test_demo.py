@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import deltalens
-from deltalens.cli import demo, demo_study
+from deltalens.cli.demo import run as demo
+from deltalens.cli.demo import study as demo_study
 from deltalens.cli.main import main
 from deltalens.judge import Answer
 from deltalens.organism import BEHAVIOURS, GrammarJudge

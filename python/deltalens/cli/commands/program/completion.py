@@ -18,8 +18,8 @@ def configure(commands: Any) -> None:
         commands,
         "completion",
         "print a script by which a shell completes commands, options, choices and files",
-        'eval "$(deltalens completion bash)"      # in ~/.bashrc\n'
-        "  deltalens completion zsh > ~/.zfunc/_deltalens      # a directory in $fpath\n"
+        "deltalens completion zsh > ~/.zfunc/_deltalens      # a directory in $fpath\n"
+        '  eval "$(deltalens completion bash)"      # in ~/.bashrc\n'
         "  deltalens completion fish > ~/.config/fish/completions/deltalens.fish",
         configurable=False,
     )
