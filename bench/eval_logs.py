@@ -30,7 +30,8 @@ from deltalens.trials.rates import Tally
 from deltalens.trials.result import Arm, Candidate, Curve, Point, SweepResult
 from deltalens.trials.setup.settings import keep_prompts
 from deltalens.trials.verdicts.sets import ATTRIBUTION, RANDOM, SIGNS
-from results import write_rows
+from pages import put
+from results import Row, write_rows
 
 SUSPECTS, LATENTS, STRENGTHS = 30, 66, (0.2, 0.4, 0.6)
 JUDGE = "rubric-0123abcd"
@@ -52,7 +53,7 @@ def main() -> None:
         before, begin, busy = peak_mib(), time.perf_counter(), time.process_time()
         deltalens.write_inspect_logs(run, logs)
         written = list(logs.rglob("*.eval"))
-        row: dict[str, object] = {
+        row: Row = {
             "completions": count,
             "logs": len(written),
             "cpu_seconds": round(time.process_time() - busy, 1),
@@ -63,6 +64,18 @@ def main() -> None:
         }
     print(row)
     print(write_rows("eval-logs", [row]))
+    write_docs(row)
+
+
+def write_docs(row: Row) -> None:
+    """What docs/inspect.md says of it."""
+    said = (
+        f"{row['completions']:,} completions in {row['logs']} logs of {row['megabytes']} MB took "
+        f"{row['cpu_seconds']} s of one core, and at most {row['peak_mib']} MiB, of which "
+        f"{row['peak_mib_before']} are torch and Inspect (`python bench/eval_logs.py`)."
+    )
+    page = Path(__file__).parent.parent / "docs" / "inspect.md"
+    put(page, "<!-- measured: made by bench/eval_logs.py -->", "<!-- end of measured -->", said)
 
 
 def peak_mib() -> int:

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from pages import put
 from results import Row, write_rows
 
 HERE = Path(__file__).parent
@@ -57,6 +58,17 @@ def measured(browser: Any, page: Path, latent: int) -> Row:
     return found
 
 
+def write_docs(row: Row) -> None:
+    """What docs/report.md says of it."""
+    said = (
+        f"{float(str(row['bytes'])) / 1e6:.1f} MB, first paint after {row['first_paint_s']} s, "
+        f"usable after {row['interactive_s']} s; a sort takes {row['sort_s']} s, a card "
+        f"{row['card_s']} s, the script {row['heap_mb']} MB. Writing it took {row['write_s']} s."
+    )
+    page = HERE.parent / "docs" / "report.md"
+    put(page, "<!-- measured: made by bench/report_page.py -->", "<!-- end of measured -->", said)
+
+
 def main() -> None:
     """Make the run, its page, and open it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -87,6 +99,7 @@ def main() -> None:
         row["chromium"] = browser.version
         print(row)
         print(write_rows("report", [row]))
+        write_docs(row)
 
 
 if __name__ == "__main__":
