@@ -7,6 +7,7 @@ import math
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -127,6 +128,17 @@ def served(logs: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str
         yield address
 
 
+def click_until(page: Any, row: str, shown: str) -> None:
+    """Click a row again while the viewer, which draws its rows anew as they load, has missed it."""
+    from playwright.sync_api import TimeoutError as Missed
+
+    for _ in range(10):
+        page.get_by_text(row, exact=True).first.click()
+        with suppress(Missed):
+            return page.get_by_text(shown).first.wait_for(timeout=3_000)
+    raise AssertionError(f"a click on {row} shows no {shown}")
+
+
 def test_inspect_view_shows_the_sweep(served, read):
     log = next(log for log in read if log.eval.task_args["latent"] is not None)
     sample = max(log.samples, key=lambda one: len(one.output.completion))
@@ -135,10 +147,8 @@ def test_inspect_view_shows_the_sweep(served, read):
         heard: list[str] = []
         page.on("pageerror", lambda error: heard.append(str(error)))
         page.goto(served)
-        page.get_by_text(log.eval.task, exact=True).first.click()
-        page.get_by_text("vowels_incoherent").first.wait_for()
-        page.get_by_text(sample.output.completion, exact=True).first.click()
-        page.get_by_text(f"Sample {sample.id} (Epoch {sample.epoch})").first.wait_for()
+        click_until(page, log.eval.task, "vowels_incoherent")
+        click_until(page, sample.output.completion, f"Sample {sample.id} (Epoch {sample.epoch})")
         page.get_by_text("assistant").first.wait_for()
         text = page.inner_text("body")
         assert sample.output.completion in text
