@@ -5,14 +5,12 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deltalens.cli.main import build_parser
-from helpers.browser import chromium
 from helpers.documentation import DOCS, ROOT
 
 SHOWN = ("index", "commands", "api", "method", "models")
@@ -32,12 +30,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     assert (made.returncode, made.stderr) == (0, "")
     return out
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
 
 
 def test_every_page_is_in_the_menu(site: Path) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +10,11 @@ import pytest
 from deltalens.report import write_report, write_survey_report
 from deltalens.study import Attribution
 from deltalens.study.survey.directory import Contents, Place
-from helpers.browser import chromium, opened
+from helpers.browser import opened
 from helpers.finished_run import add_detection, add_everything, add_log_probs, make_run, plain_texts
 from helpers.report_page import unfold, wait_for_card
 
 SCHEMES = ["light", "dark"]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

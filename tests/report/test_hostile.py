@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import cycle
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ import pytest
 from deltalens.report import write_report
 from deltalens.study import Attribution
 from helpers.browser import (
-    chromium,
     opened,
 )
 from helpers.finished_run import (
@@ -25,12 +23,6 @@ from helpers.report_page import unfold, wait_for_card
 
 SHOWN = {text if shown is None else shown for text, shown in HOSTILE.items()}
 FOLDER = "<img src=x onerror=window.pwned=7>'\"&"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

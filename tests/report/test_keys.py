@@ -10,17 +10,11 @@ import pytest
 
 from deltalens.report import write_report
 from deltalens.study import Attribution
-from helpers.browser import chromium, opened
+from helpers.browser import opened
 from helpers.finished_run import HOSTILE, add_everything, hostile_texts, make_run
 from helpers.report_page import wait_for_card
 
 FOCUSED = "document.activeElement.closest('#ranking tr')?.dataset.latent"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,11 @@ import pytest
 
 from deltalens.report import write_report
 from deltalens.study import Attribution
-from helpers.browser import chromium, opened
+from helpers.browser import opened
 from helpers.large_run import make_large_run
 from helpers.report_page import carried, unfold, wait_for_card, written
 
 LATENTS = 150
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,6 @@ from deltalens.study import Attribution
 from deltalens.trials import SweepResult
 from deltalens.trials.result import ATTRIBUTION, RANDOM_SETS
 from helpers.browser import (
-    chromium,
     opened,
 )
 from helpers.finished_run import (
@@ -24,12 +23,6 @@ from helpers.finished_run import (
 from helpers.report_page import unfold, wait_for_card
 
 Truth = dict[str, dict[int, Any]]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
 
 
 class Full:

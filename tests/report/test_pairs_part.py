@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from deltalens.report.evidence import gather
 from deltalens.report.findings import findings
 from deltalens.report.packing import packed
 from deltalens.study import Attribution
-from helpers.browser import chromium, opened
+from helpers.browser import opened
 from helpers.finished_run import (
     HOSTILE,
     add_detection,
@@ -27,12 +26,6 @@ from helpers.report_page import unfold, wait_for_card
 
 SHOWN = {text if shown is None else shown for text, shown in HOSTILE.items()}
 HEBREW = "\u05e9\u05dc\u05d5\u05dd"
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

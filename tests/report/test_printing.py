@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from deltalens.report import write_report
-from helpers.browser import chromium, opened
+from helpers.browser import opened
 from helpers.finished_run import add_detection, add_everything, make_run
 from helpers.report_page import wait_for_card
 
@@ -23,12 +22,6 @@ CUT = """(root) => [...document.querySelector(root).querySelectorAll('*')].filte
   const clipped = hides && e.scrollHeight > e.clientHeight + 1;
   return box.right > innerWidth + 1 || box.left < -1 || clipped;
 }).map((e) => e.outerHTML.slice(0, 120))"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

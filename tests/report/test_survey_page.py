@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -14,7 +13,7 @@ from deltalens.report import write_survey_report
 from deltalens.study import Survey
 from deltalens.study.survey.directory import Contents, Place
 from deltalens.study.survey.summary import summary
-from helpers.browser import chromium, opened
+from helpers.browser import opened
 from helpers.finished_run import HOSTILE, hostile_texts, make_run
 from helpers.report_page import unfold
 
@@ -29,12 +28,6 @@ PLACES = [
     Place("blocks.3.hook_resid_post", None, "site-3", {}),
     Place("blocks.12.hook_mlp_out", "<b>16k</b>", "site-12-mlp_out/<b>16k<|b>", {}),
 ]
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

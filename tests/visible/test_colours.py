@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ import pytest
 
 import deltalens
 from deltalens.visible import visible
-from helpers.browser import chromium, opened
+from helpers.browser import opened
 from helpers.finished_run import HOSTILE, add_everything, hostile_texts, make_run
 
 
@@ -86,12 +85,6 @@ def luminance(colour: list[float]) -> float:
 def contrast(ink: list[float], paper: list[float]) -> float:
     light, dark = sorted((luminance(ink), luminance(paper)), reverse=True)
     return (light + 0.05) / (dark + 0.05)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as browser:
-        yield browser
 
 
 @pytest.fixture(scope="module")

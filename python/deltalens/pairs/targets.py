@@ -61,9 +61,12 @@ def read_targets(path: str | Path, *, as_chat: bool = False) -> Targets:
 
 def _target(row: Row) -> Target:
     target = row.get("target")
-    texts = [target] if isinstance(target, str) else target
-    if isinstance(texts, list) and texts and all(isinstance(one, str) for one in texts):
-        return target  # type: ignore[return-value]
+    if isinstance(target, str):
+        return target
+    if isinstance(target, list) and target:
+        texts = [one for one in target if isinstance(one, str)]
+        if len(texts) == len(target):
+            return texts
     raise InputError(f"'target' must be text or a list of texts, found {quoted(target)}")
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import Any
 
 from deltalens.visible.view import View
 
 
-class Shown:
+class Shown(ABC):
     """As a cell's last value a result is its view: HTML, and text where there is none."""
 
-    def _view(self) -> View:
-        raise NotImplementedError
+    @abstractmethod
+    def _view(self) -> View: ...
 
     def _repr_html_(self) -> str:
         return self._view().html()

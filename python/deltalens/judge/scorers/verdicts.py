@@ -34,7 +34,9 @@ class ShownWhen:
             return "shown" if value > self.above else "absent"
         if self.below is not None:
             return "shown" if value < self.below else "absent"
-        return {1.0: "shown", 0.0: "absent"}.get(value)  # type: ignore[return-value]
+        if value == 1.0:
+            return "shown"
+        return "absent" if value == 0.0 else None
 
 
 ONE = ShownWhen()
