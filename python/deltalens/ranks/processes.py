@@ -5,22 +5,30 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
+from weakref import ReferenceType
 
 from deltalens.errors import InputError, Unfinished
 from deltalens.ranks.ranks import ALONE, Ranks
+
+if TYPE_CHECKING:
+    from torch.distributed import ProcessGroup
 
 T = TypeVar("T")
 
 _PATIENCE = timedelta(days=30)  # one process may have hours more to do than another
 
 
+@dataclass(frozen=True)
 class Processes(Ranks):
-    """The processes of torch's process group, which exchange small objects in host memory.
+    """The processes of one of torch's groups, which exchange small objects in host memory.
 
     Whatever is large they exchange in files. An :class:`InputError` says when another has ended.
     """
+
+    group: ReferenceType[ProcessGroup] = field(kw_only=True)
 
     @property
     def part(self) -> int:
@@ -40,7 +48,7 @@ class Processes(Ranks):
 
         found: list[Any] = [None] * self.size
         try:
-            distributed.all_gather_object(found, value)
+            distributed.all_gather_object(found, value, group=self.group())
         except RuntimeError as error:
             raise _lost(error) from error
         return found
@@ -55,7 +63,7 @@ class Processes(Ranks):
             except InputError as error:
                 told[1:] = str(error), isinstance(error, Unfinished)
         try:
-            distributed.broadcast_object_list(told, src=0)
+            distributed.broadcast_object_list(told, src=0, group=self.group())
         except RuntimeError as error:
             raise _lost(error) from error
         if told[1] is not None:
@@ -74,8 +82,12 @@ def joined() -> Iterator[Ranks]:
 
     # On CPUs and GPUs alike: what is exchanged is small, lies in host memory, and is added up by
     # the processes themselves, in an order that a reduction over a network would not keep.
+    # They do so in a group of their own. Torch's default one may outlive this, threads and all, for
+    # torch.distributed.nn keeps it where it is imported meanwhile (loading a model does); and a
+    # thread that lets go of a tensor while the interpreter ends aborts the process.
     try:
         distributed.init_process_group("gloo", timeout=_PATIENCE)
+        group = distributed.new_group(backend="gloo", timeout=_PATIENCE)
     except (ValueError, RuntimeError) as error:
         reason = str(error).splitlines()[0][:80]
         raise InputError(
@@ -83,8 +95,9 @@ def joined() -> Iterator[Ranks]:
             "torchrun"
         ) from error
     try:
-        yield Processes(_number("RANK", 0), size)
+        yield Processes(_number("RANK", 0), size, group=ReferenceType(group))
     finally:
+        del group
         distributed.destroy_process_group()
 
 
