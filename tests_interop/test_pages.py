@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from deltalens.pairs import write_pairs
 from helpers.documentation import DOCS, Block, blocks
-from helpers.documented_files import write_files
+from helpers.documented_files import make_pairs, write_files
 from helpers.documented_names import names
 from helpers.tokenizers import llama_3
 
@@ -21,6 +22,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     write_files(tmp_path)
+    write_pairs(tmp_path / "pairs.jsonl", make_pairs(0))
     write_gpt2(tmp_path / "gpt2")
     return tmp_path
 

@@ -1,4 +1,4 @@
-"""Attention of single queries in bfloat16: the formula in float64, and what is left behind."""
+"""Attention of single queries: the formula in float64, and what is left behind."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ from deltalens.lm.sampling.generate import uses_slots
 from deltalens.lm.sites import text_config
 from helpers.families import FAMILIES, build, token_ids
 
+PRECISION = {torch.float32: 2**-20, torch.bfloat16: 2**-7}
+each_type = pytest.mark.parametrize("dtype", PRECISION, ids=str)
 
+
+@each_type
 @pytest.mark.parametrize(("heads", "shared"), [(4, 4), (9, 3), (8, 1)])
-def test_it_is_the_formula(heads: int, shared: int) -> None:
+def test_it_is_the_formula(heads: int, shared: int, dtype: torch.dtype) -> None:
     generator = torch.Generator().manual_seed(0)
     rows, columns, size = 5, 40, 64
     shapes = [(rows, heads, 1, size), *[(rows, shared, columns, size)] * 2]
-    made = [torch.randn(shape, generator=generator).bfloat16() for shape in shapes]
+    made = [torch.randn(shape, generator=generator).to(dtype) for shape in shapes]
     mask = torch.rand(rows, 1, 1, columns, generator=generator) < 0.7
     query, key, value = (tensor.double() for tensor in made)
     key, value = (part.repeat_interleave(heads // shared, 1) for part in (key, value))
@@ -28,7 +32,8 @@ def test_it_is_the_formula(heads: int, shared: int) -> None:
     expected = (scores.softmax(-1) @ value).transpose(1, 2)
     found, _ = attention._attention(SimpleNamespace(), *made, mask, scaling=1 / 7)
     assert found.shape == expected.shape
-    assert float((found.double() - expected).abs().max()) < 2**-7 * float(value.abs().max())
+    error = float((found.double() - expected).abs().max())
+    assert error < PRECISION[dtype] * float(value.abs().max())
 
 
 @pytest.mark.parametrize(
@@ -50,11 +55,12 @@ def test_what_changes_scores_is_left_to_transformers(
     assert option.keys() <= given[0].keys()
 
 
+@each_type
 @pytest.mark.parametrize("family", sorted(FAMILIES))
-def test_bfloat16_rows_read_alike_and_the_model_is_as_before(
-    family: str, monkeypatch: pytest.MonkeyPatch
+def test_rows_read_alike_and_the_model_is_as_before(
+    family: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, calls, seen = build(family).bfloat16(), [], []
+    model, calls, seen = build(family).to(dtype), [], []
     before = model.config._attn_implementation
     plain, chosen = attention._attention, job.choose
 
@@ -81,9 +87,10 @@ def test_bfloat16_rows_read_alike_and_the_model_is_as_before(
     sample(model, None, prompts, max_new_tokens=2, temperature=0)
     assert len(calls) == made
     assert torch.equal(seen[0], first)
-    assert float((seen[1] - second).abs().max()) < 0.02 * float(second.max() - second.min())
+    allowed = 3 * PRECISION[dtype] * float(second.max() - second.min())
+    assert float((seen[1] - second).abs().max()) < allowed
 
 
-def test_float32_rows_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_of_other_types_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_attention", None)
-    assert sample(build("llama"), None, [token_ids(3, 3)], max_new_tokens=3)
+    assert sample(build("llama").double(), None, [token_ids(3, 3)], max_new_tokens=3)

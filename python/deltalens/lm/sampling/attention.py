@@ -1,4 +1,4 @@
-"""Attention of one new token a row in bfloat16, where torch's own kernel is slow on CPUs."""
+"""Attention of one new token a row on a CPU, where torch's own kernel is slow."""
 
 from __future__ import annotations
 
@@ -20,8 +20,10 @@ _OF_POSITIONS = ("position_ids", "cache_position")  # tensors that say where, an
 def one_query_attention(model: Any) -> Iterator[None]:
     """Within the context, attention of a single query by plain products.
 
-    For models in bfloat16 on a CPU that use torch's fused attention through transformers'
-    interface; three to four times as fast as that on 256 rows. Others are left as they are.
+    For models in float32 and bfloat16 on a CPU that use torch's fused attention through
+    transformers' interface: on 256 rows three to four times as fast in bfloat16, a tenth faster in
+    float32, where transformers 4 also copies keys for every query that shares them. Others are left
+    as they are.
     """
     config = text_config(model)
     if not _is_slow(model, config):
@@ -40,7 +42,7 @@ def _is_slow(model: Any, config: Any) -> bool:
     return (
         getattr(model, "_supports_attention_backend", False)
         and getattr(config, "_attn_implementation", None) == "sdpa"
-        and model.dtype == torch.bfloat16
+        and model.dtype in (torch.float32, torch.bfloat16)
         and input_device(model).type == "cpu"
     )
 
