@@ -94,7 +94,12 @@ def fragments(tmp_path_factory: pytest.TempPathFactory) -> str:
     result = make_run(run, texts=hostile_texts())
     sweep = add_everything(run, result, hostile_texts())
     shown = [result, result.show(int(result.latents[0])), deltalens.read_examples(run), sweep]
-    shown += [result.plot(), sweep.plot(), sweep.plot_strengths()]
+    shown += [
+        result.plot(),
+        deltalens.compare(result, result).plot(),
+        sweep.plot(),
+        sweep.plot_strengths(),
+    ]
     return "".join(one._repr_html_() for one in shown)
 
 

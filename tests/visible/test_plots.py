@@ -13,6 +13,7 @@ import pytest
 import torch
 
 import deltalens
+from deltalens.study.comparison.figure import NAMED
 from deltalens.study.ranking.figure import SHOWN
 from deltalens.trials.result import ATTRIBUTION, SweepResult
 from deltalens.visible import visible
@@ -122,6 +123,53 @@ def test_without_suspects_there_are_no_curves(swept):
     with pytest.raises(deltalens.InputError, match="no set of suspects"):
         controls.plot_strengths()
     drawn(controls.plot())
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory) -> Any:
+    """Two studies whose scores are not in one order."""
+    first, second = (
+        make_run(tmp_path_factory.mktemp("compared") / "run", latents=SHOWN + 5) for _ in range(2)
+    )
+    order = torch.arange(SHOWN + 5).roll(2)
+    others = {name: getattr(second, name)[order] for name in ("latents", "push")}
+    return deltalens.compare(first, replace(second, **others))
+
+
+def test_a_comparison_is_drawn_by_the_ranks_of_what_is_shared(compared):
+    (axes,) = (figure := compared.plot()).axes
+    points = {line.get_gid(): line for line in axes.lines if line.get_gid()}
+    assert points.keys() == {f"point-{latent.latent}" for latent in compared.shared}
+    assert len(points) == SHOWN + 5
+    for latent in compared.shared:
+        line = points[f"point-{latent.latent}"]
+        assert (*line.get_xdata(), *line.get_ydata()) == latent.ranks
+    assert {latent.ranks[1] - latent.ranks[0] for latent in compared.shared} == {2, -SHOWN - 3}
+    named = [str(latent.latent) for latent in compared.shared[:NAMED]]
+    assert [text.get_text() for text in axes.texts] == named
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    drawn(figure)
+
+
+def test_the_sides_of_push_are_colours_and_shapes(compared):
+    one, other = replace(compared.shared[0], pushes=(1.0, 2.0)), compared.shared[1]
+    pair = [one, replace(other, pushes=(1.0, -2.0))]
+    figure = replace(compared, shared=pair).plot()
+    looks = {
+        (line.get_color(), line.get_marker()) for line in figure.axes[0].lines if line.get_gid()
+    }
+    assert len({colour for colour, _ in looks}) == len({shape for _, shape in looks}) == 2
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == [
+        "pushes the same way in both",
+        "pushes the other way in the second",
+    ]
+
+
+@pytest.mark.parametrize("name", STRANGE)
+def test_studies_that_share_nothing_are_drawn_under_any_name(compared, name):
+    found = texts(drawn(replace(compared, shared=[], names=(name, "b")).plot()))
+    assert f"0 of {compared.n_latents} latents are in both lists" in found
+    assert [text for text in found if visible(name)[-20:] in text]
 
 
 def test_ink_is_the_pages_own_and_nothing_is_behind_it(ranked, swept):

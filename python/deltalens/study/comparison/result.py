@@ -73,6 +73,15 @@ class Comparison(Shown):
         """
         return frame(shared_columns(self))
 
+    def plot(self) -> Any:
+        """A matplotlib figure of the shared latents' ranks in both studies, which shows itself in a
+        notebook."""
+        from deltalens.study.comparison.figure import comparison_figure
+        from deltalens.visible.figures.style import style
+
+        with style("plot"):
+            return comparison_figure(self)
+
     def _view(self) -> View:
         return comparison_view(self)
 
