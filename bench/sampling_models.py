@@ -4,9 +4,10 @@ python bench/sampling_models.py [--model PATH] [--rows 256 --new-tokens 40 --rou
 
 Models: the organism of the package; random weights with vocabularies of 32k to 256k; with --model a
 causal language model from disk, in float32 and in bfloat16. Of those, one prompt is steered by
-random directions, one a row, and no row ends early. A round runs every contender once; one of them
-only multiplies by the weights as often as steering all tokens has to. The file of results is
-written after each model, whose rows replace what it had of that model.
+random directions, one a row, and no row ends early. Where the cache does not hold all rows at once,
+one of twice its size is tried, too. A round runs every contender once; one of them only multiplies
+by the weights as often as steering all tokens has to. The file of results is written after each
+model, whose rows replace what it had of that model.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 import torch
 
+from deltalens.lm.sampling.api import GENERATION_TOKENS
 from machine import interleaved
 from results import Row, replace_rows
 from sampling_trials import (
@@ -39,6 +41,7 @@ STRENGTH = 0.3
 QUESTION = "I have two weeks free this summer and no plans at all. What should I do with them?"
 OURS, OURS_GENERATED = "deltalens", "deltalens, generated tokens only"
 PRODUCTS = "products of torch alone"
+TWICE = ", twice the cache"
 
 
 def trials(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Trial]]]:
@@ -94,9 +97,15 @@ def _one_prompt(model: Any, prompt: list[int], options: argparse.Namespace) -> T
 def contenders(name: str, trial: Trial) -> dict[str, Callable[[], int]]:
     rows = len(trial.prompts)
     sizes = ORGANISM_SIZES if name == "organism" else [s for s in SIZES if s <= rows]
+    fits = rows * (max(map(len, trial.prompts)) + trial.new_tokens) <= GENERATION_TOKENS
+    caches = {"": 1} if fits else {"": 1, TWICE: 2}
+    ours = {
+        name + wider: partial(library, trial, tokens, times * GENERATION_TOKENS)
+        for name, tokens in ((OURS, "all"), (OURS_GENERATED, "generated"))
+        for wider, times in caches.items()
+    }
     return {
-        OURS: partial(library, trial, "all"),
-        OURS_GENERATED: partial(library, trial, "generated"),
+        **ours,
         PRODUCTS: products(trial),
         **{f"generate, {s} rows a call": partial(generate, trial, batches(rows, s)) for s in sizes},
     }

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from deltalens.lm import activations, sample, steering
+from deltalens.lm.sampling.api import GENERATION_TOKENS
+from deltalens.lm.steering import SteerTokens
 from deltalens.organism import BEHAVIOURS, load_organism
 from deltalens.organism.corpus import chat_ids
 
@@ -55,7 +57,7 @@ def median_norm(model: Any, prompts: list[list[int]], site: int) -> Tensor:
     return torch.cat([rows[1:].float().norm(dim=1) for _, rows in residual]).median()
 
 
-def library(trial: Trial, steer_tokens: Any) -> int:
+def library(trial: Trial, steer_tokens: SteerTokens, batch_tokens: int = GENERATION_TOKENS) -> int:
     """:func:`deltalens.lm.sample` over all rows."""
     found = sample(
         trial.model,
@@ -66,6 +68,7 @@ def library(trial: Trial, steer_tokens: Any) -> int:
         directions=trial.added,
         strengths=1.0,
         steer_tokens=steer_tokens,
+        batch_tokens=batch_tokens,
     )
     return len(found)
 
