@@ -70,6 +70,7 @@ class TwoDevices(TorchDispatchMode):
 def register() -> None:
     """Make the device known to torch."""
     _setup_privateuseone_for_python_backend(NAME)
+    torch.get_device_module(NAME).get_amp_supported_dtype = list  # type: ignore[union-attr]
     library = torch.library.Library("aten", "IMPL")
     for name, made in (
         ("empty.memory_format", _empty),

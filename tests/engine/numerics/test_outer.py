@@ -30,8 +30,9 @@ def test_equals_the_product(monkeypatch, level, tokens, width):
     assert ((total - (x.T @ y + 3)).abs() <= bound).all()
 
 
-@pytest.mark.parametrize("level", LEVELS)
-def test_is_the_same_for_any_number_of_threads(monkeypatch, level):
+@pytest.mark.parametrize("level", [level for level in LEVELS if level != "portable"])
+def test_compiled_sums_are_the_same_for_any_number_of_threads(monkeypatch, level):
+    """Torch's own, which takes the place of the portable level, need not be."""
     monkeypatch.setenv("DELTALENS_CPU_LEVEL", level)
     x, y = random_rows(900, 70)
     totals = []
