@@ -19,7 +19,7 @@ from deltalens.trials.interventions.treatment import Treatment
 from helpers.families import WIDTH, build, token_ids
 from helpers.made_saes import LATENTS, draw, made_sae
 
-SITE, STEPS, LATENT = 1, 5, 11
+SITE, STEPS, LATENT = 1, 5, 7
 MEAN = draw(WIDTH, seed=3).double()
 PROMPTS = [token_ids(length, number) for number, length in enumerate([3, 11, 7, 1])]
 INTERVENTIONS = {
