@@ -329,7 +329,11 @@ def test_side_effects_of_a_finished_sweep(ready, run, inputs, capsys):
     questions = ["--prompts", str(ready / "questions.txt")]
     against = ["--against", str(ready / "base")]
     assert main([*steer_args(ready, run), *questions, *against]) == 0
-    assert "greedy" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    for title in ("away: tokens", "toward: tokens", "--neutral tells the loss", "length itself"):
+        assert title in shown
+    for column in ("greedy", ": loss", "above 0.1"):  # what was not read has none
+        assert column not in shown
     alone = ["steer", str(run), "--only-side-effects", "--quiet"]
     neutral = ["--neutral", str(inputs / "texts.txt")]
     assert "toward is not the one" in error_line(capsys, [*alone, *neutral])

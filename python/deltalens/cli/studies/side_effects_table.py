@@ -33,28 +33,41 @@ def print_side_effects(result: SweepResult, shown: int) -> None:
 
 
 def _print_latents(name: str, candidates: Sequence[Candidate], arms: dict[Direction, Arm]) -> None:
-    columns = ["latent", *chain(*((f"{arm}: loss", "greedy", "tokens") for arm in arms))]
+    read = any(_has_read(arm) for arm in arms.values())
+    first, *others = ("loss", "greedy", "tokens") if read else ("tokens",)
+    columns = ["latent", *chain(*((f"{arm}: {first}", *others) for arm in arms))]
     rows = [
-        [item.label, *chain(*(_cells(arm, item) for arm in arms.values()))] for item in candidates
+        [item.label, *chain(*(_cells(arm, item, read) for arm in arms.values()))]
+        for item in candidates
     ]
+    explained = (
+        f"loss: rise on neutral text in nats a token, ! above {LOSS_RISES:g};\n"
+        "greedy: tokens that would be others there;"
+        if read
+        else "--neutral tells the loss on neutral text;"
+    )
     title = (
-        f"{name}, side effects at the strength chosen; loss: rise on neutral text in nats a token,"
-        f"\n! above {LOSS_RISES:g}; greedy: tokens that would be others there; tokens: change of "
-        "an answer's length"
+        f"{name}, side effects at the strength chosen;\n{explained} "
+        "tokens: change of an answer's length"
     )
     print_table(title, columns, rows)
 
 
-def _cells(arm: Arm, candidate: Candidate) -> list[str]:
+def _has_read(arm: Arm) -> bool:
+    """Whether neutral text was read with it."""
+    return arm.unsteered_effects is not None and arm.unsteered_effects.neutral is not None
+
+
+def _cells(arm: Arm, candidate: Candidate, read: bool) -> list[str]:
     point = arm.chosen(candidate)
     found = None if point is None else point.side_effects
     rise, changed, longer = _values(found)
     mark = "!" if found and found.neutral and found.neutral.rises else ""
-    return [
+    on_text = [
         "" if rise is None else f"{rise:+.2f}{mark}",
         "" if changed is None else f"{changed:.0%}",
-        "" if longer is None else f"{longer:+.1f}",
     ]
+    return [*(on_text if read else ()), "" if longer is None else f"{longer:+.1f}"]
 
 
 def _values(found: SideEffects | None) -> list[float | None]:
@@ -73,11 +86,15 @@ def _print_sets(result: SweepResult, direction: Direction, arm: Arm) -> None:
     for name, candidates in result.sets.items():
         points = [arm.chosen(item) for item in candidates]
         rows.append([name, *_set_cells([p.side_effects for p in points if p and p.side_effects])])
+    columns = ["set", "loss", f"above {LOSS_RISES:g}", "greedy", "tokens", "cut"]
+    itself = "the loss and the length themselves"
+    if not _has_read(arm):
+        columns, itself = [columns[0], *columns[-2:]], "the length itself"
+        rows = [[row[0], *row[-2:]] for row in rows]
     title = (
         f"Side effects steered {direction}: medians over each set's latents at the strength chosen;"
-        "\nunsteered the loss and the length themselves; cut: answers that ended at the limit"
+        f"\nunsteered {itself}; cut: answers that ended at the limit"
     )
-    columns = ["set", "loss", f"above {LOSS_RISES:g}", "greedy", "tokens", "cut"]
     print_table(title, columns, rows, left=("set",))
 
 
