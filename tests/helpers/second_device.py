@@ -70,7 +70,8 @@ class TwoDevices(TorchDispatchMode):
 def register() -> None:
     """Make the device known to torch."""
     _setup_privateuseone_for_python_backend(NAME)
-    torch.get_device_module(NAME).get_amp_supported_dtype = list  # type: ignore[union-attr]
+    # What torch asks where autocast is turned off for the device, as transformers 4 does: no type.
+    vars(torch.get_device_module(NAME))["get_amp_supported_dtype"] = list
     library = torch.library.Library("aten", "IMPL")
     for name, made in (
         ("empty.memory_format", _empty),

@@ -27,6 +27,15 @@ def visible_json(text: str) -> str:
     )
 
 
+def is_utf8(text: str) -> bool:
+    """Whether it can be written as UTF-8: a lone surrogate, as files' names may have, cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _shown(text: str, escape: Callable[[str], str]) -> str:
     if text.isprintable():
         return text

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from deltalens.errors import InputError
+from deltalens.visible import is_utf8
 
 
 def frame(columns: Mapping[str, Any]) -> Any:
@@ -29,12 +30,4 @@ def frame_of_rows(names: Sequence[str], rows: Sequence[Mapping[str, Any]]) -> An
 
 def _is_no_utf8(values: Any) -> bool:
     """Whether a text has a lone surrogate, as files' names may; pandas's own text cannot."""
-    return any(isinstance(value, str) and not _encodes(value) for value in values)
-
-
-def _encodes(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return any(isinstance(value, str) and not is_utf8(value) for value in values)

@@ -91,6 +91,22 @@ def test_rows_read_alike_and_the_model_is_as_before(
     assert float((seen[1] - second).abs().max()) < allowed
 
 
+@pytest.mark.parametrize(("shared", "packs", "slow"), [
+    (4, True, True), (2, True, False), (2, False, True), (None, True, True),
+])  # fmt: skip
+def test_in_float32_it_is_for_keys_that_are_not_shared_or_would_be_repeated(
+    shared: int | None, packs: bool, slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = build("llama", torch.float32)
+    config = text_config(model)
+    monkeypatch.setattr(config, "_attn_implementation", "sdpa")
+    monkeypatch.setattr(config, "num_attention_heads", 4)
+    monkeypatch.setattr(config, "num_key_value_heads", shared)
+    monkeypatch.setattr(attention, "_packs_queries", lambda: packs)
+    assert attention._is_slow(model, config) is slow
+    assert attention._is_slow(model.bfloat16(), config)
+
+
 def test_rows_of_other_types_do_not(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(attention, "_attention", None)
     assert sample(build("llama").double(), None, [token_ids(3, 3)], max_new_tokens=3)

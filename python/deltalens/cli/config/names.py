@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deltalens.errors import InputError, quoted
+from deltalens.visible import is_utf8
 
 HERE = frozenset({"help", "config", "dry_run", "shard"})
 """Of this call, not of what is to be done."""
@@ -141,17 +142,9 @@ def _word(name: str, action: argparse.Action, value: Any) -> str:
     alone = action.nargs is not None or not action.option_strings
     if alone and text.startswith("-") and isinstance(value, str):
         raise InputError(f"{name} is {quoted(text)}, which begins with a dash; write ./{text}")
-    if "\0" in text or not _is_utf8(text):
+    if "\0" in text or not is_utf8(text):
         raise InputError(f"{name} is {quoted(text)}, which no argument can be; mend it")
     return text
-
-
-def _is_utf8(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _kind(action: argparse.Action) -> str:

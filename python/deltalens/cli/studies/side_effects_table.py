@@ -13,6 +13,7 @@ from deltalens.trials.result import Arm, Candidate, Direction, SweepResult
 from deltalens.trials.side_effects.effects import LOSS_RISES, SideEffects
 from deltalens.trials.verdicts.sets import suspect_names
 
+_COLUMNS = ("loss", "greedy", "tokens")  # of a latent; the first two are read on neutral text
 _RECOUNTED = (
     "Lengths were counted by tokenising the answers again, as this sweep kept no counts: they may "
     "differ a little from the model's own."
@@ -34,10 +35,10 @@ def print_side_effects(result: SweepResult, shown: int) -> None:
 
 def _print_latents(name: str, candidates: Sequence[Candidate], arms: dict[Direction, Arm]) -> None:
     read = any(_has_read(arm) for arm in arms.values())
-    first, *others = ("loss", "greedy", "tokens") if read else ("tokens",)
-    columns = ["latent", *chain(*((f"{arm}: {first}", *others) for arm in arms))]
+    names = _COLUMNS if read else _COLUMNS[-1:]
+    columns = ["latent", *chain(*((f"{arm}: {names[0]}", *names[1:]) for arm in arms))]
     rows = [
-        [item.label, *chain(*(_cells(arm, item, read) for arm in arms.values()))]
+        [item.label, *chain(*(_cells(arm, item)[-len(names) :] for arm in arms.values()))]
         for item in candidates
     ]
     explained = (
@@ -58,16 +59,17 @@ def _has_read(arm: Arm) -> bool:
     return arm.unsteered_effects is not None and arm.unsteered_effects.neutral is not None
 
 
-def _cells(arm: Arm, candidate: Candidate, read: bool) -> list[str]:
+def _cells(arm: Arm, candidate: Candidate) -> list[str]:
+    """One for each of the columns."""
     point = arm.chosen(candidate)
     found = None if point is None else point.side_effects
     rise, changed, longer = _values(found)
     mark = "!" if found and found.neutral and found.neutral.rises else ""
-    on_text = [
+    return [
         "" if rise is None else f"{rise:+.2f}{mark}",
         "" if changed is None else f"{changed:.0%}",
+        "" if longer is None else f"{longer:+.1f}",
     ]
-    return [*(on_text if read else ()), "" if longer is None else f"{longer:+.1f}"]
 
 
 def _values(found: SideEffects | None) -> list[float | None]:
